@@ -1,11 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Object`: one thing to learn from, as numpy arrays: triangles, materials, tiling textures, and where it came from."""
+"""`Object`: one thing to learn from, as numpy arrays: triangles, materials, tiling textures, and where it came from.
+
+`pack` keeps many of them in a folder (a safetensors file each and an index); `Packed` reads them back one at a time.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file, save
+
+from bozzetto.errors import InputError
+
+INDEX, FORMAT = "index.json", 1
 
 
 @dataclass(frozen=True)
@@ -34,3 +48,88 @@ class Object:
     name: str
     source: str
     credit: str = ""
+
+
+class Packed:
+    """Objects that `pack` wrote, read one at a time (a millisecond each); nothing but the index is held in memory.
+
+    rows      the index: a dict for each object with name, source, side, weight, credit, triangles, file
+    raises    InputError for a folder without an index
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        try:
+            index = json.loads((self.folder / INDEX).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"{folder}: no readable {INDEX} ({error}); pack objects into it first") from error
+        if index.get("format") != FORMAT:
+            raise InputError(f"{folder}: written in format {index.get('format')}, this version reads {FORMAT}; pack the objects again")
+        self.rows: list[dict[str, Any]] = index["objects"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Object:
+        row = self.rows[i]
+        arrays = load_file(self.folder / row["file"])
+        textures = tuple(arrays.get(f"texture{m}") for m in range(len(arrays["colours"])))
+        fixed = {k: arrays[k] for k in ("vertices", "faces", "normals", "material", "colours", "uv")}
+        return Object(**fixed, textures=textures, name=row["name"], source=row["source"], credit=row["credit"])
+
+    def __iter__(self) -> Iterator[Object]:
+        return (self[i] for i in range(len(self)))
+
+    def indices(self, side: str) -> list[int]:
+        """Which objects are on a side of the split, in order."""
+        return [i for i, row in enumerate(self.rows) if row["side"] == side]
+
+    def weights(self, indices: Sequence[int]) -> np.ndarray:
+        """(len(indices),) float64: how often each should be drawn, relative to 1."""
+        return np.array([self.rows[i]["weight"] for i in indices], np.float64)
+
+
+def pack(
+    objects: Iterable[Object],
+    folder: str | Path,
+    *,
+    side: Callable[[Object], str] = lambda _: "train",
+    weight: Callable[[Object], float] = lambda _: 1.0,
+) -> Packed:
+    """Write objects into a folder, one safetensors file each, and an index.json last; an existing index is replaced.
+
+    side, weight   asked once for each object, right after it was made
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[dict[str, Any]] = []
+    names: set[str] = set()
+    for o in objects:
+        file = re.sub(r"[^A-Za-z0-9.-]+", "_", o.source)[-120:] + ".safetensors"
+        while file in names:  # two sources that differ in odd characters alone
+            file = "x" + file
+        names.add(file)
+        arrays = {k: np.ascontiguousarray(getattr(o, k)) for k in ("vertices", "faces", "normals", "material", "colours", "uv")}
+        arrays |= {f"texture{m}": np.ascontiguousarray(t) for m, t in enumerate(o.textures) if t is not None}
+        _replace(folder / file, save(arrays))
+        rows.append(
+            {
+                "name": o.name,
+                "source": o.source,
+                "side": side(o),
+                "weight": weight(o),
+                "credit": o.credit,
+                "triangles": len(o.faces),
+                "file": file,
+            }
+        )
+    text = json.dumps({"format": FORMAT, "objects": rows}, ensure_ascii=False, indent=1)
+    _replace(folder / INDEX, text.encode())
+    return Packed(folder)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write under a temporary name and rename, so that a reader never sees half a file."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)

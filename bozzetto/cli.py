@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command line: `bozzetto <verb>`. Flags are dataclasses; heavy imports happen inside the verbs.
+
+Exit codes: 0 done, 1 a bug (with its traceback), 2 something to mend in what was given, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from bozzetto.errors import InputError
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
+
+RECIPES = ("guess",)
+SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Turn pictures of one object each into textured 3D models (GLB)."""
+
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """pictures (PNG, JPEG, WebP), or folders of them"""
+    out: Path = Path("out")
+    """folder of the asset; with several pictures, a folder of such folders"""
+    preset: Literal["draft", "standard", "fine"] = "standard"
+    """draft takes seconds, standard a minute, fine a few"""
+    recipe: str = "guess"
+    """how to lift: guess"""
+    prior: Path | None = None
+    """folder of weights; the embedded ones by default"""
+    mask: Path | None = None
+    """a picture that is white where the object is, for one picture"""
+    elevation_deg: float | None = None
+    """how far above the horizon the picture was taken from, -90..90; estimated by default"""
+    azimuth_deg: float = 0.0
+    """from which side, counter-clockwise from the front; 0 makes the side you see the front"""
+    seed: int = 0
+    """of everything random"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    resume: bool = False
+    """go on with what --out holds, to the same result"""
+    quiet: bool = False
+    """no progress display"""
+    json: bool = False
+    """one line of JSON for each asset on stdout"""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure lifting on objects nobody trained on, against honest baselines."""
+
+    objects: Path
+    """packed objects, as `bozzetto data` writes them"""
+    out: Path = Path("out/evaluate")
+    """tables and contact sheets"""
+    count: int = 60
+    """objects of each group"""
+    preset: Literal["draft", "standard", "fine"] = "draft"
+    """of the lifts that are measured"""
+    prior: Path | None = None
+    """folder of weights; the embedded ones by default"""
+    seed: int = 0
+    """of the cameras"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Pack training objects: a folder of GLB, OBJ and PLY files, or Sweet Home 3D's `.sh3f` libraries."""
+
+    source: tyro.conf.Positional[Path]
+    """folder of models, or of .sh3f libraries"""
+    out: Path
+    """folder of packed objects"""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine can do: cores, memory, backends, weights, and what a lift will take."""
+
+
+Verb = (
+    Annotated[Lift, tyro.conf.subcommand("lift")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
+
+
+def main() -> None:
+    """Entry point of the `bozzetto` command."""
+    from bozzetto import __version__
+
+    if sys.argv[1:] == ["--version"]:
+        print(f"bozzetto {__version__}")
+        return
+    verb = tyro.cli(Verb, prog="bozzetto", description="One picture in, a textured 3D model out.", config=(tyro.conf.FlagCreatePairsOff,))
+    try:
+        code = {Lift: lift, Evaluate: evaluate, Data: data, Doctor: doctor}[type(verb)](verb)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("stopped; go on with --resume", file=sys.stderr)
+        code = 130
+    raise SystemExit(code)
+
+
+def lift(args: Lift) -> int:
+    """Each picture in turn; one that fails does not stop the others."""
+    jobs = _jobs(args)
+    from bozzetto.recipes.lift import lift_picture
+
+    failed = 0
+    for path, out in jobs:
+        with _progress(path.name, args.quiet) as progress:
+            try:
+                asset = lift_picture(
+                    path,
+                    out,
+                    preset=args.preset,
+                    prior=args.prior,
+                    mask=args.mask,
+                    azimuth=math.radians(args.azimuth_deg),
+                    elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
+                    seed=args.seed,
+                    device=args.device,
+                    resume=args.resume,
+                    progress=progress,
+                )
+            except InputError as error:
+                print(f"error: {error}", file=sys.stderr)
+                failed += 1
+                continue
+        for warning in asset.source.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        if not asset.is_complete:
+            print(f"{out}: exported what there was; finish it with --resume", file=sys.stderr)
+            return 130
+        if args.json:
+            print(json.dumps({"asset": str(out / "asset.glb"), **asset.description()}), flush=True)
+        elif not args.quiet:
+            total, peak = asset.measured["total_seconds"], asset.measured["peak_gb"]
+            print(f"{out / 'asset.glb'}: {len(asset.mesh.faces)} faces, {total:.0f} s, {peak:.1f} GB at most")
+    return 2 if failed else 0
+
+
+def _jobs(args: Lift) -> list[tuple[Path, Path]]:
+    """Pictures and the folders of their assets; flags are checked here, before anything heavy is imported."""
+    if args.recipe not in RECIPES:
+        near = difflib.get_close_matches(args.recipe, RECIPES, 1, 0.0)[0]
+        raise InputError(f"--recipe {args.recipe}: there is no such recipe; did you mean {near}?")
+    for flag, value, limit in (("--elevation-deg", args.elevation_deg, 90.0), ("--azimuth-deg", args.azimuth_deg, 360.0)):
+        if value is not None and not abs(value) <= limit:
+            raise InputError(f"{flag} {value}: expected a number from -{limit:.0f} to {limit:.0f}")
+    if not args.device.split(":")[0] in ("cpu", "cuda", "mps"):
+        raise InputError(f"--device {args.device}: expected cpu, cuda, cuda:N or mps")
+    if not 0 <= args.seed < 2**63:
+        raise InputError(f"--seed {args.seed}: expected a whole number from 0 to 2^63 - 1")
+    if not args.pictures:
+        raise InputError("no picture given; try: bozzetto lift chair.png --out chair")
+    found: list[Path] = []
+    for path in args.pictures:
+        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+        if not inside:
+            raise InputError(f"{path}: no pictures in this folder (PNG, JPEG or WebP)")
+        found += inside
+    if len(found) == 1 and not args.pictures[0].is_dir():
+        return [(found[0], args.out)]
+    if args.mask is not None:
+        raise InputError("--mask fits one picture; give one, or pictures with transparency")
+    stems = [f.stem for f in found]
+    names = [f.stem if stems.count(f.stem) == 1 else f.name for f in found]
+    if len(set(names)) < len(names):
+        raise InputError("two pictures have the same name; lift them one by one into different --out")
+    return [(f, args.out / name) for f, name in zip(found, names, strict=True)]
+
+
+class _progress:
+    """A bar with an estimate on stderr, or silence; called as `Progress`."""
+
+    def __init__(self, title: str, quiet: bool) -> None:
+        self.title, self.quiet = title, quiet or not sys.stderr.isatty()
+        self.weights = {"guess": 0.05, "shape": 0.6, "clean": 0.05, "texture": 0.3}
+
+    def __enter__(self) -> _progress:
+        if not self.quiet:
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task(self.title, total=1.0)
+        return self
+
+    def __call__(self, stage: str, share: float) -> None:
+        if not self.quiet:
+            done = 0.0
+            for name, weight in self.weights.items():
+                if name == stage:
+                    break
+                done += weight
+            self.bar.update(self.task, completed=done + self.weights.get(stage, 0) * share, description=f"{self.title}: {stage}")
+
+    def __exit__(self, *_: object) -> None:
+        if not self.quiet:
+            self.bar.stop()
+
+
+def evaluate(args: Evaluate) -> int:
+    """See `bozzetto.evaluate.lifting`."""
+    from bozzetto.evaluate.lifting import evaluate_lifting
+
+    print(evaluate_lifting(args.objects, args.out, count=args.count, preset=args.preset, prior=args.prior, seed=args.seed))
+    return 0
+
+
+def data(args: Data) -> int:
+    """Pack what is in a folder."""
+    if not args.source.is_dir():
+        raise InputError(f"{args.source}: no such folder; give one with GLB, OBJ, PLY or .sh3f files")
+    if any(args.source.glob("*.sh3f")):
+        from bozzetto.data.sweethome import main as pack_libraries
+
+        return pack_libraries([str(args.source), str(args.out)])
+    from bozzetto.data.folder import pack_folder
+
+    print(f"{args.out}: {len(pack_folder(args.source, args.out))} objects")
+    return 0
+
+
+def doctor(args: Doctor) -> int:
+    """See `bozzetto.doctor`."""
+    from bozzetto.doctor import main as report
+
+    return report()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Silhouettes blended over pixel borders: where gradients of visibility come from.
+
+Laine et al. 2020 (arXiv:2011.03277), Sec. 3.6. Two neighbouring pixels see different faces. The surface seen by the nearer
+one ends at a silhouette edge, which is open or has both its faces on one side. Where that edge crosses the segment between
+the two centres, at t in [0, 1] from the first (left or upper) one, it leaves m = 1/2 - t of the first pixel to the colour
+of the second, or if m < 0 -m of the second to the first. Rows take steep edges, columns the others, so no edge counts twice.
+
+Letters: p_i, p_j the edge's ends, p' = (x - X w, y - Y w, w) seen from the first centre (X, Y); the edge's line is
+e(u, v) = C + A u + B v with C = x_i' y_j' - y_i' x_j', A = y_i' w_j - w_i y_j', B = w_i x_j' - x_i' w_j; t = -C / (A step).
+
+Differs from the paper's code: the paper looks at the edges of the nearer face only. Here the way to the second centre is
+followed over the mesh, face by face, until the surface ends or the other pixel is reached, because the outermost faces of a
+fine mesh are too narrow to be any pixel's. Nothing happens where two surfaces meet without an edge, as in the paper.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from bozzetto.kernels import pool
+from bozzetto.kernels.pool import njit
+from bozzetto.kernels.rasterize import BAND, as_array, as_faces
+
+STEPS = 64  # faces between two pixel centres before the search gives up
+EDGE_ON = 1e-3  # pixels; a face that reaches less far beyond its edge is seen edge-on, and counts as turned away
+
+
+def antialias(colour: Tensor, rast: Tensor, clip: Tensor, faces: Tensor, neighbours: Tensor | None = None) -> Tensor:
+    """Blend neighbouring pixels where a silhouette passes between them.
+
+    colour       (B, H, W, C) float32 or float64: the *final* colour, composed and masked; never ids, normals or uv
+    rast         (B, H, W, 4) of `rasterize`
+    clip, faces  (B, N, 4) and (F, 3), the ones that were rasterised. Faces that touch must share vertices: a seam, where
+                 they do not, is an open edge
+    neighbours   `edges(faces)`, if the same faces are used often; worked out otherwise
+    returns      (B, H, W, C). Gradients go to `colour` and to x, y, w of `clip`
+    raises       ValueError for wrong shapes, or a face index out of range
+    """
+    if clip.ndim != 3 or clip.shape[2] != 4 or colour.ndim != 4 or rast.shape != (*colour.shape[:3], 4) or len(colour) != len(clip):
+        shapes = ", ".join(str(tuple(t.shape)) for t in (colour, rast, clip))
+        raise ValueError(f"antialias: expected colour (B, H, W, C), rast (B, H, W, 4) and clip (B, N, 4), got {shapes}")
+    tri = as_faces(faces, clip.shape[1], "antialias")
+    beside = edges(faces) if neighbours is None else neighbours
+    if beside.shape != faces.shape:
+        raise ValueError(f"antialias: expected neighbours {tuple(faces.shape)} from edges(faces), got {tuple(beside.shape)}")
+    out: Tensor = _Antialias.apply(colour, clip, rast, tri, as_array(beside, np.int32))
+    return out
+
+
+def edges(faces: Tensor) -> Tensor:
+    """What lies across each edge of each face.
+
+    faces    (F, 3)
+    returns  (F, 3) int32: for the edge opposite corner k of face f, the corner 3 f' + k' opposite it in the other face, -1
+             where the edge is open. Where three faces or more share an edge, each looks at the next and the last at the
+             first. Faces that hold a vertex twice have no edges: the faces beside them meet
+    """
+    tri = as_array(faces, np.int32)
+    beside = np.full(tri.shape, -1, np.int32)
+    if len(tri):
+        _edges(tri, int(tri.max()) + 1, beside)
+    return torch.from_numpy(beside).to(faces.device)
+
+
+class _Antialias(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, colour: Tensor, clip: Tensor, rast: Tensor, tri: np.ndarray, beside: np.ndarray) -> Tensor:
+        col, pos, ras = as_array(colour), as_array(clip), as_array(rast, np.float32)
+        b, h, w = ras.shape[:3]
+        start = np.zeros(b * h + 1, np.int64)
+        pool.run(_differ, b * h, ras, start[1:], grain=BAND)
+        np.cumsum(start, out=start)
+        n = int(start[-1])
+        stop = np.empty(b * h, np.int64)  # row r's pairs are start[r]:stop[r]
+        where, ends, m = np.empty(n, np.int32), np.empty((n, 2), np.int32), np.empty(n)
+        pool.run(_find, b * h, ras, pos, tri, beside, start, stop, where, ends, m, grain=BAND)
+        out = col.copy()
+        pool.run(_blend, b * h, col, start, stop, where, m, out, grain=BAND)
+        ctx.save_for_backward(colour, clip)
+        ctx.pairs = start, stop, where, ends, m
+        return torch.from_numpy(out).to(colour.device)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        colour, clip = ctx.saved_tensors
+        start, stop, where, ends, m = ctx.pairs
+        col, pos = as_array(colour), as_array(clip)
+        g = as_array(grad, col.dtype)
+        b, h = col.shape[:2]
+        d_col = d_pos = None
+        if ctx.needs_input_grad[0]:
+            total = g.copy()
+            pool.run(_blend_back, b * h, g, start, stop, where, m, total, grain=BAND)
+            d_col = torch.from_numpy(total).to(colour.device)
+        if ctx.needs_input_grad[1]:
+            to_ends = np.empty((len(m), 2, 3))
+            pool.run(_ends_back, b * h, col, g, pos, start, stop, where, ends, m, to_ends, grain=BAND)
+            to_clip = np.zeros(pos.shape)
+            pool.run(_gather, b, h, start, stop, ends, to_ends, to_clip)
+            d_pos = torch.from_numpy(to_clip).to(clip)
+        return d_col, d_pos, None, None, None
+
+
+@njit
+def _edges(faces, num_vertices, beside):
+    """Sort the 3 F edges by their higher, then by their lower vertex, counting; equal ones then stand together."""
+    n = 3 * len(faces)
+    order = np.empty(n, np.int32)
+    count = 0
+    for c in range(n):
+        f = c // 3
+        if faces[f, 0] != faces[f, 1] and faces[f, 1] != faces[f, 2] and faces[f, 2] != faces[f, 0]:
+            order[count] = c
+            count += 1
+    low, high = np.empty(n, np.int32), np.empty(n, np.int32)
+    for c in range(n):
+        i, j = faces[c // 3, (c + 1) % 3], faces[c // 3, (c + 2) % 3]
+        low[c], high[c] = min(i, j), max(i, j)
+    for key in (high, low):
+        place = np.zeros(num_vertices + 1, np.int64)
+        for s in range(count):
+            place[key[order[s]] + 1] += 1
+        for v in range(num_vertices):
+            place[v + 1] += place[v]
+        new = np.empty(count, np.int32)
+        for s in range(count):
+            v = key[order[s]]
+            new[place[v]] = order[s]
+            place[v] += 1
+        order = new
+    flat = beside.reshape(-1)
+    s = 0
+    while s < count:
+        c = order[s]
+        e = s + 1
+        while e < count and low[order[e]] == low[c] and high[order[e]] == high[c]:
+            e += 1
+        if e - s > 1:
+            for k in range(s, e):
+                flat[order[k]] = order[k + 1 if k + 1 < e else s]
+        s = e
+
+
+@njit
+def _differ(lo, hi, rast, count):
+    """How many neighbours to the right and below see another face, in each row."""
+    _, h, w, _ = rast.shape
+    for n in range(lo, hi):
+        b, r = n // h, n % h
+        k = 0
+        for c in range(w - 1):
+            k += rast[b, r, c, 3] != rast[b, r, c + 1, 3]
+        if r + 1 < h:
+            for c in range(w):
+                k += rast[b, r, c, 3] != rast[b, r + 1, c, 3]
+        count[n] = k
+
+
+@njit
+def _find(lo, hi, rast, clip, faces, beside, start, stop, where, ends, m):
+    """The pairs of each row that a silhouette parts: where = 2 c + (0 right, 1 below), the edge's ends, and m."""
+    _, h, w, _ = rast.shape
+    for n in range(lo, hi):
+        b, r = n // h, n % h
+        points, free = clip[b], start[n]
+        for c in range(w):
+            for down in range(2):
+                r2, c2 = r + down, c + 1 - down
+                if r2 >= h or c2 >= w or rast[b, r, c, 3] == rast[b, r2, c2, 3]:
+                    continue
+                f, f2 = int(rast[b, r, c, 3]) - 1, int(rast[b, r2, c2, 3]) - 1
+                if f >= len(faces) or f2 >= len(faces):
+                    continue
+                is_first = f2 < 0 or (f >= 0 and rast[b, r, c, 2] <= rast[b, r2, c2, 2])
+                near, far = (f, f2) if is_first else (f2, f)
+                i, j, t = _silhouette(points, faces, beside, near, far, (2 * c + 1) / w - 1, (2 * r + 1) / h - 1, down, is_first, h, w)
+                if i >= 0:
+                    where[free] = 2 * c + down
+                    ends[free, 0], ends[free, 1] = i, j
+                    m[free] = 0.5 - t
+                    free += 1
+        stop[n] = free
+
+
+@njit
+def _silhouette(clip, faces, beside, f, target, X, Y, down, is_first, h, w):
+    """The edge where the surface of face f ends before the other pixel centre, and t; (-1, -1, 0) where it does not."""
+    entry = -1
+    for step in range(STEPS):
+        v0, v1, v2 = faces[f, 0], faces[f, 1], faces[f, 2]
+        w0, w1, w2 = np.float64(clip[v0, 3]), np.float64(clip[v1, 3]), np.float64(clip[v2, 3])
+        x0, x1, x2 = clip[v0, 0] - X * w0, clip[v1, 0] - X * w1, clip[v2, 0] - X * w2
+        y0, y1, y2 = clip[v0, 1] - Y * w0, clip[v1, 1] - Y * w1, clip[v2, 1] - Y * w2
+        C0, C1, C2 = x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
+        if down:
+            D0, D1, D2 = (w1 * x2 - x1 * w2) * (2 / h), (w2 * x0 - x2 * w0) * (2 / h), (w0 * x1 - x0 * w1) * (2 / h)
+        else:
+            D0, D1, D2 = (y1 * w2 - w1 * y2) * (2 / w), (y2 * w0 - w2 * y0) * (2 / w), (y0 * w1 - w0 * y1) * (2 / w)
+        det = C0 * w0 + C1 * w1 + C2 * w2
+        s = 1.0 if det > 0 else -1.0
+        exit, t = -1, np.inf
+        if entry != 0:
+            exit, t = _leave(0, exit, t, s * C0, s * D0, is_first, step)
+        if entry != 1:
+            exit, t = _leave(1, exit, t, s * C1, s * D1, is_first, step)
+        if entry != 2:
+            exit, t = _leave(2, exit, t, s * C2, s * D2, is_first, step)
+        if exit < 0:
+            return -1, -1, 0.0
+        across = beside[f, exit]
+        is_end, is_steep = _is_end(clip, faces, f, exit, across, det, X, Y, h, w)
+        if is_end:
+            if is_steep == down:
+                return -1, -1, 0.0
+            return faces[f, (exit + 1) % 3], faces[f, (exit + 2) % 3], t if is_first else 1 - t
+        f, entry = across // 3, across % 3
+        if f == target:
+            return -1, -1, 0.0
+    return -1, -1, 0.0
+
+
+@njit
+def _leave(k, exit, best, C, D, is_first, step):
+    """Edge k, if the way to the other centre crosses it from inside before it crosses the best one so far."""
+    inner, outer = (C, C + D) if is_first else (C + D, C)
+    if outer < 0 and (inner >= 0 or step == 0):  # the first face holds its centre, whatever rounding says
+        inner = max(inner, 0.0)
+        t = inner / (inner - outer)
+        if t < best:
+            return k, t
+    return exit, best
+
+
+@njit
+def _is_end(clip, faces, f, k, across, det, X, Y, h, w):
+    """Does the surface end at edge k of face f; and is the edge steep."""
+    i, j = faces[f, (k + 1) % 3], faces[f, (k + 2) % 3]
+    wi, wj = np.float64(clip[i, 3]), np.float64(clip[j, 3])
+    xi, yi, xj, yj = clip[i, 0] - X * wi, clip[i, 1] - Y * wi, clip[j, 0] - X * wj, clip[j, 1] - Y * wj
+    A, B = yi * wj - wi * yj, wi * xj - xi * wj
+    a, b = abs(A) * (2 / w), abs(B) * (2 / h)
+    if across < 0:
+        return True, a >= b
+    v = faces[across // 3, across % 3]
+    wv = np.float64(clip[v, 3])
+    e = (xi * yj - yi * xj) * wv + A * (clip[v, 0] - X * wv) + B * (clip[v, 1] - Y * wv)
+    return e * det >= 0 or abs(e) <= EDGE_ON * abs(wv) * (a + b), a >= b
+
+
+@njit
+def _blend(lo, hi, colour, start, stop, where, m, out):
+    """Each row is written by one thread, which also looks at the row above for what reaches down from there."""
+    _, h, _, channels = colour.shape
+    for n in range(lo - 1 if lo % h else lo, hi):
+        b, r = n // h, n % h
+        for p in range(start[n], stop[n]):
+            c, down = where[p] // 2, where[p] % 2
+            r1, c1, r2, c2 = r, c, r + down, c + 1 - down
+            if m[p] < 0:
+                r1, c1, r2, c2 = r2, c2, r1, c1
+            if lo <= b * h + r1 < hi:
+                for k in range(channels):
+                    out[b, r1, c1, k] += abs(m[p]) * (colour[b, r2, c2, k] - colour[b, r1, c1, k])
+
+
+@njit
+def _blend_back(lo, hi, grad, start, stop, where, m, total):
+    _, h, _, channels = grad.shape
+    for n in range(lo - 1 if lo % h else lo, hi):
+        b, r = n // h, n % h
+        for p in range(start[n], stop[n]):
+            c, down = where[p] // 2, where[p] % 2
+            r1, c1, r2, c2 = r, c, r + down, c + 1 - down
+            if m[p] < 0:
+                r1, c1, r2, c2 = r2, c2, r1, c1
+            for k in range(channels):
+                g = abs(m[p]) * grad[b, r1, c1, k]
+                if lo <= b * h + r1 < hi:
+                    total[b, r1, c1, k] -= g
+                if lo <= b * h + r2 < hi:
+                    total[b, r2, c2, k] += g
+
+
+@njit
+def _ends_back(lo, hi, colour, grad, clip, start, stop, where, ends, m, to_ends):
+    """dL/d(x, y, w) of each pair's edge: dm = (dC + t step dA) / (A step)."""
+    _, h, w, channels = colour.shape
+    for n in range(lo, hi):
+        b, r = n // h, n % h
+        for p in range(start[n], stop[n]):
+            c, down = where[p] // 2, where[p] % 2
+            r2, c2 = r + down, c + 1 - down
+            g = 0.0
+            for k in range(channels):
+                at = grad[b, r, c, k] if m[p] > 0 else grad[b, r2, c2, k]
+                if m[p] == 0:  # neither side of the kink: their mean, so that mirrored pictures have mirrored gradients
+                    at = 0.5 * (at + grad[b, r, c, k])
+                g += at * (np.float64(colour[b, r2, c2, k]) - colour[b, r, c, k])
+            X, Y = (2 * c + 1) / w - 1, (2 * r + 1) / h - 1
+            i, j = ends[p, 0], ends[p, 1]
+            qi, qj = np.float64(clip[b, i, 3]), np.float64(clip[b, j, 3])
+            xi, yi, xj, yj = clip[b, i, 0] - X * qi, clip[b, i, 1] - Y * qi, clip[b, j, 0] - X * qj, clip[b, j, 1] - Y * qj
+            t = 0.5 - m[p]
+            if down:
+                step = 2 / h
+                g /= (qi * xj - xi * qj) * step
+                dxi, dyi, dwi = g * yj - g * t * step * qj, -g * xj, g * t * step * xj
+                dxj, dyj, dwj = -g * yi + g * t * step * qi, g * xi, -g * t * step * xi
+            else:
+                step = 2 / w
+                g /= (yi * qj - qi * yj) * step
+                dxi, dyi, dwi = g * yj, -g * xj + g * t * step * qj, -g * t * step * yj
+                dxj, dyj, dwj = -g * yi, g * xi - g * t * step * qi, g * t * step * yi
+            to_ends[p, 0, 0], to_ends[p, 0, 1], to_ends[p, 0, 2] = dxi, dyi, dwi - X * dxi - Y * dyi
+            to_ends[p, 1, 0], to_ends[p, 1, 1], to_ends[p, 1, 2] = dxj, dyj, dwj - X * dxj - Y * dyj
+
+
+@njit
+def _gather(lo, hi, h, start, stop, ends, to_ends, to_clip):
+    """Pairs are few: one thread a picture adds them up, in order."""
+    for b in range(lo, hi):
+        for n in range(b * h, (b + 1) * h):
+            for p in range(start[n], stop[n]):
+                for k in range(2):
+                    to_clip[b, ends[p, k], 0] += to_ends[p, k, 0]
+                    to_clip[b, ends[p, k], 1] += to_ends[p, k, 1]
+                    to_clip[b, ends[p, k], 3] += to_ends[p, k, 2]

@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which pixels are the object: an alpha for a picture that has none, and the object's own colours at its soft edge.
+
+The embedded method learns nothing and suits pictures of one object before a calm background: the background grows inwards
+from the picture's border as long as colours change slowly (so it follows gradients, soft shadows and a floor), jumps into the
+gaps that the object encloses, GrabCut decides what is left in doubt, and each pixel of the outline is unmixed
+between the object's colour inside and the background's outside. It is deterministic.
+
+Colours are compared in CIELAB (lightness 0 to 100), so a distance of 2.3 is just visible.
+
+Letters: M is background (H, W) bool, B background colour, F object colour, r radius in pixels, tau tolerance in CIELAB units.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from bozzetto.errors import InputError
+from bozzetto.image import Picture, read_pixels
+
+WORK = 512  # pixels, longer side while searching: a wire leg is still two pixels wide, and the search takes a second
+TAU = 4.0  # CIELAB; nearly twice the just visible difference: above soft shadows' slopes and JPEG, below a grey wire on a grey floor
+_HINT = "give a picture with a plain background or transparency, or a mask with --mask"
+
+
+def matte(picture: Picture, *, mask: str | Path | None = None, method: Literal["auto", "classical", "rembg"] = "auto") -> Tensor:
+    """The object's alpha, (H, W) float32 in [0, 1].
+
+    mask      a picture of the same shape (any size), its alpha if it has one and else its grey value; overrides all else
+    method    for a picture without transparency: `classical`, which is `auto`, is embedded; `rembg` needs that package, which
+              fetches its weights at first use. Transparency in the picture is taken as it is.
+    raises    InputError if no object is found, the mask does not fit, or rembg is not installed
+    """
+    if method not in ("auto", "classical", "rembg"):
+        raise ValueError(f"matte: method must be auto, classical or rembg, got {method!r}")
+    if mask is not None:
+        return torch.from_numpy(_read_mask(picture, mask))
+    if picture.alpha is not None and picture.alpha.min() < 1:
+        return picture.alpha
+    rgb = np.ascontiguousarray(picture.rgb.numpy())
+    alpha = _rembg(rgb) if method == "rembg" else _classical(rgb)
+    if alpha is None or not (alpha > 0.5).any():
+        raise InputError(f"{picture.name}: no object found (nothing stands out from the background); {_HINT}")
+    return torch.from_numpy(alpha)
+
+
+def foreground(picture: Picture, alpha: Tensor) -> Tensor:
+    """The object's own colours, (H, W, 3) float32, not premultiplied: what a texture may be baked from.
+
+    Where alpha is below 1 the picture shows the background mixed in (or, in a file with transparency, whatever stood there);
+    these pixels get the colour of the nearest solid ones. Far outside it is a smooth continuation, so filters may read it.
+    """
+    a = np.ascontiguousarray(alpha.numpy())
+    weight = np.where(a > 0.98, 1.0, 1e-4 * a**2).astype(np.float32)  # a hair without one solid pixel still has a colour
+    colour = push_pull(np.ascontiguousarray(picture.rgb.numpy()), weight)
+    return torch.from_numpy(np.where(a[..., None] > 0.98, picture.rgb.numpy(), colour))
+
+
+def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Fill in (H, W, C) where weight (H, W) is small, from the nearest pixels that have weight, by a pyramid (Gortler 1996)."""
+    h, w = weight.shape
+    here = np.minimum(weight, 1)[..., None]
+    mean = values * (weight > 0)[..., None]
+    if min(h, w) <= 2 or (weight >= 1).all():
+        total = float(weight.sum())
+        rest = (values * weight[..., None]).sum((0, 1)) / total if total > 0 else values.mean((0, 1))
+        return (here * mean + (1 - here) * rest).astype(np.float32)
+    size = ((w + 1) // 2, (h + 1) // 2)
+    sums = cv2.pyrDown(np.dstack([values * weight[..., None], weight]), dstsize=size)
+    coarse_weight = np.maximum(sums[..., -1], 0)
+    coarse = push_pull(sums[..., :-1] / np.maximum(coarse_weight, 1e-30)[..., None], np.where(coarse_weight > 1e-30, 4 * coarse_weight, 0))
+    return (here * mean + (1 - here) * cv2.resize(coarse, (w, h), interpolation=cv2.INTER_LINEAR)).astype(np.float32)
+
+
+def _read_mask(picture: Picture, path: str | Path) -> np.ndarray:
+    rgb, alpha, (height, width) = read_pixels(path)
+    h, w = picture.rgb.shape[:2]
+    values = alpha if alpha is not None and alpha.min() < 1 else rgb.mean(-1)
+    if abs(width * h - height * w) > max(0.01 * width * h, width, h, height, w):  # one per cent, or half a pixel of rounding
+        raise InputError(
+            f"{path}: the mask's shape ({width} x {height} pixels) is not that of {picture.name} ({w} x {h}); "
+            "save it with the same width and height as the picture"
+        )
+    if not (values > 0.5).any():
+        raise InputError(f"{path}: the mask is empty (nowhere above one half); make the object white or opaque")
+    shrinks = values.shape[0] > h
+    return cv2.resize(values, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).clip(0, 1)
+
+
+def _rembg(rgb: np.ndarray) -> np.ndarray:
+    try:
+        import rembg
+    except ImportError:
+        raise InputError("rembg: the package is not installed; pip install rembg, or leave the method at auto") from None
+    mask = rembg.remove((rgb * 255).round().astype(np.uint8), only_mask=True)
+    return np.asarray(mask, np.float32) / 255
+
+
+# ---- the embedded method ----
+
+
+def _classical(rgb: np.ndarray) -> np.ndarray | None:
+    """Alpha (H, W), or None where no object stands out."""
+    h, w = rgb.shape[:2]
+    scale = min(1.0, WORK / max(h, w))
+    small = cv2.resize(rgb, (max(8, round(w * scale)), max(8, round(h * scale))), interpolation=cv2.INTER_AREA) if scale < 1 else rgb
+    lab, noise = _calm(cv2.cvtColor(small, cv2.COLOR_RGB2LAB))
+    tau = max(TAU, 3 * noise)
+    M = _grow_from_afar(lab, _seeds(lab, tau), tau)
+    for _ in range(3):  # a gap behind a gap behind a gap
+        gaps = _gaps(lab, M, 1.25 * tau)
+        if not gaps.any():
+            break
+        M = _grow(lab, M | gaps, tau)
+    M |= _between(lab, M, tau)
+    solid = _clean(_decide(small, lab, M, tau), tau)
+    if not 0.001 < solid.mean() < 0.98:
+        return None
+    if scale < 1:
+        solid = cv2.resize(solid.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR) > 0.5
+    return _unmix(rgb, solid, inner=3 if scale == 1 else 2 + round(1 / scale), outer=1 if scale == 1 else round(1 / scale))
+
+
+def _calm(lab: np.ndarray) -> tuple[np.ndarray, float]:
+    """The picture with its noise smoothed, edges kept; and the noise's standard deviation that is left, in CIELAB units."""
+    kernel = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer 1996: blind to edges and gradients; its norm is 6
+    frame = np.ones(lab.shape[:2], bool)
+    b = max(3, min(frame.shape) // 12)
+    frame[b:-b, b:-b] = False
+    residual = cv2.filter2D(lab, cv2.CV_32F, kernel)[frame] / 6
+    sigma = 1.4826 * np.median(np.abs(residual), axis=0)  # from the median absolute value, for a normal distribution
+    strength = float(np.sqrt((sigma**2).sum()))
+    if strength < 1.5:
+        return lab, strength
+    calm = cv2.bilateralFilter(lab, 9, sigmaColor=3 * strength, sigmaSpace=2.0)
+    calm = cv2.bilateralFilter(calm, 9, sigmaColor=1.5 * strength, sigmaSpace=2.0)
+    left = ((calm - cv2.blur(calm, (9, 9))) ** 2).sum(-1)[frame]
+    return calm, float(np.sqrt(np.median(left) / 0.79))  # chi-squared with 3 degrees of freedom: median 0.79 times its mean
+
+
+def _seeds(lab: np.ndarray, tau: float) -> np.ndarray:
+    """Border pixels whose colour is found on two sides of the picture: an object cut off by one side is not background."""
+    h, w = lab.shape[:2]
+    t = 2
+    sides = [lab[:t].reshape(-1, 3), lab[-t:].reshape(-1, 3), lab[:, :t].reshape(-1, 3), lab[:, -t:].reshape(-1, 3)]
+    M = np.zeros((h, w), bool)
+    regions = [np.s_[:t], np.s_[-t:], np.s_[:, :t], np.s_[:, -t:]]
+    for k, region in enumerate(regions):
+        found = np.zeros(len(sides[k]), int)
+        for side in sides:
+            sample = side[:: max(1, len(side) // 128)]
+            near = ((sides[k][:, None] - sample[None]) ** 2).sum(-1) < (2.5 * tau) ** 2
+            found += near.mean(1) > 0.02
+        M[region] |= (found >= 2).reshape(M[region].shape)
+    border = np.zeros((h, w), bool)
+    for region in regions:
+        border[region] = True
+    return M if M.sum() > 0.3 * border.sum() else border
+
+
+def _step(lab: np.ndarray) -> np.ndarray:
+    """Change of colour from one pixel to the next, (H, W)."""
+    return np.sqrt(sum((cv2.Sobel(lab, cv2.CV_32F, *d, ksize=3, scale=1 / 8) ** 2).sum(-1) for d in ((1, 0), (0, 1))))
+
+
+def _mean(lab: np.ndarray, M: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean colour of the pixels of M in a square of radius r, and their share of it."""
+    w = M.astype(np.float32)
+    sums = cv2.blur(np.dstack([lab * w[..., None], w]), (2 * r + 1, 2 * r + 1), borderType=cv2.BORDER_CONSTANT)
+    return sums[..., :3] / np.maximum(sums[..., 3:], 1e-6), sums[..., 3]
+
+
+def _grow(lab: np.ndarray, M: np.ndarray, tau: float, r: int = 4) -> np.ndarray:
+    """Add to M what resembles the mean of M close by and is not on an edge, until nothing does."""
+    limit = np.maximum(tau - _step(lab), 0) ** 2
+    for _ in range(sum(lab.shape[:2])):
+        B, share = _mean(lab, M, r)
+        difference = lab - B
+        new = ~M & (share > 0.08) & (np.einsum("ijk,ijk->ij", difference, difference) < limit)
+        if new.sum() < 8:
+            break
+        M = M | new
+    return M
+
+
+def _grow_from_afar(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
+    """As `_grow`, several times faster: at half the size first, of which two pixels along every edge are not believed."""
+    h, w = M.shape
+    half = (max(1, w // 2), max(1, h // 2))
+    coarse = _grow(cv2.resize(lab, half, interpolation=cv2.INTER_AREA), cv2.resize(M.astype(np.uint8), half, interpolation=cv2.INTER_NEAREST) > 0, tau)
+    coarse = cv2.erode(coarse.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1)
+    start = (cv2.resize(coarse, (w, h), interpolation=cv2.INTER_NEAREST) > 0) & (_step(lab) < tau)
+    B, _ = _mean(lab, start, 4)
+    return _grow(lab, (start & (((lab - B) ** 2).sum(-1) < tau**2)) | M, tau)
+
+
+def _gaps(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
+    """Calm areas enclosed by the object that show the background around: same chroma, not lighter, perhaps in shadow."""
+    flat = ~M & (_step(lab) < tau / 3)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(flat.astype(np.uint8), connectivity=4)
+    reach = max(M.shape) / 7  # pixels of object between a gap and the background outside
+    B = push_pull(lab, M.astype(np.float32))
+    away = cv2.distanceTransform((~M).astype(np.uint8), cv2.DIST_L2, 3)
+    depth = cv2.distanceTransform(flat.astype(np.uint8), cv2.DIST_L2, 3)
+    gaps = np.zeros_like(M)
+    for k in range(1, count):
+        x, y, w, h, area = stats[k]
+        if area < max(25, 2e-4 * M.size):
+            continue
+        box = np.s_[y : y + h, x : x + w]
+        part = labels[box] == k
+        if away[box][part].min() > reach or depth[box][part].max() < 4:  # the calm inside of a wire is no gap
+            continue
+        difference = (lab[box] - B[box])[part]
+        d = np.median(difference, axis=0)
+        if -2.5 * tau < d[0] < tau and np.hypot(d[1], d[2]) < tau / 1.25 and np.abs(difference - d).mean() < tau / 2:
+            gaps[box] |= part
+    return gaps
+
+
+def _between(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
+    """Pixels whose colour lies between two background colours beside them: a horizon, the edge of a carpet."""
+    big = np.float32(1e4)
+    kernel = np.ones((7, 7), np.uint8)
+    low = cv2.erode(np.where(M[..., None], lab, big), kernel)
+    high = cv2.dilate(np.where(M[..., None], lab, -big), kernel)
+    return ~M & ((lab > low - tau / 2) & (lab < high + tau / 2)).all(-1)
+
+
+def _decide(rgb: np.ndarray, lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
+    """GrabCut over what neither grew as background nor stands out clearly; returns the object, (H, W) bool."""
+    B = push_pull(lab, M.astype(np.float32))
+    distance = np.sqrt(((lab - B) ** 2).sum(-1))
+    kernel = np.ones((3, 3), np.uint8)
+    state = np.full(M.shape, cv2.GC_PR_BGD, np.uint8)
+    state[~M] = cv2.GC_PR_FGD
+    state[cv2.erode(M.astype(np.uint8), kernel, iterations=2, borderValue=1) > 0] = cv2.GC_BGD
+    state[~M & (distance > 2 * tau)] = cv2.GC_FGD
+    if not (state == cv2.GC_FGD).any() or not (state == cv2.GC_BGD).any():
+        return ~M
+    cv2.setRNGSeed(0)
+    out, _, _ = cv2.grabCut(
+        (rgb[..., ::-1] * 255).round().astype(np.uint8), state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK
+    )
+    return (out == cv2.GC_FGD) | (out == cv2.GC_PR_FGD)
+
+
+def _clean(solid: np.ndarray, tau: float) -> np.ndarray:
+    """Drop specks (less than 0.3 % of the largest part) and fill pin holes (less than 0.02 % of the picture)."""
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8), connectivity=8)
+    if count > 1:
+        areas = stats[:, cv2.CC_STAT_AREA].copy()
+        areas[0] = 0
+        solid = (areas >= max(0.003 * areas.max(), 12))[labels]
+    count, labels, stats, _ = cv2.connectedComponentsWithStats((~solid).astype(np.uint8), connectivity=4)
+    return solid | (stats[:, cv2.CC_STAT_AREA] < max(12, 2e-4 * solid.size))[labels] & ~solid
+
+
+def _unmix(rgb: np.ndarray, solid: np.ndarray, *, inner: int, outer: int) -> np.ndarray:
+    """Alpha along the outline from I = alpha F + (1 - alpha) B, in a band of `inner` pixels inside and `outer` outside."""
+    s = solid.astype(np.uint8)
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
+    core = cv2.erode(s, kernel, iterations=inner, borderValue=1)
+    thin = (s > 0) & (cv2.dilate(core, kernel, iterations=inner + 1) == 0)
+    outside = cv2.dilate(s, kernel, iterations=outer) == 0
+    if not outside.any():
+        return s.astype(np.float32)
+    B = push_pull(rgb, outside.astype(np.float32))
+    distance = np.sqrt(((rgb - B) ** 2).sum(-1))
+    crest = cv2.dilate(np.where(solid, distance, 0), np.ones((2 * inner + 1, 2 * inner + 1), np.uint8))
+    purest = thin & (distance >= 0.9 * crest)  # a leg thinner than the band has no core: its most distinct pixels are its colour
+    F = push_pull(rgb, ((core > 0) | purest).astype(np.float32))
+    axis = F - B
+    length2 = (axis**2).sum(-1)
+    along = ((rgb - B) * axis).sum(-1) / np.maximum(length2, 1e-8)
+    off = np.sqrt(((rgb - B - along[..., None] * axis) ** 2).sum(-1))
+    trust = length2 / (length2 + 0.05**2) * np.exp(-((off / (0.35 * np.sqrt(length2) + 0.02)) ** 2))  # is it a mixture of the two?
+    guess = cv2.GaussianBlur(s.astype(np.float32), (0, 0), 0.7)
+    alpha = trust * along.clip(0, 1) + (1 - trust) * guess
+    alpha = np.where(alpha > 0.95, 1, np.where(alpha < 0.05, 0, alpha))
+    alpha = np.where((core > 0) | purest, 1, np.where(outside, 0, alpha))
+    return alpha.astype(np.float32)

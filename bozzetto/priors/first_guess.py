@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The embedded shape prior: from one picture to the solid behind it, in one pass.
+
+A U-Net reads the crop and predicts, for each 2 x 2 block of pixels, the occupancy of `depths` cells along its ray: the
+frustum grid of `bozzetto.frustum`, which is aligned with the picture, so that what the picture shows is copied and
+only what it hides must be imagined. Beside it a coarse grid of colours for what is not seen, and two numbers about the
+camera: its elevation and its perspective p. Kin of the feed-forward half of One-2-3-45 (arXiv:2306.16928) and of DMTet's
+initial field (arXiv:2111.04276), with the volume laid along the rays.
+
+Letters: B pictures, S pixels a side, D depths.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bozzetto.errors import InputError
+from bozzetto.frustum import DEPTH_RANGE
+
+
+@dataclass(frozen=True)
+class FirstGuessConfig:
+    """The network's shape; written beside the weights, from which it is built again."""
+
+    widths: tuple[int, int, int, int] = (32, 64, 128, 192)
+    """channels at 1/2, 1/4, 1/8 and 1/16 of the picture"""
+    blocks: tuple[int, int, int] = (2, 3, 3)
+    """residual blocks on the way down at 1/4, 1/8 and 1/16"""
+    depths: int = 64
+    colour_depths: int = 12
+    heads: int = 6
+
+
+@dataclass(frozen=True)
+class Guess:
+    """What lies behind B pictures.
+
+    occupancy  (B, D, S/2, S/2) logits; depth d covers t in DEPTH_RANGE * (2 [d, d + 1] / D - 1)
+    colour     (B, 3, d, S/4, S/4) sRGB in [0, 1], over the same frustum, coarser
+    view       (B, 2): elevation in radians, p
+    """
+
+    occupancy: Tensor
+    colour: Tensor
+    view: Tensor
+
+    def colour_at(self, points: Tensor) -> Tensor:
+        """Colours (B, N, 3) at frustum coordinates (B, N, 3), trilinear; points outside take the border's."""
+        u, v, t = points.unbind(-1)
+        grid = torch.stack([2 * u - 1, 2 * v - 1, t / DEPTH_RANGE], -1)[:, :, None, None]
+        found = F.grid_sample(self.colour.float(), grid.to(self.colour.device).float(), align_corners=False, padding_mode="border")
+        return found[..., 0, 0].mT
+
+
+class Residual(nn.Module):
+    """x + conv(silu(norm(conv(silu(norm(x))))))."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.norm1, self.conv1 = nn.GroupNorm(8, inner), nn.Conv2d(inner, outer, 3, padding=1)
+        self.norm2, self.conv2 = nn.GroupNorm(8, outer), nn.Conv2d(outer, outer, 3, padding=1)
+        self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(F.silu(self.norm1(x)))
+        return self.skip(x) + self.conv2(F.silu(self.norm2(h)))
+
+
+class Attention(nn.Module):
+    """Every cell looks at every other: the back of a chair is where its seat ends."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm, self.qkv, self.out = nn.GroupNorm(8, width), nn.Conv2d(width, 3 * width, 1), nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        q, k, v = self.qkv(self.norm(x)).reshape(b, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
+        y = F.scaled_dot_product_attention(q, k, v)
+        return x + self.out(y.transpose(-1, -2).reshape(b, c, h, w))
+
+
+class FirstGuess(nn.Module):
+    """(B, 4, S, S) premultiplied sRGB and alpha in [0, 1], S a multiple of 16, to a `Guess`."""
+
+    def __init__(self, config: FirstGuessConfig = FirstGuessConfig()) -> None:
+        super().__init__()
+        self.config = config
+        a, b, c, d = config.widths
+        n1, n2, n3 = config.blocks
+        self.stem = nn.Sequential(nn.Conv2d(6, a, 4, stride=2, padding=1), nn.SiLU(), nn.Conv2d(a, a, 3, padding=1), nn.SiLU())
+        self.down1 = nn.Sequential(nn.Conv2d(a, b, 2, stride=2), *(Residual(b, b) for _ in range(n1)))
+        self.down2 = nn.Sequential(nn.Conv2d(b, c, 2, stride=2), *(Residual(c, c) for _ in range(n2)), Attention(c, config.heads - 2))
+        self.down3 = nn.Sequential(nn.Conv2d(c, d, 2, stride=2), Residual(d, d), Attention(d, config.heads), Residual(d, d), Attention(d, config.heads))
+        self.middle = nn.Sequential(*(Residual(d, d) for _ in range(n3 - 2)))
+        self.up2, self.join2 = nn.Conv2d(d, c, 1), nn.Sequential(Residual(2 * c, c), Attention(c, config.heads - 2), Residual(c, c))
+        self.up1, self.join1 = nn.Conv2d(c, b, 1), nn.Sequential(Residual(2 * b, b), Residual(b, b))
+        self.head = nn.Sequential(nn.Conv2d(b + 4 * a, 2 * b, 1), Residual(2 * b, 2 * b), nn.GroupNorm(8, 2 * b), nn.SiLU())
+        self.occupancy = nn.Conv2d(2 * b, 4 * config.depths, 1)
+        self.colour = nn.Conv2d(2 * b, 3 * config.colour_depths, 1)
+        self.view = nn.Sequential(nn.GroupNorm(8, d), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(d, 2))
+        nn.init.constant_(self.occupancy.bias, -2.0)
+
+    def forward(self, picture: Tensor) -> Guess:
+        b, _, s, _ = picture.shape
+        rows = torch.linspace(-1, 1, s, device=picture.device, dtype=picture.dtype)
+        where = torch.stack([rows.view(1, -1).expand(s, s), rows.view(-1, 1).expand(s, s)]).expand(b, -1, -1, -1)
+        grey = picture[:, :3] + 0.5 * (1 - picture[:, 3:])
+        x0 = self.stem(torch.cat([2 * grey - 1, 2 * picture[:, 3:] - 1, where], 1))
+        x1 = self.down1(x0)
+        x2 = self.down2(x1)
+        x3 = self.middle(self.down3(x2))
+        y2 = self.join2(torch.cat([x2, F.interpolate(self.up2(x3), scale_factor=2.0)], 1))
+        y1 = self.join1(torch.cat([x1, F.interpolate(self.up1(y2), scale_factor=2.0)], 1))
+        y = self.head(torch.cat([y1, F.pixel_unshuffle(x0, 2)], 1))
+        colour = torch.sigmoid(self.colour(y).float()).unflatten(1, (3, self.config.colour_depths))
+        return Guess(F.pixel_shuffle(self.occupancy(y), 2), colour, self.view(x3).float())
+
+
+def load(folder: str | Path, *, device: str | torch.device = "cpu") -> FirstGuess:
+    """The prior in a folder (`config.json`, `model.safetensors`), in float32, ready to ask.
+
+    raises InputError, one sentence, for a missing, truncated, pickled or mis-shaped file
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: {name} is missing; point --prior at a folder that holds config.json and model.safetensors")
+    try:
+        raw = json.loads((folder / "config.json").read_text())
+        config = FirstGuessConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        network = FirstGuess(config)
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder}/config.json: not the settings of a first guess ({error}); fetch the folder again") from None
+    try:
+        state = load_file(folder / "model.safetensors")
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{folder}/model.safetensors: not a whole safetensors file ({error}); fetch it again (pickled weights are never read)") from None
+    expected = network.state_dict()
+    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
+    shaped = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
+    if missing or extra or shaped:
+        wrong = f"{len(missing)} missing, {len(extra)} unknown, {len(shaped)} of another shape: {(missing + extra + shaped)[0]}"
+        raise InputError(f"{folder}/model.safetensors: expected {len(expected)} tensors, {wrong}; it does not belong to config.json")
+    network.load_state_dict({k: v.float() for k, v in state.items()})
+    return network.to(device).eval().requires_grad_(False)
+
+
+def save(network: FirstGuess, folder: str | Path) -> None:
+    """Write the folder that `load` reads, float16, each file by rename."""
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, folder / "model.safetensors.part")
+    (folder / "config.json.part").write_text(json.dumps(asdict(network.config), indent=1) + "\n")
+    for name in ("model.safetensors", "config.json"):
+        (folder / f"{name}.part").replace(folder / name)
+
+
+def digest(folder: str | Path) -> str:
+    """The first 16 hex digits of the SHA-256 of the weights: which prior made an asset."""
+    return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()[:16]

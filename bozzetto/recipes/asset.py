@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a lift starts from and what it leaves: `Source` in, `Asset` out, and the files of an asset."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bozzetto import image
+from bozzetto.camera import Camera, orbit, to_gltf
+from bozzetto.errors import InputError
+from bozzetto.matting import foreground, matte
+from bozzetto.mesh import Mesh, glb_bytes
+from bozzetto.recipes.run import write_atomically
+from bozzetto.render.mesh import headlight, render_mesh
+
+FILES = ("asset.glb", "asset.json", "confidence.png", "mask.png", "sheet.png", "turntable.webp")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture with its object cut out.
+
+    rgb     (H, W, 3) sRGB in [0, 1], the background replaced near the object's outline by the object's own colours
+    alpha   (H, W) in [0, 1]
+    shown   (H, W, 3), the picture as it came
+    digest  SHA-256 over the pixels and the mask
+    """
+
+    name: str
+    rgb: Tensor
+    alpha: Tensor
+    shown: Tensor
+    digest: str
+    warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def load(cls, path: str | Path, mask: str | Path | None = None) -> Source:
+        """Read a picture and find its object: alpha if it has some, else a mask file, else the embedded matting."""
+        picture = image.load(path)
+        alpha = matte(picture, mask=mask)
+        if not (alpha > 0.5).any():
+            raise InputError(f"{path}: no object found; give a picture with a plain background, or its mask with --mask")
+        warnings = (f"{path}: the object touches the picture's border; what is cut off will be missing",) if image.touches_border(alpha) else ()
+        rgb = foreground(picture, alpha)
+        digest = hashlib.sha256(rgb.numpy().tobytes() + alpha.numpy().tobytes()).hexdigest()
+        return cls(Path(path).name, rgb, alpha, picture.rgb, digest, warnings)
+
+
+@dataclass(frozen=True)
+class Asset:
+    """A finished model.
+
+    mesh      textured, in the asset's frame: box centred, longest side 1; its front is where the picture was taken from
+    camera    the picture's, in the same frame, looking at the crop (V = 1)
+    source    what it was made from
+    record    settings, seed, versions: enough to make it again; goes into the GLB, so it holds no times
+    measured  timings, losses, memory: goes into asset.json
+    """
+
+    mesh: Mesh
+    camera: Camera
+    source: Source
+    record: dict[str, Any]
+    measured: dict[str, Any] = field(default_factory=dict)
+    is_complete: bool = True
+
+    def write(self, folder: str | Path) -> None:
+        """All files of FILES, each by rename, the GLB last: where it is, everything is.
+
+        raises  InputError where the folder cannot be written
+        """
+        folder = Path(folder)
+        files: dict[str, bytes] = {
+            "turntable.webp": _turntable(self.mesh),
+            "sheet.png": png(contact_sheet(self)),
+            "mask.png": png(self.source.alpha[..., None]),
+            "confidence.png": png((self.mesh.confidence if self.mesh.confidence is not None else torch.ones(1, 1))[..., None]),
+        }
+        files["asset.json"] = (json.dumps(self.description(), indent=1, ensure_ascii=False) + "\n").encode()
+        files["asset.glb"] = glb_bytes(self.mesh, name=Path(self.source.name).stem, extras=self.record)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, data in files.items():
+                write_atomically(folder / name, data)
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written ({error.strerror}); free some space or choose another --out") from None
+
+    def description(self) -> dict[str, Any]:
+        """The content of asset.json; the camera in the GLB's frame (up +Y, front +Z, OpenGL axes)."""
+        c2w = self.camera.c2w[0]
+        pose = torch.cat([to_gltf(c2w.mT).mT, torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)])
+        K = self.camera.K[0]
+        view = {
+            "camera_to_world": [[round(x, 9) for x in row] for row in pose.tolist()],
+            "yfov": round(2 * math.atan(self.camera.size[0] / 2 / float(K[1, 1])), 9),
+            "aspect": self.camera.size[1] / self.camera.size[0],
+        }
+        counts = {"vertices": len(self.mesh.vertices), "faces": len(self.mesh.faces)}
+        return {**self.record, "complete": self.is_complete, "warnings": list(self.source.warnings), "camera": view, **counts, **self.measured}
+
+
+def png(picture: Tensor) -> bytes:
+    """(H, W, 1 or 3) in [0, 1] as PNG."""
+    from PIL import Image
+
+    pixels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _turntable(mesh: Mesh, frames: int = 36, size: int = 256) -> bytes:
+    """An animated WebP, once round."""
+    from PIL import Image
+
+    pictures = []
+    for k in range(frames):
+        cameras = orbit([2 * math.pi * k / frames], [0.25], 2.6, size=2 * size, fov=0.55)
+        pictures.append(Image.fromarray(_look(mesh, cameras, lit=True)[0]))
+    buffer = io.BytesIO()
+    pictures[0].save(buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=70, loop=0, quality=85, method=2)
+    return buffer.getvalue()
+
+
+def _look(mesh: Mesh, cameras: Camera, *, lit: bool, normals: bool = False) -> np.ndarray:
+    """uint8 (V, H/2, W/2, 3) over light grey, averaged from twice the size."""
+    views = render_mesh(mesh, cameras, headlight(cameras) if lit else None)
+    grey = torch.tensor(0.93)
+    rgb = views.over(grey)
+    if normals:  # camera frame: right, up, towards the eye
+        local = torch.einsum("vhwi,vij->vhwj", views.normal, cameras.c2w[:, :, :3].to(views.normal))
+        rgb = (0.5 + 0.5 * local) * views.alpha + (1 - views.alpha) * grey
+    small = F.avg_pool2d(rgb.permute(0, 3, 1, 2), 2).permute(0, 2, 3, 1)
+    return (small.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
+
+
+def contact_sheet(asset: Asset, size: int = 256) -> Tensor:
+    """Picture and mask, the picture's own view again, then eight views all round and their normals: (H, W, 3)."""
+    crop = image.crop(asset.source.shown, asset.source.alpha, size)
+    whole = image.resample(torch.cat([asset.source.shown, torch.ones_like(asset.source.alpha)[..., None]], -1), crop.box, size)
+    shown = whole[..., :3] + (1 - whole[..., 3:]) * 0.93
+    mask = crop.alpha[..., None].expand(-1, -1, 3)
+    again = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * size), lit=False)[0]) / 255
+    shape = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * size), lit=False, normals=True)[0]) / 255
+    azimuths = [2 * math.pi * k / 8 for k in range(8)]
+    cameras = orbit(azimuths, [0.25] * 8, 2.6, size=2 * size, fov=0.55)
+    rounds = [torch.from_numpy(_look(asset.mesh, cameras, lit=lit, normals=not lit)) / 255 for lit in (True, False)]
+    rows = [torch.cat([shown, mask, again, shape], 1)]
+    for pictures in rounds:
+        rows += [torch.cat(list(pictures[:4]), 1), torch.cat(list(pictures[4:]), 1)]
+    return torch.cat(rows, 0)
+
+
+Reporter = Callable[[str], None]

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipe `guess`: the first guess made to agree with the picture. No generative prior: fast, and every other recipe's start.
+
+1. guess    the solid behind the picture, from the embedded network, asked twice (the second time mirrored)
+2. shape    a DMTet from its occupancy, moved until the picture's silhouette is met while the hidden side stays with the
+            guess; coarse, then once subdivided round the surface
+3. clean    floaters off, smoothed, decimated, box centred and scaled to 1
+4. texture  unwrapped; texels that the picture shows get its pixels, the others the guess's colours, shifted by what the
+            guess got wrong nearby
+
+Kin: One-2-3-45 (arXiv:2306.16928) for the feed-forward start, DMTet (arXiv:2111.04276) and nvdiffrec (arXiv:2111.12503)
+for the optimisation. The camera is that of the crop, looking at its centre: `bozzetto.frustum`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bozzetto import image
+from bozzetto.camera import Camera
+from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera, to_frustum
+from bozzetto.kernels.antialias import antialias
+from bozzetto.kernels.interpolate import interpolate
+from bozzetto.kernels.rasterize import rasterize
+from bozzetto.mesh import Mesh
+from bozzetto.priors.first_guess import FirstGuess
+from bozzetto.priors.first_guess import Guess as Prediction
+from bozzetto.recipes.asset import Source
+from bozzetto.recipes.run import Run, Tensors
+from bozzetto.render.mesh import render_mesh
+from bozzetto.shapes.dmtet import DMTet, EmptySurface
+
+EMPTY = -8.0  # logit of a cell that the silhouette says is empty
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Lift by the first guess alone."""
+
+    cells: int = 56
+    """grid cells across the picture, before the subdivision"""
+    steps: int = 140
+    """optimisation steps, half of them after the subdivision"""
+    picture: int = 256
+    """pixels a side of the view that is matched; half of it before the subdivision"""
+    lr: float = 0.05
+    """step of the distances, in grid cells; falls to a fifth"""
+    mask_weight: float = 30.0
+    keep_weight: float = 0.1
+    """how much the field stays with the guess, squared grid cells"""
+    smooth_weight: float = 0.5
+    """normals of neighbouring vertices alike"""
+    sign_weight: float = 0.01
+    """against floating bits and cavities"""
+    faces: int = 30_000
+    """of the finished mesh, at most"""
+    texture: int = 1024
+    """texels a side"""
+
+
+PRESETS = {
+    "draft": Guess(cells=40, steps=40, picture=192, faces=10_000),
+    "standard": Guess(),
+    "fine": Guess(cells=72, steps=300, picture=384, faces=60_000),
+}
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """What a recipe hands to the asset: a textured mesh, the picture's camera in its frame, and numbers to report."""
+
+    mesh: Mesh
+    camera: Camera
+    measured: dict[str, Any]
+
+
+def lift(source: Source, prior: FirstGuess, settings: Guess, run: Run, *, azimuth: float = 0.0, elevation: float | None = None) -> Lifted:
+    """Picture to textured mesh.
+
+    azimuth    of the picture, radians; 0 makes the side that the picture shows the front
+    elevation  of the picture, radians, or None to take the network's estimate
+    """
+    guess = run.stage("guess", lambda: predict(source, prior))
+    e, p = (float(x) for x in guess["view"])
+    e = min(max(e, math.radians(-20)), math.radians(75)) if elevation is None else elevation
+    p = min(max(p, 0.05), 1.2)
+    camera = frustum_camera(azimuth, e, p, 512)
+    shape = run.stage("shape", lambda: fit(source, guess, camera, p, settings, run))
+    clean = run.stage("clean", lambda: tidy(shape, settings))
+    textured = run.stage("texture", lambda: paint(source, guess, clean, camera, p, settings))
+    mesh = Mesh(textured["vertices"], textured["faces"], textured["normals"], textured["uv"], textured["texture"], textured["confidence"])
+    centre, scale = clean["centre"].double(), float(clean["scale"])
+    c2w = torch.cat([camera.c2w[:, :, :3], ((camera.c2w[:, :, 3] - centre) * scale)[..., None]], -1)
+    measured = {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": {k: round(float(v), 6) for k, v in zip(LOSSES, shape["losses"], strict=True)}}
+    return Lifted(mesh, replace(camera, c2w=c2w), measured)
+
+
+# ---- 1. guess ----
+
+
+def predict(source: Source, prior: FirstGuess) -> Tensors:
+    """Occupancy logits (D, h, w), colours (3, d, h', w') and (elevation, p), the mean over the picture and its mirror image."""
+    crop = image.crop(source.rgb, source.alpha, 128)
+    picture = torch.cat([crop.rgb, crop.alpha[..., None]], -1).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        one, other = prior(picture), prior(picture.flip(-1))
+    occupancy = (one.occupancy + other.occupancy.flip(-1))[0] / 2
+    coverage = F.avg_pool2d(picture[:, 3:], 2)[0]
+    return {
+        "occupancy": agree_with_silhouette(occupancy, coverage),
+        "colour": (one.colour + other.colour.flip(-1))[0] / 2,
+        "view": (one.view + other.view)[0] / 2,
+    }
+
+
+def agree_with_silhouette(occupancy: Tensor, coverage: Tensor, least: float = 1.0) -> Tensor:
+    """Cells outside the silhouette emptied; where a pixel shows the object, its column's best cell raised to `least`.
+
+    occupancy (D, h, w) logits, coverage (1, h, w) in [0, 1]
+    """
+    best = occupancy.amax(0, keepdim=True)
+    is_best = occupancy >= best - 1e-6
+    raised = torch.where(is_best & (coverage > 0.5), occupancy.clamp(min=least), occupancy)
+    return torch.where(coverage > 0, raised, EMPTY)
+
+
+def occupancy_at(occupancy: Tensor, points: Tensor, camera: Camera, p: float) -> Tensor:
+    """Logits (N,) of a frustum grid (D, h, w) at world points (N, 3), trilinear; EMPTY outside."""
+    u, v, t = to_frustum(points, camera, p).unbind(-1)
+    where = torch.stack([2 * u - 1, 2 * v - 1, t / DEPTH_RANGE], -1)
+    values = F.grid_sample((occupancy - EMPTY)[None, None], where[None, :, None, None].to(occupancy), align_corners=False)
+    return values.reshape(-1) + EMPTY
+
+
+# ---- 2. shape ----
+
+LOSSES = ("mask", "colour", "keep", "smooth", "sign")
+
+
+def fit(source: Source, guess: Tensors, camera: Camera, p: float, settings: Guess, run: Run) -> Tensors:
+    """The surface that meets the picture: vertices, faces, and the last losses."""
+    h = 1 / settings.cells
+    lower, counts = _box(guess["occupancy"], camera, p, h)
+    upper = [lo + n * h for lo, n in zip(lower, counts, strict=True)]
+    shape = _start(guess["occupancy"], camera, p, counts, lower, upper)
+    target = image.crop(source.rgb, source.alpha, settings.picture)
+    start = shape.sdf.detach().clone()
+    optimiser = torch.optim.Adam([{"params": [shape.sdf], "lr": settings.lr * h}, {"params": [shape.offset], "lr": settings.lr}])
+    half, losses = settings.steps // 2, torch.zeros(len(LOSSES))
+    for step in range(settings.steps):
+        if run.interrupted:
+            break
+        if step == half:
+            old = shape.sdf, shape.offset
+            parents = shape.subdivide()
+            start = start[parents].mean(1)
+            optimiser = torch.optim.Adam([{"params": [shape.sdf], "lr": settings.lr * h / 2}, {"params": [shape.offset], "lr": settings.lr}])
+            del old
+        size = settings.picture if step >= half else settings.picture // 2
+        fall = 0.2 ** (step / settings.steps)
+        optimiser.param_groups[0]["lr"] = settings.lr * h * fall * (0.5 if step >= half else 1)
+        optimiser.zero_grad()
+        losses = _losses(shape, start, target, camera, size, h)
+        weights = torch.tensor([settings.mask_weight, 0.0, settings.keep_weight, settings.smooth_weight, settings.sign_weight])
+        total = (weights * losses).sum()
+        if not torch.isfinite(total):
+            raise FloatingPointError(f"stage shape, step {step}: the loss is {float(total)}")
+        total.backward()
+        optimiser.step()
+        try:
+            shape.surface()
+        except EmptySurface:
+            shape.recover()
+        run.progress("shape", (step + 1) / settings.steps)
+    with torch.no_grad():
+        vertices, faces = shape.surface()
+    return {"vertices": vertices.float(), "faces": faces, "losses": losses.detach()}
+
+
+def _losses(shape: DMTet, start: Tensor, target: image.Crop, camera: Camera, size: int, h: float) -> Tensor:
+    vertices, faces = shape.surface()
+    view = camera.resized(size)
+    clip = view.clip(vertices)
+    rast = rasterize(clip, faces, view.size)
+    mask = (rast[..., 3:] > 0).to(vertices)
+    alpha = antialias(mask, rast, clip, faces)[0, ..., 0]
+    wanted = F.adaptive_avg_pool2d(target.alpha[None, None], size)[0, 0]
+    regular = shape.losses((vertices, faces))
+    keep = ((shape.sdf - start) / h).square().mean()
+    none = vertices.new_zeros(())
+    return torch.stack([(alpha - wanted).square().mean(), none, keep, regular["normal"], regular["sign"]])
+
+
+def _box(occupancy: Tensor, camera: Camera, p: float, h: float) -> tuple[list[float], tuple[int, int, int]]:
+    """Lower corner and cell counts of a grid of spacing h round all that may be solid, two cells to spare."""
+    full = occupancy > -1.5
+    if not full.any():
+        full = occupancy >= occupancy.max()
+    d, height, width = occupancy.shape
+    k, j, i = full.nonzero().T.float()
+    where = torch.stack([(i + 0.5) / width, (j + 0.5) / height, ((k + 0.5) / d * 2 - 1) * DEPTH_RANGE], -1)
+    points = from_frustum(where, camera, p)
+    lower, upper = points.amin(0) - 2.5 * h, points.amax(0) + 2.5 * h
+    counts = torch.ceil((upper - lower) / h).long().tolist()
+    return lower.tolist(), (counts[0], counts[1], counts[2])
+
+
+def _start(occupancy: Tensor, camera: Camera, p: float, counts: tuple[int, int, int], lower: list[float], upper: list[float]) -> DMTet:
+    """The guess as a DMTet; where it is empty, a ball of the silhouette's size, so that there is always something to lift."""
+    try:
+        return DMTet.from_occupancy(lambda x: occupancy_at(occupancy, x, camera, p), counts, lower, upper)
+    except EmptySurface:
+        return DMTet.from_sphere(0.3, counts, lower, upper)
+
+
+# ---- 3. clean ----
+
+
+def tidy(shape: Tensors, settings: Guess) -> Tensors:
+    """Floaters off, decimated, box centred, longest side 1; and the centre and scale that did it."""
+    from bozzetto.render.clean import decimate, remove_floaters, taubin
+
+    mesh = remove_floaters(Mesh(shape["vertices"], shape["faces"]))
+    mesh = replace(mesh, vertices=taubin(mesh.vertices, mesh.faces, 6))
+    mesh = decimate(mesh, settings.faces)
+    low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
+    centre, scale = (low + high) / 2, 1 / (high - low).max()
+    return {"vertices": (mesh.vertices - centre) * scale, "faces": mesh.faces, "centre": centre, "scale": scale}
+
+
+# ---- 4. texture ----
+
+
+def paint(source: Source, guess: Tensors, clean: Tensors, camera: Camera, p: float, settings: Guess) -> Tensors:
+    """A textured, unwrapped mesh: seen texels from the picture, the others from the guess's colours."""
+    from bozzetto.mesh import vertex_normals
+    from bozzetto.render.bake import dilate, seen, texels
+    from bozzetto.render.unwrap import unwrap
+
+    vertices, faces = clean["vertices"], clean["faces"]
+    mesh = unwrap(Mesh(vertices, faces, vertex_normals(vertices, faces)), resolution=settings.texture)
+    assert mesh.normals is not None and mesh.uv is not None
+    crop = image.crop(source.rgb, source.alpha, 512)
+    solid = crop.rgb / crop.alpha.clamp(min=1e-3)[..., None]
+
+    def original(x: Tensor) -> Tensor:
+        return x / clean["scale"] + clean["centre"]
+
+    raw = replace(mesh, vertices=original(mesh.vertices), texture=None)
+    depth = render_mesh(raw, camera).depth[0, ..., 0]
+    prediction = Prediction(guess["occupancy"][None], guess["colour"][None], guess["view"][None])
+
+    def guessed(x: Tensor) -> Tensor:
+        return prediction.colour_at(to_frustum(x, camera, p)[None].float())[0]
+
+    t = texels(mesh, settings.texture)
+    position = original(t.position)
+    colour, weight = seen(position, t.normal, camera, depth, solid, crop.alpha)
+    shift = spread(raw.vertices, mesh, faces, vertices, camera, depth, solid, crop.alpha, guessed)
+    invented = guessed(position) + t.interpolate(mesh.faces, shift)
+    flat = (weight[:, None] * colour + (1 - weight[:, None]) * invented).clamp(0, 1)
+    picture, confidence = t.scatter(flat), t.scatter(weight[:, None])[..., 0]
+    return {
+        "vertices": mesh.vertices,
+        "faces": mesh.faces,
+        "normals": mesh.normals,
+        "uv": mesh.uv,
+        "texture": dilate(picture, t.mask),
+        "confidence": dilate(confidence[..., None], t.mask)[..., 0],
+    }

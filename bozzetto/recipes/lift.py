@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a picture's path to an asset's folder: what `bozzetto lift` does for each picture."""
+
+from __future__ import annotations
+
+import os
+import resource
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from bozzetto import __version__
+from bozzetto.errors import InputError
+from bozzetto.priors import first_guess
+from bozzetto.recipes import guess
+from bozzetto.recipes.asset import Asset, Source
+from bozzetto.recipes.run import Progress, Run
+
+MINI = Path(__file__).parent.parent / "priors" / "mini"
+"""the embedded priors"""
+
+
+def lift_picture(
+    path: Path,
+    out: Path,
+    *,
+    preset: str = "standard",
+    prior: Path | None = None,
+    mask: Path | None = None,
+    azimuth: float = 0.0,
+    elevation: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Asset:
+    """Lift one picture by the recipe `guess` and write its asset; angles in radians.
+
+    raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used
+    """
+    started = time.monotonic()
+    settings = guess.PRESETS[preset]
+    source = Source.load(path, mask)
+    folder = (prior or MINI) / "first_guess" if ((prior or MINI) / "first_guess").is_dir() else (prior or MINI)
+    network = first_guess.load(folder, device=device)
+    _check_writable(out)
+    torch.use_deterministic_algorithms(True)
+    settings_record = {"recipe": "guess", "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
+    record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, "seed": seed, "settings": settings_record, "prior": first_guess.digest(folder)}
+    run = Run(out, record, resume=resume, progress=progress)
+    with run.interruptible():
+        lifted = guess.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation)
+        # resource counts kilobytes on Linux
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+        timings = {k: round(v, 2) for k, v in run.timings.items()}
+        measured = {**lifted.measured, "seconds": timings, "total_seconds": round(time.monotonic() - started, 2), "peak_gb": round(peak, 2)}
+        versions = {"bozzetto": __version__, "torch": torch.__version__}
+        asset = Asset(lifted.mesh, lifted.camera, source, {**record, "versions": versions}, measured, is_complete=not run.interrupted)
+        asset.write(out)
+        run.finish()
+    return asset
+
+
+def _check_writable(out: Path) -> None:
+    """Before the slow work: the folder can be made and written, and is no file."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder to --out")
+    parent = out
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"{out}: cannot be written; choose another --out")

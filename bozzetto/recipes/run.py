@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A run: stages whose results are kept, so that a kill costs one stage at most, and resuming ends in the same bytes.
+
+A stage is a function from nothing to named tensors. Its result is one safetensors file in the run's folder, written by
+rename; a stage whose file is there is not run again. Long stages save their own state every so often with `checkpoint`.
+The first Ctrl-C asks the running stage to finish with what it has (`interrupted`); the second stops at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from bozzetto import __version__
+from bozzetto.errors import InputError
+
+Tensors = dict[str, Tensor]
+Progress = Callable[[str, float], None]
+"""(stage, share of it done in [0, 1])"""
+
+
+class Run:
+    """One lift on disk.
+
+    folder    where outputs go; the state lies in `folder/.run` until the run is complete
+    identity  what must be the same for a resumed run: settings, seed, hashes of the inputs
+    resume    continue what is in the folder; otherwise begin anew
+    raises    InputError where the folder cannot be written, or holds a run of another version or other settings
+    """
+
+    def __init__(self, folder: str | Path, identity: dict[str, Any], *, resume: bool = False, progress: Progress | None = None) -> None:
+        self.folder, self.state = Path(folder), Path(folder) / ".run"
+        self.progress: Progress = progress or (lambda stage, share: None)
+        self.interrupted = False
+        self.timings: dict[str, float] = {}
+        record = json.dumps({"version": __version__, **identity}, sort_keys=True, indent=1)
+        known = self.state / "run.json"
+        if resume and known.is_file():
+            self._check(known.read_text(), record)
+        else:
+            self._begin(known, record)
+
+    def _check(self, found: str, expected: str) -> None:
+        try:
+            old, new = json.loads(found), json.loads(expected)
+        except ValueError:
+            raise InputError(f"{self.state}/run.json: not readable; start again without --resume") from None
+        if old.get("version") != new["version"]:
+            raise InputError(f"{self.folder}: was begun by version {old.get('version')}, this is {new['version']}; start again without --resume")
+        changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+        if changed:
+            raise InputError(f"{self.folder}: was begun with other {', '.join(changed)}; give the same, or start again without --resume")
+
+    def _begin(self, known: Path, record: str) -> None:
+        try:
+            self.state.mkdir(parents=True, exist_ok=True)
+            for old in self.state.glob("*"):
+                old.unlink()
+            write_atomically(known, record.encode())
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
+
+    def stage(self, name: str, make: Callable[[], Tensors]) -> Tensors:
+        """The result of a stage: from its file, or made and kept. Not kept when interrupted, so that resuming finishes it."""
+        path = self.state / f"{name}.safetensors"
+        if path.is_file():
+            with contextlib.suppress(SafetensorError):  # a torn disk: make it again
+                return load_file(path)
+        started = time.monotonic()
+        self.progress(name, 0.0)
+        made = {k: v.detach().contiguous() for k, v in make().items()}
+        for key, value in made.items():
+            if value.is_floating_point() and not torch.isfinite(value).all():
+                raise FloatingPointError(f"stage {name}: {key} holds NaN or infinity")
+        if not self.interrupted:
+            self._save(path, made)
+            (self.state / f"{name}.partial").unlink(missing_ok=True)
+        self.timings[name] = time.monotonic() - started
+        self.progress(name, 1.0)
+        return made
+
+    def checkpoint(self, name: str, tensors: Tensors) -> None:
+        """Keep the state of an unfinished stage."""
+        self._save(self.state / f"{name}.partial", tensors)
+
+    def restore(self, name: str) -> Tensors | None:
+        """What `checkpoint` kept last, or None."""
+        path = self.state / f"{name}.partial"
+        if path.is_file():
+            with contextlib.suppress(SafetensorError):
+                return load_file(path)
+        return None
+
+    def finish(self) -> None:
+        """All outputs are written: the state has done its duty. An interrupted run keeps it."""
+        if not self.interrupted:
+            for old in self.state.glob("*"):
+                old.unlink()
+            self.state.rmdir()
+
+    def _save(self, path: Path, tensors: Tensors) -> None:
+        part = path.with_suffix(".part")
+        try:
+            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part)
+            os.replace(part, path)
+        except (OSError, SafetensorError) as error:
+            part.unlink(missing_ok=True)
+            raise InputError(f"{path.parent}: cannot be written ({error}); free some space and go on with --resume") from None
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within: the first Ctrl-C sets `interrupted`, the second raises KeyboardInterrupt."""
+
+        def handle(signum: int, frame: FrameType | None) -> None:
+            if self.interrupted:
+                raise KeyboardInterrupt
+            self.interrupted = True
+
+        try:
+            before = signal.signal(signal.SIGINT, handle)
+        except ValueError:  # not the main thread: whoever calls handles Ctrl-C
+            yield
+            return
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside and rename: readers see the old file or the new one, never half of one."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        part.write_bytes(data)
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

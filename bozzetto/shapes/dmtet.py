@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DMTet: a shape as an SDF and bounded offsets on the vertices of a tetrahedral grid, refined round its surface.
+
+Shen et al. 2021, Deep Marching Tetrahedra (arXiv:2111.04276), without its networks: the unknowns themselves are optimised, as in
+nvdiffrec (arXiv:2111.12503), whose sign loss is here, too. Surface subdivision, the paper's last step, is in `loop.py`.
+Differs from the released code: offsets are bounded in norm so that no tet can fold (released bounds allow it); after a
+subdivision offsets are built into the grid, so that the surface is the same to rounding; boundary vertices are held on
+their side, so that the surface is always closed; the SDF starts in units of length, which gives a step size a meaning.
+
+Letters: N grid vertices, s SDF (negative inside), o offset parameter, v' = v + reach * o / sqrt(1 + |o|^2); M, F the surface's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bozzetto.camera import Camera
+from bozzetto.kernels.marching import crossed_edges, marching_tetrahedra
+from bozzetto.mesh import Mesh
+from bozzetto.shapes import start
+from bozzetto.shapes.start import EmptySurface, Occupancy
+from bozzetto.shapes.tetgrid import Cells, Corner, TetGrid, barycentric, locate, subdivide_surface
+
+__all__ = ["DMTet", "EmptySurface", "carry_moments", "laplacian_loss", "normal_consistency", "sign_loss", "vertex_normals"]
+
+
+class DMTet(nn.Module):
+    """Parameters `sdf` (N,) in object units and `offset` (N, 3) without unit; `grid` says how vertices are joined.
+
+    grid    where vertices rest
+    sdf     (N,), negative inside
+    deform  share of the reach that offsets may use, in [0, 1]; 0 keeps vertices where they are
+    steps   of the optimisation at which `grow` subdivides
+    """
+
+    def __init__(self, grid: TetGrid, sdf: Tensor, *, deform: float = 1.0, steps: Sequence[int] = ()) -> None:
+        super().__init__()
+        if sdf.shape != (len(grid.vertices),) or not 0 <= deform <= 1:
+            raise ValueError(f"dmtet: expected {len(grid.vertices)} SDF values and deform in [0, 1], got {tuple(sdf.shape)} and {deform}")
+        self.deform, self.steps = deform, tuple(steps)
+        self._use(grid, sdf.detach().to(grid.vertices.dtype))
+
+    def _use(self, grid: TetGrid, sdf: Tensor) -> None:
+        self.grid = grid
+        self.sdf = nn.Parameter(sdf.clone())
+        self.offset = nn.Parameter(torch.zeros(len(sdf), 3, dtype=sdf.dtype, device=sdf.device))
+        none = torch.zeros(0, 4, dtype=torch.int64)
+        self.register_buffer("rest", grid.vertices.to(sdf.device))
+        self.register_buffer("reach", grid.reach.to(sdf.device), persistent=False)
+        self.register_buffer("grid_side", grid.side)
+        self.register_buffer("grid_cells", torch.tensor(grid.cells or (0, 0, 0)))
+        self.register_buffer("grid_tets", none if grid.listed is None else grid.listed)
+
+    # ---- what it can start from; `cells`, `lower`, `upper` as in TetGrid.kuhn ----
+
+    @classmethod
+    def from_sphere(cls, radius: float, cells: Cells = 64, lower: Corner = -0.55, upper: Corner = 0.55, centre: Corner = 0.0) -> DMTet:
+        """A sphere, with its exact SDF."""
+        return cls.from_ellipsoid(radius, cells, lower, upper, centre)
+
+    @classmethod
+    def from_ellipsoid(cls, radii: Corner, cells: Cells = 64, lower: Corner = -0.55, upper: Corner = 0.55, centre: Corner = 0.0) -> DMTet:
+        """An ellipsoid with half axes `radii` along x, y, z round `centre`."""
+        grid = TetGrid.kuhn(cells, lower, upper)
+        return cls(grid, start.ellipsoid(grid, radii, centre))
+
+    @classmethod
+    def from_occupancy(cls, occupancy: Occupancy, cells: Cells = 64, lower: Corner = -0.55, upper: Corner = 0.55) -> DMTet:
+        """Where a logit is positive.
+
+        occupancy  logits (X, Y, Z) at the centres of the X x Y x Z cells that fill the box, interpolated linearly; or a function from
+                   points (P, 3) float32 to logits (P,), called for some 65536 points at a time
+        raises     EmptySurface where all logits have one sign
+        """
+        grid = TetGrid.kuhn(cells, lower, upper)
+        return cls(grid, start.occupancy(grid, occupancy))
+
+    @classmethod
+    def from_visual_hull(cls, masks: Tensor, cameras: Camera, cells: Cells = 64, lower: Corner = -0.55, upper: Corner = 0.55) -> DMTet:
+        """The largest shape with these silhouettes.
+
+        masks    (V, H, W) or (V, H, W, 1), coverage in [0, 1]; the object is taken to be wholly in each picture
+        cameras  V of them, of that picture size
+        raises   EmptySurface where no vertex is inside all silhouettes
+        """
+        grid = TetGrid.kuhn(cells, lower, upper)
+        return cls(grid, start.visual_hull(grid, masks, cameras))
+
+    @classmethod
+    def from_mesh(cls, mesh: Mesh, cells: Cells = 64, lower: Corner = -0.55, upper: Corner = 0.55) -> DMTet:
+        """The solid that a mesh bounds, its holes bridged; EmptySurface if no vertex of the grid lies in it."""
+        grid = TetGrid.kuhn(cells, lower, upper)
+        return cls(grid, start.mesh(grid, mesh))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor], *, deform: float = 1.0, steps: Sequence[int] = ()) -> DMTet:
+        """The shape of a `state_dict`, grid and all: subdivided shapes have their own sizes."""
+        cells = tuple(state["grid_cells"].tolist())
+        listed = state["grid_tets"].cpu() if not any(cells) else None
+        grid = TetGrid(state["rest"].cpu(), state["grid_side"].cpu(), cells=cells if any(cells) else None, listed=listed)
+        shape = cls(grid, state["sdf"], deform=deform, steps=steps)
+        shape.load_state_dict(state)
+        return shape
+
+    # ---- the surface ----
+
+    def positions(self) -> Tensor:
+        """Moved grid vertices (N, 3); no offset, however large, can fold a tet."""
+        return self.rest + self.deform * self.reach[:, None] * self.offset / (1 + self.offset.square().sum(1, keepdim=True)).sqrt()
+
+    def field(self) -> Tensor:
+        """The SDF (N,) with boundary vertices held on their side."""
+        return self.grid.hold(self.sdf)
+
+    def surface(self) -> tuple[Tensor, Tensor]:
+        """Vertices (M, 3), with gradients, and faces (F, 3) int64, counter-clockwise from outside; always closed.
+
+        raises  EmptySurface when there is none
+        """
+        vertices, faces, _ = marching_tetrahedra(self.positions(), self.field(), self.grid)
+        if not len(faces):
+            sign = "positive (outside)" if bool((self.sdf > 0).all()) else "negative (inside)"
+            raise EmptySurface(f"dmtet: the SDF is {sign} everywhere, so there is no surface; call recover() or lower the step size")
+        return vertices, faces
+
+    def mesh(self) -> Mesh:
+        """The surface as it is, with vertex normals, on the CPU."""
+        with torch.no_grad():
+            vertices, faces = self.surface()
+            return Mesh(vertices.float().cpu(), faces.cpu(), normals=vertex_normals(vertices, faces).float().cpu())
+
+    def sdf_at(self, points: Tensor) -> Tensor:
+        """The SDF (P,) at points (P, 3), linear in each (moved) tet, with gradients; NaN where no tet is."""
+        vertices = self.positions()
+        found = locate(points, vertices.detach(), self.grid.tets).to(points.device)
+        tets = self.grid.tets.to(points.device)[found.clamp(min=0)]
+        values = (barycentric(points, vertices[tets]) * self.field()[tets]).sum(1)
+        return torch.where(found >= 0, values, torch.nan)
+
+    def recover(self, radius: float | None = None) -> None:
+        """Plant a small ball (2.5 grid spacings unless given) where the SDF is nearest to 0, if there is no surface."""
+        with torch.no_grad():
+            if len(crossed_edges(self.field(), self.grid)):
+                return
+            r = 2.5 * self.grid.spacing if radius is None else radius
+            free = self.grid.side.to(self.sdf.device) == 0
+            v = self.positions()
+            seed = torch.where(free, self.sdf.abs(), torch.inf).argmin()
+            ball = (v - v[seed]).norm(dim=1) - r
+            self.sdf.copy_(torch.minimum(ball, self.sdf) if self.sdf[seed] > 0 else torch.maximum(-ball, self.sdf))
+
+    # ---- growing ----
+
+    def subdivide(self, rings: int = 1) -> Tensor:
+        """Refine the grid round the surface, which stays the same; parameters are replaced, offsets start at 0 again.
+
+        returns  parents (N', 2) int64: new vertex n is the midpoint of two old ones (of the same one twice if it was kept)
+        """
+        try:
+            grid, sdf, parents = subdivide_surface(replace(self.grid, vertices=self.positions().detach().cpu()), self.field(), rings)
+        except ValueError as error:
+            raise EmptySurface(str(error)) from error
+        self._use(grid, sdf)
+        return parents
+
+    def grow(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> bool:
+        """Subdivide if `step` is one of `steps`; an optimizer's parameters and moments follow. True if anything changed."""
+        if step not in self.steps:
+            return False
+        old = self.sdf, self.offset
+        parents = self.subdivide()
+        if optimizer is not None:
+            for before, after in zip(old, (self.sdf, self.offset), strict=True):
+                carry_moments(optimizer, before, after, parents)
+        return True
+
+    # ---- regularisers ----
+
+    def sign_loss(self) -> Tensor:
+        """Sign changes penalised, with the SDF in units of the grid's spacing: no floating bits, no cavities nobody sees."""
+        s = self.field()
+        return sign_loss(s / self.grid.spacing, crossed_edges(s, self.grid))
+
+    def losses(self, surface: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
+        """`sign`, `laplacian` (in units of the spacing squared) and `normal`; pass the surface if there is one already."""
+        vertices, faces = self.surface() if surface is None else surface
+        smooth = laplacian_loss(vertices, faces) / self.grid.spacing**2
+        return {"sign": self.sign_loss(), "laplacian": smooth, "normal": normal_consistency(vertices, faces)}
+
+
+def sign_loss(sdf: Tensor, ends: Tensor) -> Tensor:
+    """Mean over crossed edges (a, b) of BCE(sigmoid(s_a), [s_b > 0]) + BCE(sigmoid(s_b), [s_a > 0]); 0 without any.
+
+    sdf (N,); ends (M, 2) edges; those with equal signs count for nothing. Munkberg et al. 2022 (arXiv:2111.12503), Eq. 2
+    """
+    a, b = sdf[ends[:, 0]], sdf[ends[:, 1]]
+    crossed = (a > 0) != (b > 0)
+    a, b = a[crossed], b[crossed]
+    bce = functional.binary_cross_entropy_with_logits
+    total = bce(a, (b > 0).to(a), reduction="sum") + bce(b, (a > 0).to(b), reduction="sum")
+    return total / max(len(a), 1)
+
+
+def laplacian_loss(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Mean squared distance of each vertex of a closed mesh from the mean of its neighbours (units of length squared)."""
+    total, count = torch.zeros_like(vertices), vertices.new_zeros(len(vertices), 1)
+    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):  # each edge is seen from two faces: both sums double
+        total = total.index_add(0, faces[:, i], vertices[faces[:, j]] + vertices[faces[:, k]])
+        count = count.index_add(0, faces[:, i], vertices.new_full((len(faces), 1), 2))
+    return (total / count.clamp(min=1) - vertices).square().sum(1).mean()
+
+
+def normal_consistency(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Mean of 1 - n_a . n_b over the edges of a closed mesh, n its vertex normals: 0 when flat, at most 2."""
+    n = vertex_normals(vertices, faces)
+    pairs = faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
+    return (1 - (n[pairs[:, 0]] * n[pairs[:, 1]]).sum(1)).mean()
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """(M, 3) unit normals, the mean of the faces' weighted by area; 0 where that is 0 (with a gradient of 0)."""
+    t = vertices[faces]
+    normal = torch.linalg.cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0])
+    total = torch.zeros_like(vertices)
+    for i in range(3):
+        total = total.index_add(0, faces[:, i], normal)
+    length = total.square().sum(1, keepdim=True)
+    return total * torch.where(length > 0, length.clamp(min=torch.finfo(length.dtype).tiny).rsqrt(), 0)
+
+
+def carry_moments(optimizer: torch.optim.Optimizer, before: Tensor, after: Tensor, parents: Tensor) -> None:
+    """Put the parameter `after` in the place of `before`; what the optimizer knew of each vertex is averaged over `parents`."""
+    for group in optimizer.param_groups:
+        group["params"] = [after if p is before else p for p in group["params"]]
+    state = optimizer.state.pop(before, None)
+    if state is not None:
+        p = parents.to(before.device)
+        optimizer.state[after] = {
+            k: (x[p[:, 0]] + x[p[:, 1]]) / 2 if isinstance(x, Tensor) and x.shape == before.shape else x for k, x in state.items()
+        }

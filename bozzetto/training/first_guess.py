@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the first guess: which objects, which loss, which score. `make train` runs it; anyone can rerun it.
+
+Sample i is a function of i: which object, which camera, light and colours. Furniture and procedural objects are mixed;
+procedural ones are drawn from a window of seeds that moves on, so they have no end and each is carved once for some two
+dozen pictures. The first samples are 64 pixels a side, four times as cheap, the rest 128.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from bozzetto.data.objects import Packed
+from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
+from bozzetto.data.renders import Carved, Drawable, carve_object, draw_sample, drawable
+from bozzetto.priors.first_guess import FirstGuess, FirstGuessConfig, Guess, save
+from bozzetto.training.loop import LoopSettings, train
+
+WINDOW = 1500  # procedural objects in play at a time
+REUSE = 24  # pictures of each, on average, before the window has moved past it
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`python -m bozzetto.training.first_guess --objects FOLDER --out FOLDER`"""
+
+    objects: Path
+    """packed objects, as `bozzetto data pack` writes them"""
+    out: Path
+    """the run's folder: state, curve, logs; resumed if it is there"""
+    small_until: int = 150_000
+    """samples at 64 pixels before those at 128"""
+    procedural: float = 0.6
+    """share of procedural objects"""
+    loop: LoopSettings = field(default_factory=LoopSettings)
+
+
+class Pictures(Dataset[dict[str, Tensor]]):
+    """Sample i of the training stream, as a dict of tensors."""
+
+    def __init__(self, objects: Path, *, seed: int, small_until: int, procedural: float, depths: int) -> None:
+        self.packed = Packed(objects)
+        self.indices = self.packed.indices("train")
+        weights = self.packed.weights(self.indices)
+        self.cumulative = np.cumsum(weights / weights.sum())
+        self.families = [f for f in FAMILIES if f not in HELD_OUT_FAMILIES]
+        self.seed, self.small_until, self.procedural, self.depths = seed, small_until, procedural, depths
+        self.cache: OrderedDict[Any, tuple[Drawable, Carved]] = OrderedDict()
+
+    def __getitem__(self, i: int) -> dict[str, Tensor]:
+        torch.set_num_threads(1)
+        rng = np.random.default_rng([self.seed, i])
+        if rng.random() < self.procedural:
+            window = i // int(WINDOW * REUSE / self.procedural)
+            k = int(rng.integers(WINDOW))
+            key: tuple[str, int] | int = (self.families[k % len(self.families)], 1000 + window * WINDOW + k)
+        else:
+            key = self.indices[int(np.searchsorted(self.cumulative, rng.random()))]
+        d, carved = self._object(key)
+        size = 64 if i < self.small_until else 128
+        return as_batch(draw_sample(d, carved, rng, size=size, depths=self.depths))
+
+    def __len__(self) -> int:
+        return 1 << 40
+
+    def _object(self, key: Any) -> tuple[Drawable, Carved]:
+        if key not in self.cache:
+            d = drawable(self.packed[key] if isinstance(key, int) else make(*key))
+            self.cache[key] = d, carve_object(d)
+            if len(self.cache) > 2 * WINDOW:
+                self.cache.popitem(last=False)
+        self.cache.move_to_end(key)
+        return self.cache[key]
+
+
+def as_batch(sample: Any) -> dict[str, Tensor]:
+    """A `Sample` as tensors, the occupancy depth first: (D, S/2, S/2)."""
+    made = {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in vars(sample).items()}
+    made["occupancy"] = made["occupancy"].permute(2, 0, 1).contiguous()
+    return made
+
+
+def loss(network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy and Dice over the cells behind the silhouette, its projection, colours and camera."""
+    guess: Guess = network(batch["picture"])
+    logits, truth = guess.occupancy.float(), batch["occupancy"].float() / 255
+    coverage = F.avg_pool2d(batch["picture"][:, 3:], 2)
+    seen = (coverage > 0).float()
+    count = seen.sum().clamp(min=1)
+    cross = (F.binary_cross_entropy_with_logits(logits, truth, reduction="none") * seen).sum() / (count * logits.shape[1])
+    p = torch.sigmoid(logits) * seen
+    inside = (p * truth).sum((1, 2, 3))
+    dice = 1 - (2 * inside / (p.square().sum((1, 2, 3)) + truth.square().sum((1, 2, 3))).clamp(min=1e-6)).mean()
+    # A pixel that shows the object has something behind it: 1 - prod(1 - p) against its coverage.
+    empty = -F.softplus(logits).sum(1, keepdim=True)
+    full = torch.log(-torch.expm1(empty.clamp(max=-1e-4)))
+    column = -((coverage * full + (1 - coverage) * empty) * seen).sum() / count
+    colour = (guess.colour_at(batch["points"]) - batch["colour"]).abs().mean()
+    view = F.smooth_l1_loss(guess.view, batch["view"], beta=0.1)
+    total = 5 * cross + dice + 0.1 * column + colour + view
+    return total, {"total": total, "cross": cross, "dice": dice, "column": column, "colour": colour, "view": view}
+
+
+def validation_samples(packed: Packed, size: int, depths: int) -> dict[str, list[dict[str, Tensor]]]:
+    """Fixed pictures of objects nobody trains on: validation furniture, and the families held out."""
+    groups: dict[str, list[dict[str, Tensor]]] = {"furniture": [], "families": []}
+    for i in packed.indices("validation"):
+        d = drawable(packed[i])
+        groups["furniture"].append(as_batch(draw_sample(d, carve_object(d), np.random.default_rng([7, i]), size=size, depths=depths, augment=False)))
+    families = [f for f in HELD_OUT_FAMILIES if f in FAMILIES]
+    for k in range(48):
+        d = drawable(make(families[k % len(families)], k))
+        groups["families"].append(as_batch(draw_sample(d, carve_object(d), np.random.default_rng([8, k]), size=size, depths=depths, augment=False)))
+    return groups
+
+
+@torch.no_grad()
+def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dict[str, float]:
+    """Mean occupancy IoU a group (both sides cut at 1/2, within the silhouette), colour error, elevation error in degrees."""
+    network.eval()
+    device = next(network.parameters()).device
+    out: dict[str, float] = {}
+    for name, samples in groups.items():
+        rows = []
+        for k in range(0, len(samples), 16):
+            batch = {key: torch.stack([s[key] for s in samples[k : k + 16]]).to(device) for key in samples[0]}
+            guess = network(batch["picture"])
+            seen = F.avg_pool2d(batch["picture"][:, 3:], 2) > 0
+            mine, truth = (guess.occupancy > 0) & seen, batch["occupancy"] > 127
+            iou = (mine & truth).sum((1, 2, 3)) / (mine | truth).sum((1, 2, 3)).clamp(min=1)
+            colour = (guess.colour_at(batch["points"]) - batch["colour"]).abs().mean((1, 2))
+            tilt = (guess.view[:, 0] - batch["view"][:, 0]).abs().rad2deg()
+            rows.append(torch.stack([iou, colour, tilt, (guess.view[:, 1] - batch["view"][:, 1]).abs()]))
+        mean = torch.cat(rows, 1).mean(1).tolist()
+        out |= {f"{name}_iou": mean[0], f"{name}_colour": mean[1], f"{name}_elevation": mean[2], f"{name}_p": mean[3]}
+    network.train()
+    return out
+
+
+@torch.no_grad()
+def contact_sheet(network: nn.Module, samples: list[dict[str, Tensor]]) -> Tensor:
+    """(3, H, W): for each of some pictures, the picture, the truth from the side, the guess from the side."""
+    network.eval()
+    rows = []
+    for s in samples[:12]:
+        p = torch.sigmoid(network(s["picture"][None].to(next(network.parameters()).device)).occupancy.float())[0].cpu()
+        n = s["picture"].shape[-1]
+        seen = F.avg_pool2d(s["picture"][3:], 2) > 0
+        sides = [F.interpolate((v * seen).amax(2).T[None, None], (n, n))[0].expand(3, -1, -1) for v in (s["occupancy"].float() / 255, p)]
+        rows.append(torch.cat([s["picture"][:3] + 1 - s["picture"][3:], *sides], 2))
+    network.train()
+    half = len(rows) // 2
+    return torch.cat([torch.cat(rows[:half], 1), torch.cat(rows[half : 2 * half], 1)], 2)
+
+
+def main(settings: Settings) -> None:
+    """Train, then write the averaged weights as `OUT/prior`."""
+    config = FirstGuessConfig()
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
+        network = FirstGuess(config).to(memory_format=torch.channels_last)
+    pictures = Pictures(settings.objects, seed=settings.loop.seed, small_until=settings.small_until, procedural=settings.procedural, depths=config.depths)
+    packed = Packed(settings.objects)
+    groups = {size: validation_samples(packed, size, config.depths) for size in (64, 128)}
+
+    def validate(average: nn.Module) -> dict[str, float]:
+        save(average, settings.out / "prior")  # type: ignore[arg-type]
+        return {f"{k}_{size}": v for size in groups for k, v in score(average, groups[size]).items()}
+
+    sheet = groups[128]["furniture"][::6] + groups[128]["families"][::6]
+    average = train(network, pictures, loss, settings.out, settings.loop, validate, lambda n: contact_sheet(n, sheet))
+    save(average, settings.out / "prior")  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    import tyro
+
+    main(tyro.cli(Settings))

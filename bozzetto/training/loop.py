@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One loop that trains every embedded prior: resumable after a kill, the same on a CPU, one GPU or many.
+
+The data are a function of the sample's index, so where a run stands is one number, and resuming continues the very
+sequence. All state (weights, their moving average, the optimiser's moments) is one safetensors file, written by rename.
+Accelerate places the network and the batches; nothing here knows a device.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from bozzetto.training.muon import Muon
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """How long and how fast."""
+
+    samples: int = 1_000_000
+    """training pictures in all; a resumed run counts those it has seen"""
+    batch: int = 32
+    lr: float = 0.02
+    """step of the orthogonalised matrices (Muon); vectors get `vector_lr`"""
+    vector_lr: float = 1e-3
+    warmup: int = 200
+    """steps"""
+    cooldown: float = 0.2
+    """last share of the samples, over which the rates fall linearly to nothing"""
+    ema: float = 0.9995
+    """decay a step of the moving average of the weights, reached gradually"""
+    seed: int = 0
+    save_every: float = 300.0
+    """seconds between checkpoints"""
+    validate_every: int = 20_000
+    """samples"""
+    workers: int = 1
+    mixed_precision: str = "bf16"
+
+
+def rate(settings: LoopSettings, samples: int) -> float:
+    """The learning rates' factor in [0, 1] after so many samples: warm-up, plateau, linear cooldown."""
+    up = (samples / settings.batch + 1) / max(settings.warmup, 1)
+    down = (settings.samples - samples) / max(settings.cooldown * settings.samples, 1)
+    return max(0.0, min(1.0, up, down))
+
+
+def train(
+    network: nn.Module,
+    data: Dataset[Any],
+    loss: Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]],
+    folder: Path,
+    settings: LoopSettings,
+    validate: Callable[[nn.Module], dict[str, float]],
+    sheet: Callable[[nn.Module], Tensor] | None = None,
+) -> nn.Module:
+    """Train to `settings.samples`, resuming from `folder` if a run is there; returns the network with averaged weights.
+
+    data      sample i is a function of i alone
+    loss      (network, batch) to a scalar and named parts
+    validate  (averaged network) to named numbers, logged to TensorBoard and to `curve.jsonl`
+    sheet     (averaged network) to a picture (3, H, W) in [0, 1] for TensorBoard
+    """
+    from accelerate import Accelerator
+    from torch.utils.tensorboard import SummaryWriter
+
+    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    folder.mkdir(parents=True, exist_ok=True)
+    average = deepcopy(network)
+    optimiser = Muon(network, settings.lr, settings.vector_lr)
+    seen = _resume(folder / "state.safetensors", network, average, optimiser)
+    network, optimiser = accelerator.prepare(network, optimiser)
+    average = average.to(accelerator.device)
+    share = settings.batch // accelerator.num_processes
+    order = [i for start in range(seen + accelerator.process_index * share, settings.samples, settings.batch) for i in range(start, start + share)]
+    context = "spawn" if settings.workers else None  # fork after OpenMP hangs
+    loader = DataLoader(data, share, sampler=order, num_workers=settings.workers, multiprocessing_context=context, drop_last=True)
+    writer = SummaryWriter(str(folder / "log")) if accelerator.is_main_process else None
+    (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
+    saved, started, first = time.monotonic(), time.monotonic(), seen
+    for batch in loader:
+        batch = {k: v.to(accelerator.device) for k, v in batch.items()}
+        optimiser.scale = rate(settings, seen)
+        total, parts = loss(network, batch)
+        accelerator.backward(total)
+        if not torch.isfinite(total):
+            raise FloatingPointError(f"training loss is {float(total)} after {seen} samples; lower --loop.lr or resume from an older state")
+        optimiser.step()
+        optimiser.zero_grad()
+        seen += settings.batch
+        _average(average, accelerator.unwrap_model(network), seen // settings.batch, settings.ema)
+        if not accelerator.is_main_process or writer is None:
+            continue
+        step = seen // settings.batch
+        if step % 20 == 0:
+            speed = (seen - first) / (time.monotonic() - started)
+            for name, value in parts.items():
+                writer.add_scalar(f"loss/{name}", float(value), seen)
+            left = (settings.samples - seen) / max(speed, 1e-9) / 3600
+            print(f"{seen:>9} samples  {speed:6.1f}/s  {left:5.1f} h left  " + "  ".join(f"{k} {float(v):.4f}" for k, v in parts.items()), flush=True)
+        last = seen + settings.batch > settings.samples
+        if seen // settings.validate_every != (seen - settings.batch) // settings.validate_every or last:
+            scores = validate(average)
+            with open(folder / "curve.jsonl", "a") as curve:
+                curve.write(json.dumps({"samples": seen, **{k: round(v, 5) for k, v in scores.items()}}) + "\n")
+            for name, value in scores.items():
+                writer.add_scalar(f"validation/{name}", value, seen)
+            if sheet is not None:
+                writer.add_image("samples", sheet(average), seen)
+            print("validation " + "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), flush=True)
+        if time.monotonic() - saved > settings.save_every or last:
+            _save(folder / "state.safetensors", accelerator.unwrap_model(network), average, optimiser, seen)
+            saved = time.monotonic()
+    return average
+
+
+@torch.no_grad()
+def _average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
+    d = min(decay, (1 + step) / (10 + step))
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - d)
+
+
+def _save(path: Path, network: nn.Module, average: nn.Module, optimiser: Any, seen: int) -> None:
+    from safetensors.torch import save_file
+
+    state = {f"network.{k}": v for k, v in network.state_dict().items()} | {f"average.{k}": v for k, v in average.state_dict().items()}
+    inner = getattr(optimiser, "optimizer", optimiser)
+    state |= {f"optimiser.{k}": v for k, v in inner.moments().items()}
+    part = path.with_suffix(".part")
+    save_file({k: v.contiguous() for k, v in state.items()}, part, metadata={"samples": str(seen)})
+    os.replace(part, path)
+
+
+def _resume(path: Path, network: nn.Module, average: nn.Module, optimiser: Muon) -> int:
+    if not path.exists():
+        return 0
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        state = {k: file.get_tensor(k) for k in file.keys()}
+        seen = int(file.metadata()["samples"])
+    network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
+    average.load_state_dict({k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")})
+    optimiser.load_moments({k.removeprefix("optimiser."): v for k, v in state.items() if k.startswith("optimiser.")})
+    return seen
