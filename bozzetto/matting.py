@@ -246,7 +246,7 @@ def _decide(rgb: np.ndarray, lab: np.ndarray, M: np.ndarray, tau: float) -> np.n
         return ~M
     cv2.setRNGSeed(0)
     out, _, _ = cv2.grabCut(
-        (rgb[..., ::-1] * 255).round().astype(np.uint8), state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK
+        (lab * np.float32([2.55, 1, 1]) + np.float32([0, 128, 128])).clip(0, 255).round().astype(np.uint8), state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK
     )
     return (out == cv2.GC_FGD) | (out == cv2.GC_PR_FGD)
 

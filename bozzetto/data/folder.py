@@ -27,7 +27,7 @@ from bozzetto.data.surface import distinct, finished, from_y_up, linear, srgb
 from bozzetto.errors import InputError
 
 SUFFIXES = (".glb", ".gltf", ".obj", ".ply")
-LEVELS = 8  # of each channel of a palette of vertex colours: 512 colours, each a mean, so within 1/16 of the truth
+LEVELS = 8  # of each channel of a palette of vertex colours: at most 512 colours, each within 1/8 of what it stands for
 
 
 def files(folder: str | Path) -> list[Path]:

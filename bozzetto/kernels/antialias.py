@@ -28,7 +28,7 @@ from bozzetto.kernels.pool import njit
 from bozzetto.kernels.rasterize import BAND, as_array, as_faces
 
 STEPS = 64  # faces between two pixel centres before the search gives up
-EDGE_ON = 1e-3  # pixels; a face that reaches less far beyond its edge is seen edge-on, and counts as turned away
+EDGE_ON = 1e-6  # half pictures: a face no wider than 16 roundings of float32 is seen edge-on, and a surface ends before it
 
 
 def antialias(colour: Tensor, rast: Tensor, clip: Tensor, faces: Tensor, neighbours: Tensor | None = None) -> Tensor:
@@ -79,7 +79,9 @@ class _Antialias(torch.autograd.Function):
         n = int(start[-1])
         stop = np.empty(b * h, np.int64)  # row r's pairs are start[r]:stop[r]
         where, ends, m = np.empty(n, np.int32), np.empty((n, 2), np.int32), np.empty(n)
-        pool.run(_find, b * h, ras, pos, tri, beside, start, stop, where, ends, m, grain=BAND)
+        facing = np.empty((b, len(tri)), np.int8)
+        pool.run(_face, b * len(tri), pos, tri, facing, grain=4096)
+        pool.run(_find, b * h, ras, pos, tri, beside, facing, start, stop, where, ends, m, grain=BAND)
         out = col.copy()
         pool.run(_blend, b * h, col, start, stop, where, m, out, grain=BAND)
         ctx.save_for_backward(colour, clip)
@@ -164,12 +166,12 @@ def _differ(lo, hi, rast, count):
 
 
 @njit
-def _find(lo, hi, rast, clip, faces, beside, start, stop, where, ends, m):
+def _find(lo, hi, rast, clip, faces, beside, facing, start, stop, where, ends, m):
     """The pairs of each row that a silhouette parts: where = 2 c + (0 right, 1 below), the edge's ends, and m."""
     _, h, w, _ = rast.shape
     for n in range(lo, hi):
         b, r = n // h, n % h
-        points, free = clip[b], start[n]
+        points, sides, free = clip[b], facing[b], start[n]
         for c in range(w):
             for down in range(2):
                 r2, c2 = r + down, c + 1 - down
@@ -180,7 +182,12 @@ def _find(lo, hi, rast, clip, faces, beside, start, stop, where, ends, m):
                     continue
                 is_first = f2 < 0 or (f >= 0 and rast[b, r, c, 2] <= rast[b, r2, c2, 2])
                 near, far = (f, f2) if is_first else (f2, f)
-                i, j, t = _silhouette(points, faces, beside, near, far, (2 * c + 1) / w - 1, (2 * r + 1) / h - 1, down, is_first, h, w)
+                joined = False  # by an edge that both lie beside, as most pairs of a fine mesh are
+                for k in range(3):
+                    joined |= far >= 0 and 3 * far <= beside[near, k] < 3 * far + 3 and not _is_end(faces, beside, sides, near, k)
+                if joined:
+                    continue
+                i, j, t = _silhouette(points, faces, beside, sides, near, far, (2 * c + 1) / w - 1, (2 * r + 1) / h - 1, down, is_first, h, w)
                 if i >= 0:
                     where[free] = 2 * c + down
                     ends[free, 0], ends[free, 1] = i, j
@@ -190,7 +197,37 @@ def _find(lo, hi, rast, clip, faces, beside, start, stop, where, ends, m):
 
 
 @njit
-def _silhouette(clip, faces, beside, f, target, X, Y, down, is_first, h, w):
+def _face(lo, hi, clip, faces, facing):
+    """Which side of each face is seen: the sign of its area, 2 or -2; 1 or -1 where it is seen edge-on, 0 without area."""
+    b, f = lo // len(faces), lo % len(faces) - 1
+    for _ in range(lo, hi):
+        f += 1
+        if f == len(faces):
+            b, f = b + 1, 0
+        v0, v1, v2 = faces[f, 0], faces[f, 1], faces[f, 2]
+        w0, w1, w2 = np.float64(clip[b, v0, 3]), np.float64(clip[b, v1, 3]), np.float64(clip[b, v2, 3])
+        x0, x1, x2 = np.float64(clip[b, v0, 0]), np.float64(clip[b, v1, 0]), np.float64(clip[b, v2, 0])
+        y0, y1, y2 = np.float64(clip[b, v0, 1]), np.float64(clip[b, v1, 1]), np.float64(clip[b, v2, 1])
+        A0, A1, A2 = y1 * w2 - w1 * y2, y2 * w0 - w2 * y0, y0 * w1 - w0 * y1
+        B0, B1, B2 = w1 * x2 - x1 * w2, w2 * x0 - x2 * w0, w0 * x1 - x0 * w1
+        det = A0 * x0 + B0 * y0 + (x1 * y2 - y1 * x2) * w0
+        widest = max(max((abs(A0) + abs(B0)) * abs(w0), (abs(A1) + abs(B1)) * abs(w1)), (abs(A2) + abs(B2)) * abs(w2))
+        facing[b, f] = np.sign(det) * (2 if abs(det) > EDGE_ON * widest else 1) if det == det else 0
+
+
+@njit
+def _is_end(faces, beside, facing, f, k):
+    """Does the surface end at edge k of face f: is it open, or do both faces lie on one side of it."""
+    across = beside[f, k]
+    if across < 0:
+        return True
+    f2, k2 = across // 3, across % 3
+    same_way = faces[f, (k + 1) % 3] == faces[f2, (k2 + 1) % 3]  # both run along it the same way: one is wound the other way
+    return abs(facing[f2]) < 2 or (facing[f] * facing[f2] < 0) != same_way
+
+
+@njit
+def _silhouette(clip, faces, beside, facing, f, target, X, Y, down, is_first, h, w):
     """The edge where the surface of face f ends before the other pixel centre, and t; (-1, -1, 0) where it does not."""
     entry = -1
     for step in range(STEPS):
@@ -199,28 +236,25 @@ def _silhouette(clip, faces, beside, f, target, X, Y, down, is_first, h, w):
         x0, x1, x2 = clip[v0, 0] - X * w0, clip[v1, 0] - X * w1, clip[v2, 0] - X * w2
         y0, y1, y2 = clip[v0, 1] - Y * w0, clip[v1, 1] - Y * w1, clip[v2, 1] - Y * w2
         C0, C1, C2 = x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
-        if down:
-            D0, D1, D2 = (w1 * x2 - x1 * w2) * (2 / h), (w2 * x0 - x2 * w0) * (2 / h), (w0 * x1 - x0 * w1) * (2 / h)
-        else:
-            D0, D1, D2 = (y1 * w2 - w1 * y2) * (2 / w), (y2 * w0 - w2 * y0) * (2 / w), (y0 * w1 - w0 * y1) * (2 / w)
-        det = C0 * w0 + C1 * w1 + C2 * w2
-        s = 1.0 if det > 0 else -1.0
-        exit, t = -1, np.inf
+        A0, A1, A2 = (y1 * w2 - w1 * y2) * (2 / w), (y2 * w0 - w2 * y0) * (2 / w), (y0 * w1 - w0 * y1) * (2 / w)
+        B0, B1, B2 = (w1 * x2 - x1 * w2) * (2 / h), (w2 * x0 - x2 * w0) * (2 / h), (w0 * x1 - x0 * w1) * (2 / h)
+        D0, D1, D2 = (B0, B1, B2) if down else (A0, A1, A2)
+        s = 1.0 if facing[f] > 0 else -1.0
+        k, t = -1, np.inf
         if entry != 0:
-            exit, t = _leave(0, exit, t, s * C0, s * D0, is_first, step)
+            k, t = _leave(0, k, t, s * C0, s * D0, is_first, step)
         if entry != 1:
-            exit, t = _leave(1, exit, t, s * C1, s * D1, is_first, step)
+            k, t = _leave(1, k, t, s * C1, s * D1, is_first, step)
         if entry != 2:
-            exit, t = _leave(2, exit, t, s * C2, s * D2, is_first, step)
-        if exit < 0:
+            k, t = _leave(2, k, t, s * C2, s * D2, is_first, step)
+        if k < 0:
             return -1, -1, 0.0
-        across = beside[f, exit]
-        is_end, is_steep = _is_end(clip, faces, f, exit, across, det, X, Y, h, w)
-        if is_end:
-            if is_steep == down:
+        if _is_end(faces, beside, facing, f, k):
+            a, b = (A0, B0) if k == 0 else ((A1, B1) if k == 1 else (A2, B2))
+            if (abs(a) >= abs(b)) == down:
                 return -1, -1, 0.0
-            return faces[f, (exit + 1) % 3], faces[f, (exit + 2) % 3], t if is_first else 1 - t
-        f, entry = across // 3, across % 3
+            return faces[f, (k + 1) % 3], faces[f, (k + 2) % 3], t if is_first else 1 - t
+        f, entry = beside[f, k] // 3, beside[f, k] % 3
         if f == target:
             return -1, -1, 0.0
     return -1, -1, 0.0
@@ -236,22 +270,6 @@ def _leave(k, exit, best, C, D, is_first, step):
         if t < best:
             return k, t
     return exit, best
-
-
-@njit
-def _is_end(clip, faces, f, k, across, det, X, Y, h, w):
-    """Does the surface end at edge k of face f; and is the edge steep."""
-    i, j = faces[f, (k + 1) % 3], faces[f, (k + 2) % 3]
-    wi, wj = np.float64(clip[i, 3]), np.float64(clip[j, 3])
-    xi, yi, xj, yj = clip[i, 0] - X * wi, clip[i, 1] - Y * wi, clip[j, 0] - X * wj, clip[j, 1] - Y * wj
-    A, B = yi * wj - wi * yj, wi * xj - xi * wj
-    a, b = abs(A) * (2 / w), abs(B) * (2 / h)
-    if across < 0:
-        return True, a >= b
-    v = faces[across // 3, across % 3]
-    wv = np.float64(clip[v, 3])
-    e = (xi * yj - yi * xj) * wv + A * (clip[v, 0] - X * wv) + B * (clip[v, 1] - Y * wv)
-    return e * det >= 0 or abs(e) <= EDGE_ON * abs(wv) * (a + b), a >= b
 
 
 @njit

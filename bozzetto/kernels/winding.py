@@ -18,7 +18,7 @@ from bozzetto.kernels import pool
 from bozzetto.kernels.pool import njit
 
 LEAF = 4  # triangles in a leaf, about
-FAR = 3.0  # a node is a dipole for points farther from its centre than so many radii: error of the winding number < 1e-2
+FAR = 2.0  # a node is a dipole for points farther from its centre than so many radii: error of the winding number < 3e-2
 
 
 def signed_distance(points: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from bozzetto.priors.first_guess import Guess as Prediction
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.render.mesh import render_mesh
-from bozzetto.shapes.dmtet import DMTet, EmptySurface
+from bozzetto.shapes.dmtet import DMTet, EmptySurface, normal_consistency
 
 EMPTY = -8.0  # logit of a cell that the silhouette says is empty
 
@@ -140,7 +140,7 @@ def occupancy_at(occupancy: Tensor, points: Tensor, camera: Camera, p: float) ->
 
 # ---- 2. shape ----
 
-LOSSES = ("mask", "colour", "keep", "smooth", "sign")
+LOSSES = ("mask", "keep", "smooth", "sign")
 
 
 def fit(source: Source, guess: Tensors, camera: Camera, p: float, settings: Guess, run: Run) -> Tensors:
@@ -157,17 +157,15 @@ def fit(source: Source, guess: Tensors, camera: Camera, p: float, settings: Gues
         if run.interrupted:
             break
         if step == half:
-            old = shape.sdf, shape.offset
             parents = shape.subdivide()
             start = start[parents].mean(1)
             optimiser = torch.optim.Adam([{"params": [shape.sdf], "lr": settings.lr * h / 2}, {"params": [shape.offset], "lr": settings.lr}])
-            del old
         size = settings.picture if step >= half else settings.picture // 2
         fall = 0.2 ** (step / settings.steps)
         optimiser.param_groups[0]["lr"] = settings.lr * h * fall * (0.5 if step >= half else 1)
         optimiser.zero_grad()
         losses = _losses(shape, start, target, camera, size, h)
-        weights = torch.tensor([settings.mask_weight, 0.0, settings.keep_weight, settings.smooth_weight, settings.sign_weight])
+        weights = torch.tensor([settings.mask_weight, settings.keep_weight, settings.smooth_weight, settings.sign_weight])
         total = (weights * losses).sum()
         if not torch.isfinite(total):
             raise FloatingPointError(f"stage shape, step {step}: the loss is {float(total)}")
@@ -191,10 +189,8 @@ def _losses(shape: DMTet, start: Tensor, target: image.Crop, camera: Camera, siz
     mask = (rast[..., 3:] > 0).to(vertices)
     alpha = antialias(mask, rast, clip, faces)[0, ..., 0]
     wanted = F.adaptive_avg_pool2d(target.alpha[None, None], size)[0, 0]
-    regular = shape.losses((vertices, faces))
     keep = ((shape.sdf - start) / h).square().mean()
-    none = vertices.new_zeros(())
-    return torch.stack([(alpha - wanted).square().mean(), none, keep, regular["normal"], regular["sign"]])
+    return torch.stack([(alpha - wanted).square().mean(), keep, normal_consistency(vertices, faces), shape.sign_loss()])
 
 
 def _box(occupancy: Tensor, camera: Camera, p: float, h: float) -> tuple[list[float], tuple[int, int, int]]:

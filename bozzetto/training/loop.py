@@ -106,9 +106,9 @@ def train(
         if step % 20 == 0:
             speed = (seen - first) / (time.monotonic() - started)
             for name, value in parts.items():
-                writer.add_scalar(f"loss/{name}", float(value), seen)
+                writer.add_scalar(f"loss/{name}", float(value.detach()), seen)
             left = (settings.samples - seen) / max(speed, 1e-9) / 3600
-            print(f"{seen:>9} samples  {speed:6.1f}/s  {left:5.1f} h left  " + "  ".join(f"{k} {float(v):.4f}" for k, v in parts.items()), flush=True)
+            print(f"{seen:>9} samples  {speed:6.1f}/s  {left:5.1f} h left  " + "  ".join(f"{k} {float(v.detach()):.4f}" for k, v in parts.items()), flush=True)
         last = seen + settings.batch > settings.samples
         if seen // settings.validate_every != (seen - settings.batch) // settings.validate_every or last:
             scores = validate(average)

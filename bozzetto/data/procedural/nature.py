@@ -64,18 +64,20 @@ def fruit(rng: Rng) -> Sketch:
         body = revolve(spline(profile, 24), 28)
         s.add(_ribbed(body, 5, 0.03).turn("y", lean), skin)
         tip = (0.05 * rng.normal(), 0.05 * rng.normal(), top + rng.uniform(0.15, 0.3))
+        if kind == "lemon":
+            return s
         s.add(sweep(spline([(0, 0, top - 0.05), (0.01, 0, top + 0.08), tip], 6), [0.02, 0.02, 0.02, 0.022, 0.026, 0.03], 8).turn("y", lean), stem)
         for k in range(int(rng.integers(0, 3))):
             s.add(leaf_blade(0.4, 0.2, 0.3).turn("z", rng.uniform(0, 6)).move(z=top + 0.08 + 0.03 * k), green)
     elif kind == "bananas":
         skin, count, bow = _skin(rng, ("f2cf3a", "e8c22e", "a9b83a")), int(rng.integers(1, 6)), rng.uniform(0.35, 0.6)
-        t = np.linspace(0, 1, 14)
-        r = 0.11 * np.minimum(1, np.minimum(0.25 + 5 * t, 0.3 + 4 * (1 - t)))
+        t = np.linspace(0, 1, 16)
+        r = 0.13 * np.minimum(1, np.minimum(0.3 + 3 * t, 0.35 + 3 * (1 - t)))
+        path = np.stack([0.1 + 1.1 * np.sin(1.9 * t) / 1.9 * 1.4, 0 * t, -bow * np.sin(np.pi * 0.9 * t)], 1)
         for k in range(count):
-            path = np.stack([np.sin(t * 2.0 - 0.2) * 0.7, 0 * t, -bow * t + 0.75 * bow * t**2], 1)
-            one = sweep(path, r, pick(rng, (6, 10)), ends="point")
-            s.add(one.turn("z", (k - (count - 1) / 2) * 0.3).turn("x", rng.normal(0, 0.04)), skin)
-        s.add(rod((-0.2, 0, 0.02), (-0.08, 0, 0.0), 0.06, 0.09), stem)
+            one = sweep(path, r, pick(rng, (6, 12)), ends="point")
+            s.add(one.turn("z", (k - (count - 1) / 2) * 0.26).move(z=rng.normal(0, 0.02)), skin)
+        s.add(sweep(spline([(0.2, 0, -0.03), (0.05, 0, 0.04), (-0.05, 0, 0.2)], 6), np.linspace(0.1, 0.06, 6), 8), stem)
     elif kind == "pineapple":
         skin = mat.textured(patterns.shingles(rng, mat.choose(rng, [mat.rgb("c98f2e"), mat.rgb("b5772a"), mat.rgb("d9a441")])), "yellow", 2.5)
         h = rng.uniform(1.0, 1.4)
@@ -104,9 +106,10 @@ def fruit(rng: Rng) -> Sketch:
             s.add([leaf_blade(0.5, 0.25, 0.3).turn("z", a).move(z=0.98) for a in (1.2, 1.2 + rng.uniform(1, 4))], green)
         else:
             q = rng.uniform(0.11, 0.14)
-            for k in range(int(rng.integers(16, 34))):
-                z = -0.95 * rng.random()
-                a, out = 2.4 * k, 0.36 * (1 + z) ** 0.6 + 0.03
+            count = int(rng.integers(26, 40))
+            for k in range(count):
+                z = -0.95 * (k + 0.5) / count
+                a, out = 2.4 * k, 0.3 * (1 + z) ** 0.7 * min(1, 0.5 - 4 * z)
                 s.add(ellipsoid(q, q, 1.12 * q, 10).move(out * np.cos(a), out * np.sin(a), z), skin)
             s.add(rod((0, 0, -0.2), (0.05, 0, 0.3), 0.03, 0.035, 8), stem)
             s.add(leaf_blade(0.6, 0.45, 0.2).turn("z", rng.uniform(0, 6)).move(z=0.15), green)
@@ -209,7 +212,7 @@ def mushroom(rng: Rng) -> Sketch:
         else:
             top = np.stack([r * np.cos(a), rise * np.sin(a)], 1)
         curl = 0.18 * r
-        under = [(0, -0.02), (0.5 * r, -0.3 * curl), (0.92 * r, -curl), (1.0 * r, -0.8 * curl)] if kind != "funnel" else [(0, -0.5 * r), (0.3 * r, -0.35 * r), (0.9 * r, -0.02)]
+        under = [(0, -0.02), (0.5 * r, -0.3 * curl), (0.92 * r, -curl), (1.0 * r, -0.8 * curl)] if kind != "funnel" else [(0, -0.6 * r), (0.3 * r, -0.5 * r), (0.92 * r, -0.08 * r)]
         profile = np.concatenate([under, top[:-1], [[0, top[-1, 1]]]])
         hat = revolve(profile, 28).move(*path[-1]).move(z=0.25 * r if kind == "funnel" else 0.0)
         one.add(hat, cap, (lambda p: p.outward[:, 2] < -0.15, pale))
@@ -288,25 +291,26 @@ def tree(rng: Rng) -> Sketch:
         for a in range(int(rng.integers(0, 4))):
             s.add(ellipsoid(0.08, 0.08, 0.09, 10).move(*trunk[-1]).move(0.11 * np.cos(2 * a), 0.11 * np.sin(2 * a), -0.08), wood)
     else:
-        _branch(rng, s, np.array([0.0, 0, 0]), np.array([0.02, 0.03, 1.0]), rng.uniform(0.5, 0.8), 1.2 * t, 3, wood)
+        tips = _branch(rng, s, np.array([0.0, 0, 0]), np.array([0.02, 0.03, 1.0]), rng.uniform(0.5, 0.8), 1.2 * t, 3, wood)
         if chance(rng, 0.5):
-            tips = s.bounds()[1]
-            for _ in range(10):
-                s.add(ellipsoid(0.08, 0.08, 0.05, 8).move(*(rng.uniform(-0.5, 0.5, 2)), tips[2] * rng.uniform(0.6, 1)), green)
+            s.add([ellipsoid(0.09, 0.09, 0.05, 8).move(*p) for p in tips[:: int(rng.integers(1, 4))]], green)
     if chance(rng, 0.3):
         s.add(cylinder(rng.uniform(0.4, 0.7), 0.08, n=24, radius=0.03).move(z=-0.02), mat.leaf(rng))
     return s
 
 
-def _branch(rng: Rng, s: Sketch, at: Array, way: Array, long: float, t: float, depth: int, wood: Material) -> None:
-    """A branch, and those that grow from it."""
+def _branch(rng: Rng, s: Sketch, at: Array, way: Array, long: float, t: float, depth: int, wood: Material) -> list[Array]:
+    """A branch, and those that grow from it; returns the tips."""
     end = at + long * way / np.linalg.norm(way)
     s.add(rod(at, end, t, 0.65 * t, 8), wood)
-    if depth:
-        for k in range(3 if depth > 1 else 2):
-            a = rng.uniform(0, 6.3) if k == 0 else a + 2.1 + rng.normal(0, 0.3)
-            side = np.array([np.cos(a), np.sin(a), 0]) * rng.uniform(0.5, 0.9)
-            _branch(rng, s, at + (end - at) * rng.uniform(0.75, 1.0), way / np.linalg.norm(way) * 0.9 + side, long * rng.uniform(0.55, 0.75), 0.6 * t, depth - 1, wood)
+    if not depth:
+        return [end]
+    tips, way, a = [], way / np.linalg.norm(way), rng.uniform(0, 6.3)
+    for _ in range(3 if depth > 1 else 2):
+        a += 2.1 + rng.normal(0, 0.3)
+        side = np.array([np.cos(a), np.sin(a), 0]) * rng.uniform(0.5, 0.9)
+        tips += _branch(rng, s, at + (end - at) * rng.uniform(0.75, 1.0), 0.9 * way + side, long * rng.uniform(0.55, 0.75), 0.6 * t, depth - 1, wood)
+    return tips
 
 
 def pot(rng: Rng, s: Sketch, r: float, h: float) -> None:
@@ -354,7 +358,7 @@ def plant(rng: Rng) -> Sketch:
     elif kind == "bush":
         for k in range(int(rng.integers(1, 8))):
             q = rng.uniform(0.22, 0.36)
-            s.add(blob(rng, q, 0.14, 16).move(0.25 * np.cos(2.4 * k) * (k > 0), 0.25 * np.sin(2.4 * k) * (k > 0), z + q * 0.7 + rng.uniform(0, 0.3)), green)
+            s.add(blob(rng, q, 0.14, 16).move(0.25 * np.cos(2.4 * k) * (k > 0), 0.25 * np.sin(2.4 * k) * (k > 0), z + q * 0.55 + rng.uniform(0, 0.25) * (k > 0)), green)
     elif kind == "rosette":
         for level in range(4):
             blade = leaf_blade(0.5 - 0.08 * level, 0.2, -0.15, 6, 0.035).turn("y", -0.15 - 0.35 * level)

@@ -110,7 +110,8 @@ def _ears(p: list[list[float]], ring: list[int]) -> list[tuple[int, int, int]]:
 
 
 def _wound(loop: Array, sign: int) -> Array:
-    """The loop, counter-clockwise for sign 1, clockwise for -1."""
+    """The loop without repeated points, counter-clockwise for sign 1, clockwise for -1."""
+    loop = loop[np.abs(loop - np.roll(loop, 1, 0)).max(1) > 1e-7]
     x, y = loop.T
     area = float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
     return loop if area * sign > 0 else loop[::-1]

@@ -10,6 +10,7 @@ import numpy as np
 from bozzetto.data.objects import Object
 from bozzetto.data.procedural.materials import Material
 from bozzetto.data.procedural.solids import Array, Part
+from bozzetto.kernels.pool import njit
 
 Paint = tuple[Callable[[Part], Array], Material]
 
@@ -121,24 +122,41 @@ def _unit_lengths(part: Part) -> Array:
 
 def corner_normals(vertices: Array, faces: Array, crease: Array) -> Array:
     """(F, 3, 3) unit normals: at each corner the mean, by area, of the faces there that turn from its own by less than crease (F,)."""
-    corners = vertices[faces]
-    cross = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    length = np.linalg.norm(cross, axis=1, keepdims=True)
-    unit = cross / np.maximum(length, 1e-20)
     at = faces.ravel()
     order = np.argsort(at, kind="stable")
     count = np.bincount(at, minlength=len(vertices))
-    first = np.cumsum(count) - count
-    repeats = count[at]
-    start = np.cumsum(repeats) - repeats
-    here = np.repeat(np.arange(len(at)) // 3, repeats)
-    there = order[np.repeat(first[at] - start, repeats) + np.arange(len(here))] // 3
-    flat = length[here, 0] < 1e-14  # a face without area takes what its neighbours have
-    near = ((unit[here] * unit[there]).sum(1) > np.cos(crease)[here]) | flat
-    total = np.add.reduceat(cross[there] * near[:, None], start, axis=0).reshape(-1, 3, 3)
-    size = np.linalg.norm(total, axis=2, keepdims=True)
-    fallback = np.where(length[:, None] > 1e-14, unit[:, None], np.array([0.0, 0.0, 1.0]))
-    return np.where(size > 1e-14, total / np.maximum(size, 1e-20), fallback)
+    out = np.empty((len(faces), 3, 3))
+    _gather(vertices, faces, np.cos(crease), order, np.concatenate([[0], np.cumsum(count)]), out)
+    return out
+
+
+@njit
+def _gather(vertices, faces, cosine, order, first, out):
+    """`order[first[v]:first[v + 1]]` are the corners at vertex v."""
+    n = len(faces)
+    cross, unit = np.empty((n, 3)), np.zeros((n, 3))
+    for f in range(n):
+        a, b, c = vertices[faces[f, 0]], vertices[faces[f, 1]], vertices[faces[f, 2]]
+        e, g = b - a, c - a
+        x, y, z = e[1] * g[2] - e[2] * g[1], e[2] * g[0] - e[0] * g[2], e[0] * g[1] - e[1] * g[0]
+        size = np.sqrt(x * x + y * y + z * z)
+        cross[f, 0], cross[f, 1], cross[f, 2] = x, y, z
+        if size > 1e-14:
+            unit[f, 0], unit[f, 1], unit[f, 2] = x / size, y / size, z / size
+    for v in range(len(first) - 1):
+        for i in range(first[v], first[v + 1]):
+            f, x, y, z = order[i] // 3, 0.0, 0.0, 0.0
+            ux, uy, uz = unit[f, 0], unit[f, 1], unit[f, 2]
+            is_flat = ux == 0 and uy == 0 and uz == 0  # a face without area takes what its neighbours have
+            for j in range(first[v], first[v + 1]):
+                g = order[j] // 3
+                if is_flat or ux * unit[g, 0] + uy * unit[g, 1] + uz * unit[g, 2] > cosine[f]:
+                    x, y, z = x + cross[g, 0], y + cross[g, 1], z + cross[g, 2]
+            size = np.sqrt(x * x + y * y + z * z)
+            if size < 1e-14:
+                x, y, z, size = ux, uy, uz if not is_flat else 1.0, 1.0
+            k = order[i] % 3
+            out[f, k, 0], out[f, k, 1], out[f, k, 2] = x / size, y / size, z / size
 
 
 # ---- drawing lots ----

@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Textures from fields and from pictures: where each texel lies on the surface, and what is to be seen there.
+
+Baking rasterises the mesh in uv space (x = 2u - 1, y = 2v - 1; both clip space and our v run downwards, so nothing is
+flipped) and asks a field at the points found. Texels just outside a chart, which bilinear lookup of points inside it
+touches, get the point where the chart's plane continues, so that a linear field is reproduced up to the border.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+from torch import Tensor
+
+from bozzetto.camera import Camera
+from bozzetto.kernels.pool import njit
+from bozzetto.kernels.rasterize import rasterize_arrays
+from bozzetto.mesh import Mesh, vertex_normals
+
+RING = 2  # texels by which charts continue: bilinear lookup reaches one from a point that is up to one from a covered texel
+REACH = 3.0  # a continued point may lie at most so many texel widths from its neighbour's: slivers' planes run away
+
+
+@dataclass(frozen=True)
+class Texels:
+    """Where the texels of a square texture lie on a surface; T of them do.
+
+    mask      (R, R) bool: the texel has a point: its centre is in a face, or it is one of the RING round a chart
+    face      (R, R) int64: the face that owns it, -1 where there is none
+    core      (R, R) bool: its centre is in that face
+    index     (T,) int64: row * R + column of each, ascending
+    bary      (T, 3) float64: weights of the face's three corners; some negative outside `core`
+    position  (T, 3) float32, object units
+    normal    (T, 3) float32, unit, world frame
+    """
+
+    mask: Tensor
+    face: Tensor
+    core: Tensor
+    index: Tensor
+    bary: Tensor
+    position: Tensor
+    normal: Tensor
+
+
+def texels(mesh: Mesh, resolution: int) -> Texels:
+    """Rasterise in uv space. Faces too small to cover a texel centre own the texel they lie in, if it is free.
+
+    raises ValueError for a mesh without uv
+    """
+    if mesh.uv is None:
+        raise ValueError("texels: the mesh has no uv; call unwrap first")
+    if resolution < 1:
+        raise ValueError(f"texels: expected a positive resolution, got {resolution}")
+    faces = np.ascontiguousarray(mesh.faces.cpu().numpy())
+    uv = mesh.uv.detach().cpu().double().numpy()
+    clip = np.concatenate([2 * uv - 1, np.zeros_like(uv[:, :1]), np.ones_like(uv[:, :1])], axis=1)
+    rast = np.zeros((resolution, resolution, 4), np.float32)
+    rasterize_arrays(np.ascontiguousarray(clip), faces.astype(np.int32), rast)
+    owner = rast[..., 3].astype(np.int64) - 1  # exact below 2^24 faces
+    core = owner >= 0
+    small = np.setdiff1d(np.arange(len(faces)), owner)[::-1]  # of two in one texel the last written stays: the lower index
+    at = (uv[faces[small]].mean(1) * resolution).astype(np.int64).clip(0, resolution - 1)
+    free = ~core[at[:, 1], at[:, 0]]
+    owner[at[free, 1], at[free, 0]] = small[free]
+    source = np.where(owner >= 0, np.arange(resolution**2).reshape(owner.shape), -1)
+    for _ in range(RING):
+        grown = source.copy()
+        _spread(source, grown)
+        source = grown
+    index = np.flatnonzero(source.ravel() >= 0)
+    source = source.ravel()[index]
+    face = owner.ravel()[source]
+    corner = uv[faces[face]]
+    bary = _bary(corner, _centre(index, resolution))
+    p = mesh.vertices.detach().cpu().double().numpy()[faces[face]]
+    position = (bary[:, :, None] * p).sum(1)
+    outside = np.flatnonzero(~core.ravel()[index])
+    near = np.nan_to_num(bary[outside].clip(0, 1e9)) + 1e-12  # also where a face has no area in uv
+    near /= near.sum(1, keepdims=True)
+    back = (near[:, :, None] * p[outside]).sum(1)
+    is_far = ~(np.linalg.norm(position[outside] - back, axis=1) < REACH * _width(mesh, faces, uv, resolution))
+    bary[outside[is_far]], position[outside[is_far]] = near[is_far], back[is_far]
+    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
+    normal = (bary[:, :, None] * normals.detach().cpu().double().numpy()[faces[face]]).sum(1)
+    length = np.linalg.norm(normal, axis=1, keepdims=True)
+    normal = np.where(length > 1e-6, normal / np.maximum(length, 1e-6), [0.0, 0.0, 1.0])
+    owned = np.full(resolution**2, -1)
+    owned[index] = face
+    owned = owned.reshape(resolution, resolution)
+    arrays = (owned >= 0, owned, core, index, bary, position.astype(np.float32), normal.astype(np.float32))
+    return Texels(*(torch.from_numpy(x).to(mesh.vertices.device) for x in arrays))
+
+
+def bake(mesh: Mesh, resolution: int, colour: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """(R, R, C) of a field over the surface: `colour` takes positions (T, 3) and unit normals (T, 3), gives (T, C).
+
+    Every texel has a value: what lies between charts is the nearest chart's. raises ValueError for a mesh without uv.
+    """
+    t = texels(mesh, resolution)
+    return scatter(t, colour(t.position, t.normal))
+
+
+def scatter(t: Texels, values: Tensor) -> Tensor:
+    """Values (T, C) of texels to their places, the rest dilated: (R, R, C)."""
+    image = values.new_zeros((t.mask.numel(), values.shape[1]))
+    image[t.index.to(values.device)] = values
+    return dilate(image.view(*t.mask.shape, -1), t.mask)
+
+
+def dilate(image: Tensor, mask: Tensor, rounds: int | None = None) -> Tensor:
+    """Texels outside `mask` (R, R) take the nearest masked one's value: all of them, so that no mip level mixes in what
+    was there, or those within `rounds` texels. image (R, R, C); with an empty mask it comes back as it is."""
+    inside = mask.cpu().numpy()
+    if not inside.any():
+        return image.clone()
+    if rounds is None:
+        at = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    else:
+        distance, at = distance_transform_edt(~inside, return_indices=True)
+        here = distance > rounds
+        at = np.where(here, np.indices(inside.shape), at)
+    flat = torch.from_numpy(at[0].astype(np.int64) * inside.shape[1] + at[1]).to(image.device)
+    return image.reshape(inside.size, -1)[flat.view(-1)].view(image.shape)
+
+
+def seen(
+    positions: Tensor,
+    normals: Tensor,
+    camera: Camera,
+    depth: Tensor,
+    rgb: Tensor,
+    alpha: Tensor,
+    *,
+    power: float = 2.0,
+    tolerance: float = 0.01,
+    margin: float = 2.0,
+) -> tuple[Tensor, Tensor]:
+    """What one picture says about points of a surface.
+
+    positions, normals   (T, 3), world, unit normals
+    camera               one; depth (H, W) along its axis, 0 where nothing is; rgb (H, W, 3) premultiplied by alpha (H, W)
+    power                weight = max(0, n . v)^power, v towards the camera, times the fade at the mask's edge
+    tolerance            object units by which a point may lie behind `depth`, beside the slope within a pixel
+    margin               pixels from the edge of the mask at which the weight has risen to its full value; 0 at the edge
+    returns              colour (T, 3), not premultiplied, and weight (T,) in [0, 1]: 0 where the point is hidden, turned away,
+                         out of the picture, or beside a jump in depth whose colours mix
+    """
+    if len(camera) != 1 or depth.shape != camera.size or rgb.shape != (*camera.size, 3) or alpha.shape != camera.size:
+        shapes = f"{tuple(depth.shape)}, {tuple(rgb.shape)}, {tuple(alpha.shape)}"
+        raise ValueError(f"seen: expected one camera and depth, rgb, alpha of its size {camera.size}, got {len(camera)} and {shapes}")
+    h, w = camera.size
+    pixel, z = (x[0] for x in camera.project(positions))
+    if camera.is_orthographic:
+        to_camera = camera.c2w[:, :, 2].to(positions).expand_as(positions)
+        footprint = torch.ones_like(z) / camera.K[0, 0, 0].to(z)
+    else:
+        to_camera = torch.nn.functional.normalize(camera.position.to(positions) - positions, dim=1)
+        footprint = z / camera.K[0, 0, 0].to(z)
+    cosine = (normals * to_camera).sum(1).clamp(min=0)
+    u, v = pixel[:, 0] - 0.5, pixel[:, 1] - 0.5  # in pixel centres
+    inside = (u >= 0) & (u <= w - 1) & (v >= 0) & (v <= h - 1) & (z > 0)
+    u, v = u.nan_to_num().clamp(0, w - 1), v.nan_to_num().clamp(0, h - 1)
+    i, j = u.long().clamp(max=max(w - 2, 0)), v.long().clamp(max=max(h - 2, 0))
+    a, b = u - i, v - j
+    right, down = min(1, w - 1), min(1, h - 1)
+    corners = [j * w + i, j * w + i + right, (j + down) * w + i, (j + down) * w + i + right]
+    shares = [(1 - a) * (1 - b), a * (1 - b), (1 - a) * b, a * b]
+    edge = torch.from_numpy(distance_transform_edt(np.pad((alpha > 0.99).cpu().numpy(), 1))[1:-1, 1:-1]).to(z)  # picture's border too
+
+    def look(picture: Tensor) -> Tensor:
+        flat = picture.reshape(h * w, -1).to(positions)
+        return sum(s[:, None] * flat[c] for s, c in zip(shares, corners, strict=True))
+
+    flat = depth.reshape(-1).to(z)
+    nearest = torch.stack([flat[c] for c in corners])
+    slope = (1 - cosine**2).clamp(min=0).sqrt() / cosine.clamp(min=0.1)  # depth along one pixel: 0.1 caps it where weights vanish
+    # The nearest of four pixels decides: one that sees something else would give its colour away.
+    is_seen = (nearest > 0).all(0) & (z <= nearest.amin(0) + tolerance + 1.5 * footprint * slope)
+    fade = ((look(edge)[:, 0] - 1) / margin).clamp(0, 1) if margin > 0 else torch.ones_like(z)
+    weight = torch.where(inside & is_seen, cosine**power * fade, torch.zeros_like(z))
+    colour = look(rgb) / look(alpha).clamp(min=1e-4)  # an alpha that small has weight 0
+    return torch.where(weight[:, None] > 0, colour, torch.zeros_like(colour)).clamp(0, 1), weight
+
+
+def blend(looks: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Several pictures' (colour (T, 3), weight (T,)) to their weighted mean and the sum of weights; 0 where nobody sees."""
+    total = torch.stack([w for _, w in looks]).sum(0)
+    colour = torch.stack([c * w[:, None] for c, w in looks]).sum(0)
+    return torch.where(total[:, None] > 0, colour / total.clamp(min=1e-30)[:, None], colour), total
+
+
+@njit
+def _spread(source, grown):
+    """One ring more: neighbours of owned texels take their source, beside before diagonal."""
+    h, w = source.shape
+    for r in range(h):
+        for c in range(w):
+            if source[r, c] >= 0:
+                continue
+            for diagonal in range(2):
+                for k in range(4):
+                    dr = (-1, 0, 0, 1)[k] if diagonal == 0 else (-1, -1, 1, 1)[k]
+                    dc = (0, -1, 1, 0)[k] if diagonal == 0 else (-1, 1, -1, 1)[k]
+                    if 0 <= r + dr < h and 0 <= c + dc < w and source[r + dr, c + dc] >= 0 and grown[r, c] < 0:
+                        grown[r, c] = source[r + dr, c + dc]
+
+
+def _centre(index: np.ndarray, resolution: int) -> np.ndarray:
+    """(T, 2) uv of texels' centres."""
+    return np.stack([index % resolution + 0.5, index // resolution + 0.5], axis=1) / resolution
+
+
+def _bary(corner: np.ndarray, point: np.ndarray) -> np.ndarray:
+    """(T, 3) weights of triangles (T, 3, 2) at points (T, 2), summing to 1; not finite for a triangle without area."""
+    a, b, q = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0], point - corner[:, 0]
+    area = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        one = (q[:, 0] * b[:, 1] - q[:, 1] * b[:, 0]) / area
+        two = (a[:, 0] * q[:, 1] - a[:, 1] * q[:, 0]) / area
+    return np.stack([1 - one - two, one, two], axis=1)
+
+
+def _width(mesh: Mesh, faces: np.ndarray, uv: np.ndarray, resolution: int) -> float:
+    """A texel's width on the surface, in the mean: sqrt of surface area over its texels."""
+    p, q = mesh.vertices.detach().cpu().double().numpy()[faces], uv[faces]
+    a, b = q[:, 1] - q[:, 0], q[:, 2] - q[:, 0]
+    area = np.linalg.norm(np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]), axis=1).sum()
+    return float(np.sqrt(area / max(np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(), 1e-12)) / resolution)
