@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from bozzetto import image
 from bozzetto.camera import Camera, orbit, to_gltf
 from bozzetto.errors import InputError
 from bozzetto.matting import foreground, matte
-from bozzetto.mesh import Mesh, glb_bytes
+from bozzetto.mesh import Mesh, save_glb
 from bozzetto.recipes.run import write_atomically
 from bozzetto.render.mesh import headlight, render_mesh
 
@@ -89,11 +88,11 @@ class Asset:
             "confidence.png": png((self.mesh.confidence if self.mesh.confidence is not None else torch.ones(1, 1))[..., None]),
         }
         files["asset.json"] = (json.dumps(self.description(), indent=1, ensure_ascii=False) + "\n").encode()
-        files["asset.glb"] = glb_bytes(self.mesh, name=Path(self.source.name).stem, extras=self.record)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
                 write_atomically(folder / name, data)
+            save_glb(self.mesh, folder / "asset.glb", name=Path(self.source.name).stem, extras=self.record)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); free some space or choose another --out") from None
 
@@ -161,6 +160,3 @@ def contact_sheet(asset: Asset, size: int = 256) -> Tensor:
     for pictures in rounds:
         rows += [torch.cat(list(pictures[:4]), 1), torch.cat(list(pictures[4:]), 1)]
     return torch.cat(rows, 0)
-
-
-Reporter = Callable[[str], None]

@@ -28,12 +28,16 @@ from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera, to_frust
 from bozzetto.kernels.antialias import antialias
 from bozzetto.kernels.interpolate import interpolate
 from bozzetto.kernels.rasterize import rasterize
-from bozzetto.mesh import Mesh
+from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.priors.first_guess import FirstGuess
 from bozzetto.priors.first_guess import Guess as Prediction
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.run import Run, Tensors
+from bozzetto.render.bake import scatter, seen, texels
+from bozzetto.render.clean import decimate, remove_floaters, taubin
+from bozzetto.render.extend import extend
 from bozzetto.render.mesh import render_mesh
+from bozzetto.render.unwrap import unwrap
 from bozzetto.shapes.dmtet import DMTet, EmptySurface, normal_consistency
 
 EMPTY = -8.0  # logit of a cell that the silhouette says is empty
@@ -126,7 +130,7 @@ def agree_with_silhouette(occupancy: Tensor, coverage: Tensor, least: float = 1.
     """
     best = occupancy.amax(0, keepdim=True)
     is_best = occupancy >= best - 1e-6
-    raised = torch.where(is_best & (coverage > 0.5), occupancy.clamp(min=least), occupancy)
+    raised = torch.where(is_best & (coverage > 0.2), occupancy.clamp(min=least), occupancy)
     return torch.where(coverage > 0, raised, EMPTY)
 
 
@@ -220,8 +224,6 @@ def _start(occupancy: Tensor, camera: Camera, p: float, counts: tuple[int, int, 
 
 def tidy(shape: Tensors, settings: Guess) -> Tensors:
     """Floaters off, decimated, box centred, longest side 1; and the centre and scale that did it."""
-    from bozzetto.render.clean import decimate, remove_floaters, taubin
-
     mesh = remove_floaters(Mesh(shape["vertices"], shape["faces"]))
     mesh = replace(mesh, vertices=taubin(mesh.vertices, mesh.faces, 6))
     mesh = decimate(mesh, settings.faces)
@@ -234,39 +236,38 @@ def tidy(shape: Tensors, settings: Guess) -> Tensors:
 
 
 def paint(source: Source, guess: Tensors, clean: Tensors, camera: Camera, p: float, settings: Guess) -> Tensors:
-    """A textured, unwrapped mesh: seen texels from the picture, the others from the guess's colours."""
-    from bozzetto.mesh import vertex_normals
-    from bozzetto.render.bake import dilate, seen, texels
-    from bozzetto.render.unwrap import unwrap
+    """A textured, unwrapped mesh: seen texels from the picture, the others from the guess's colours.
 
-    vertices, faces = clean["vertices"], clean["faces"]
-    mesh = unwrap(Mesh(vertices, faces, vertex_normals(vertices, faces)), resolution=settings.texture)
-    assert mesh.normals is not None and mesh.uv is not None
+    Where the picture ends, the guess's colours are wrong by some amount; that difference is continued over the hidden
+    side as smoothly as the surface allows, so that no seam shows.
+    """
     crop = image.crop(source.rgb, source.alpha, 512)
-    solid = crop.rgb / crop.alpha.clamp(min=1e-3)[..., None]
-
-    def original(x: Tensor) -> Tensor:
-        return x / clean["scale"] + clean["centre"]
-
-    raw = replace(mesh, vertices=original(mesh.vertices), texture=None)
-    depth = render_mesh(raw, camera).depth[0, ..., 0]
     prediction = Prediction(guess["occupancy"][None], guess["colour"][None], guess["view"][None])
+
+    def in_crop(x: Tensor) -> Tensor:
+        return x / clean["scale"] + clean["centre"]
 
     def guessed(x: Tensor) -> Tensor:
         return prediction.colour_at(to_frustum(x, camera, p)[None].float())[0]
 
+    vertices, faces = in_crop(clean["vertices"]), clean["faces"]
+    normals = vertex_normals(vertices, faces)
+    depth = render_mesh(Mesh(vertices, faces, normals), camera).depth[0, ..., 0]
+    colour, weight = seen(vertices, normals, camera, depth, crop.rgb, crop.alpha)
+    wrong = extend(faces, colour - guessed(vertices), weight)
+    mesh = unwrap(Mesh(clean["vertices"], faces, normals), resolution=settings.texture)
+    assert mesh.normals is not None and mesh.uv is not None
     t = texels(mesh, settings.texture)
-    position = original(t.position)
-    colour, weight = seen(position, t.normal, camera, depth, solid, crop.alpha)
-    shift = spread(raw.vertices, mesh, faces, vertices, camera, depth, solid, crop.alpha, guessed)
-    invented = guessed(position) + t.interpolate(mesh.faces, shift)
+    position = in_crop(t.position)
+    colour, weight = seen(position, t.normal, camera, depth, crop.rgb, crop.alpha)
+    shift = (t.bary[..., None].to(wrong) * wrong[faces[t.face.view(-1)[t.index]]]).sum(1)
+    invented = guessed(position) + shift
     flat = (weight[:, None] * colour + (1 - weight[:, None]) * invented).clamp(0, 1)
-    picture, confidence = t.scatter(flat), t.scatter(weight[:, None])[..., 0]
     return {
         "vertices": mesh.vertices,
         "faces": mesh.faces,
         "normals": mesh.normals,
         "uv": mesh.uv,
-        "texture": dilate(picture, t.mask),
-        "confidence": dilate(confidence[..., None], t.mask)[..., 0],
+        "texture": scatter(t, flat),
+        "confidence": scatter(t, weight[:, None])[..., 0],
     }

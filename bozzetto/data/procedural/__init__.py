@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bozzetto.data.objects import Object
-from bozzetto.data.procedural import craft, furniture, household, nature, vehicles, vessels
+from bozzetto.data.procedural import craft, creatures, furniture, household, nature, vehicles, vessels
 from bozzetto.data.procedural.sketch import Sketch
 
 FAMILIES: dict[str, Callable[[np.random.Generator], Sketch]] = {
@@ -25,6 +25,7 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Sketch]] = {
         nature.fruit, nature.vegetable, nature.mushroom, nature.tree, nature.plant, nature.cactus, nature.flower,
         vehicles.car, vehicles.truck, vehicles.bus, vehicles.train,
         craft.boat, craft.plane, craft.helicopter, craft.rocket, craft.bicycle,
+        creatures.quadruped, creatures.bird, creatures.fish, creatures.bug,
     )
 }
 HELD_OUT_FAMILIES = ("mug", "boat", "quadruped", "stool")  # never trained on; their kin (teapot, car, bird, chair) are

@@ -240,7 +240,8 @@ def helicopter(rng: Rng) -> Sketch:
     paint, second, pane, trim = mat.finish(rng), mat.painted(rng), mat.glass(rng), mat.metal(rng)
     a, b, c = rng.uniform(0.38, 0.6), rng.uniform(0.24, 0.32), rng.uniform(0.27, 0.36)
     power = rng.uniform(2, 3.2)
-    s.add(ellipsoid(a, b, c, 28, power, power), paint, (lambda p: (p.centres[:, 0] > 0.3 * a) & (p.centres[:, 2] > -0.35 * c), pane))
+    cabin = ellipsoid(c, b, a, 28, power, power).turn("y", np.pi / 2)  # its rings stand across, as the window's edge does
+    s.add(cabin, paint, (lambda p: (p.centres[:, 0] > 0.3 * a) & (p.centres[:, 2] > -0.35 * c), pane))
     s.add(both(box(0.4 * a, 0.03, 0.75 * c, 0.01).move(-0.05 * a, 0.97 * b, 0.1 * c)), pane)
     long, tail = rng.uniform(0.7, 1.1), rng.uniform(0.02, 0.25)
     t = np.linspace(0, 1, 8)
@@ -286,7 +287,7 @@ def rocket(rng: Rng) -> Sketch:
         paints.append((lambda p: np.abs(p.centres[:, 2] - stripe) < 0.05 * h, third))
     s.add(revolve(np.concatenate([[[0, 0]], prof, [[0, h + 0.01]]]), 28), paint, *paints)
     r0 = float(prof[0, 0])
-    s.add(revolve([(0, 0.02), (0.7 * r0, 0.02), (0.9 * r0, -0.12), (0.8 * r0, -0.12), (0.55 * r0, 0.0), (0, 0.0)], 20), mat.DARK)
+    s.add(revolve([(0, 0.0), (0.55 * r0, 0.0), (0.8 * r0, -0.12), (0.9 * r0, -0.12), (0.7 * r0, 0.02), (0, 0.02)], 20), mat.DARK)
     fins, reach, drop = int(rng.integers(3, 5)), rng.uniform(0.25, 0.5), rng.uniform(0.0, 0.35)
     z1 = rng.uniform(0.3, 0.5) * h
     wide = float(np.interp(z1, prof[:, 1], prof[:, 0]))

@@ -94,8 +94,12 @@ class Part:
 
     @property
     def centres(self) -> Array:
-        """(F, 3), middles of the faces."""
-        return self.vertices[self.faces].mean(1)
+        """(F, 3), middle of each face's longest edge: the same for both halves of a quad, so that paint ends along the mesh."""
+        v = self.vertices[self.faces]
+        ends = np.roll(v, -1, 1)
+        longest = np.argmax(((ends - v) ** 2).sum(2), 1)
+        i = np.arange(len(v))
+        return (v[i, longest] + ends[i, longest]) / 2
 
     @property
     def outward(self) -> Array:
