@@ -88,9 +88,8 @@ def save(mesh: Mesh, path: str | Path, *, extras: dict[str, Any], name: str = "b
     except (TypeError, ValueError) as e:
         raise ValueError(f"save_glb: extras must be what JSON holds: {e}") from e
     head += b" " * (-len(head) % 4)
-    total = 12 + 8 + len(head) + 8 + len(body)
-    chunks = struct.pack("<4sII", b"glTF", 2, total), struct.pack("<I4s", len(head), b"JSON"), head, struct.pack("<I4s", len(body), b"BIN\0"), body
-    _write(Path(path), b"".join(chunks))
+    chunks = struct.pack("<I4s", len(head), b"JSON") + head + struct.pack("<I4s", len(body), b"BIN\0") + body
+    _write(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
 
 
 def save_obj(mesh: Mesh, path: str | Path) -> None:
@@ -99,10 +98,10 @@ def save_obj(mesh: Mesh, path: str | Path) -> None:
     path = Path(path)
     normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
     lines = [f"mtllib {path.with_suffix('.mtl').name}"]
-    lines += ["v %.9g %.9g %.9g" % tuple(p) for p in _little(to_gltf(mesh.vertices)).tolist()]  # nine digits hold a float32
+    lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in to_gltf(mesh.vertices).tolist()]  # nine digits hold a float32
     if mesh.uv is not None:
-        lines += ["vt %.9g %.9g" % tuple(p) for p in flip_v(mesh.uv.detach().cpu().double()).tolist()]
-    lines += ["vn %.9g %.9g %.9g" % tuple(p) for p in _little(to_gltf(normals)).tolist()]
+        lines += [f"vt {u:.9g} {v:.9g}" for u, v in flip_v(mesh.uv.detach().cpu().double()).tolist()]
+    lines += [f"vn {x:.9g} {y:.9g} {z:.9g}" for x, y, z in to_gltf(normals).tolist()]
     corner = "{0}/{0}/{0}" if mesh.uv is not None else "{0}//{0}"
     lines += ["usemtl look"]
     lines += ["f " + " ".join(corner.format(i) for i in face) for face in (mesh.faces.cpu() + 1).tolist()]

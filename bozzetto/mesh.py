@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +85,3 @@ def load(path: str | Path) -> Mesh:
     from bozzetto.gltf import load
 
     return load(path)
-
-
-def without_texture(mesh: Mesh) -> Mesh:
-    """The shape alone: vertices and faces."""
-    return replace(mesh, normals=None, uv=None, texture=None, confidence=None)

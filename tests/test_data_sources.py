@@ -308,7 +308,7 @@ def test_folder_reads_what_trimesh_writes(tmp_path, suffix):
 
 def test_folder_textures_times_factor_and_transforms(tmp_path):
     picture = np.zeros((4, 4, 3), np.uint8)
-    picture[0] = 255
+    picture[0], picture[1] = 255, 128
     material = trimesh.visual.material.PBRMaterial(baseColorTexture=Image.fromarray(picture), baseColorFactor=[255, 128, 0, 255])
     uv = np.linspace(0, 2, 16).reshape(8, 2)
     mesh = coloured(trimesh.visual.TextureVisuals(uv=uv, material=material))
@@ -320,11 +320,12 @@ def test_folder_textures_times_factor_and_transforms(tmp_path):
         coloured(trimesh.visual.TextureVisuals(material=trimesh.visual.material.PBRMaterial(baseColorFactor=[0, 128, 0, 255]))),
         transform=mirrored,
     )
-    o = folder.load(written(tmp_path / "s.glb", scene, include_normals=True))
+    o = folder.load(written(tmp_path / "s.glb", scene, include_normals=False))
     np.testing.assert_allclose(np.ptp(o.vertices, axis=0), [0.25, 1, 0.25], atol=1e-6)  # two unit boxes, 3 apart along the file's x
     assert volume(o) == pytest.approx(2 / 64)  # the mirrored one is not inside out
     k = next(i for i, t in enumerate(o.textures) if t is not None)
-    assert o.textures[k][0, 0].tolist() == [255, 188, 0] and (o.textures[k][1:] == 0).all()  # 128/255 linear is 188 in sRGB
+    assert o.textures[k][0, 0].tolist() == [255, 188, 0] and (o.textures[k][2:] == 0).all()  # 128/255 linear is 188 in sRGB
+    assert o.textures[k][1, 0].tolist() == [128, 93, 0]  # 0.2159 linear, times 0.502, is 0.1083 or 93 in sRGB
     np.testing.assert_allclose(o.colours[1 - k], [0, 188 / 255, 0], atol=2e-3)
     row = {tuple(np.round(v, 4)): t for v, t in zip(BOX.vertices, uv * [1, -1] + [0, 1], strict=True)}
     for f in np.flatnonzero(o.material == k):
@@ -357,6 +358,10 @@ def test_folder_keeps_the_normals_of_a_file(tmp_path):
     for suffix in (".glb", ".obj"):
         o = folder.load(written(tmp_path / f"n{suffix}", mesh, include_normals=True))
         np.testing.assert_allclose(o.normals[0], np.tile([0.8, 0.6, 0], (3, 1)), atol=1e-6)
+    scene = trimesh.Scene()
+    scene.add_geometry(mesh, transform=np.diag([3.0, 1, 1, 1]))  # the plane across the normal is stretched along x
+    o = folder.load(written(tmp_path / "t.glb", scene, include_normals=True))
+    np.testing.assert_allclose(o.normals[0, 0], np.array([0.8, 0.2, 0]) / np.hypot(0.8, 0.2), atol=1e-6)
 
 
 def test_folder_names_what_is_broken_and_refuses_what_is_empty(tmp_path, capsys):

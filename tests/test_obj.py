@@ -39,12 +39,12 @@ def test_obj_skips_lines_two_corner_faces_and_vertices_that_are_not_there():
 
 
 def test_obj_materials_and_smoothing_hold_from_their_line_on():
-    text = b"mtllib my file.mtl\nf 1 2 3\nusemtl red paint\ns 2\nf 1 2 3\nusemtl b\ns off\nf 1 2 3\n"
+    text = b"mtllib my file.mtl\nf 1 2 3\nusemtl red paint\ns 2\nf 1 2 3\nf 2 3 4\nusemtl b\ns off\nf 1 2 3\n"
     text += b"s 0\nusemtl red paint\nf 1 2 3 4\nusemtl idle"
     obj = read_obj(SQUARE + text)
-    assert [obj.materials[m] for m in obj.material] == ["", "red paint", "b", "red paint", "red paint"]
+    assert [obj.materials[m] for m in obj.material] == ["", "red paint", "red paint", "b", "red paint", "red paint"]
     assert obj.materials == ("", "red paint", "b") and obj.libraries == ("my file.mtl",)
-    assert obj.smoothing.tolist() == [-1, 2, 0, 0, 0]
+    assert obj.smoothing.tolist() == [-1, 2, 2, 0, 0, 0]
 
 
 def test_obj_numbers_are_those_of_python():

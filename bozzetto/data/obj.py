@@ -93,7 +93,7 @@ def read_mtl(data: bytes) -> dict[str, Material]:
     found: dict[str, Material] = {}
     name, fields = "", dict[str, Any]()
     for line in [*data.decode("latin-1").splitlines(), "newmtl"]:
-        word, rest = (line.split(None, 1) + ["", ""])[:2]
+        word, rest, *_ = [*line.split(None, 1), "", ""]
         word, rest = word.lower(), rest.strip()
         if word == "newmtl":
             found.setdefault(name, Material(**fields))

@@ -130,7 +130,7 @@ def carve_object(d: Drawable, *, views: int = 48, points: int = 4096, seed: int 
     Half a cell of slack: sheets stay one cell thick, solids grow by half a cell. Surface points are drawn evenly from
     the pixels that the maps see, so inner walls have none.
     """
-    size = 2 * GRID
+    size = int(3.4 * GRID)  # a pixel is just over half a cell
     k = np.arange(views) + 0.5
     elevation = np.arcsin(1 - 2 * k / views)  # Fibonacci sphere
     azimuth = np.pi * (1 + 5**0.5) * k
@@ -149,6 +149,12 @@ def carve_object(d: Drawable, *, views: int = 48, points: int = 4096, seed: int 
         seen = rast[..., 3] > 0
         depth[v][seen] = ((far - near) * rast[..., 2][seen] + far + near) / 2 - radius
         hits.append(rast[seen][:, [3, 0, 1]])
+    # Slack sideways as well as in depth: at each corner of pixels the nearest of the 4 x 4 round it, one pixel all round
+    # the four that a point there may lie between. Sheets seen edge-on and steep surfaces keep their half cell.
+    for _ in range(3):
+        depth = np.minimum(depth[:, 1:], depth[:, :-1])
+        depth = np.minimum(depth[:, :, 1:], depth[:, :, :-1])
+    half *= 1 - 3 / size
     inside = np.zeros((GRID, GRID, GRID), np.uint8)
     axes = [np.ascontiguousarray(a) for a in (c2w[:, :, 0], -c2w[:, :, 1], -c2w[:, :, 2])]
     pool.run(carve, GRID, depth, *axes, EXTENT, half, EXTENT / GRID, inside)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bozzetto.kernels import pool
+from bozzetto.kernels import nvdiffrast, pool
 from bozzetto.kernels.pool import njit
 from bozzetto.kernels.rasterize import BAND, as_array, as_faces
 
@@ -46,6 +46,8 @@ def antialias(colour: Tensor, rast: Tensor, clip: Tensor, faces: Tensor, neighbo
         shapes = ", ".join(str(tuple(t.shape)) for t in (colour, rast, clip))
         raise ValueError(f"antialias: expected colour (B, H, W, C), rast (B, H, W, 4) and clip (B, N, 4), got {shapes}")
     tri = as_faces(faces, clip.shape[1], "antialias")
+    if nvdiffrast.is_usable(clip):
+        return nvdiffrast.antialias(colour, rast, clip, faces)
     beside = edges(faces) if neighbours is None else neighbours
     if beside.shape != faces.shape:
         raise ValueError(f"antialias: expected neighbours {tuple(faces.shape)} from edges(faces), got {tuple(beside.shape)}")
@@ -72,7 +74,7 @@ class _Antialias(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, colour: Tensor, clip: Tensor, rast: Tensor, tri: np.ndarray, beside: np.ndarray) -> Tensor:
         col, pos, ras = as_array(colour), as_array(clip), as_array(rast, np.float32)
-        b, h, w = ras.shape[:3]
+        b, h = ras.shape[:2]
         start = np.zeros(b * h + 1, np.int64)
         pool.run(_differ, b * h, ras, start[1:], grain=BAND)
         np.cumsum(start, out=start)
@@ -114,17 +116,14 @@ class _Antialias(torch.autograd.Function):
 def _edges(faces, num_vertices, beside):
     """Sort the 3 F edges by their higher, then by their lower vertex, counting; equal ones then stand together."""
     n = 3 * len(faces)
-    order = np.empty(n, np.int32)
+    order, low, high = np.empty(n, np.int32), np.empty(n, np.int32), np.empty(n, np.int32)
     count = 0
     for c in range(n):
-        f = c // 3
-        if faces[f, 0] != faces[f, 1] and faces[f, 1] != faces[f, 2] and faces[f, 2] != faces[f, 0]:
+        i, j, k = faces[c // 3, (c + 1) % 3], faces[c // 3, (c + 2) % 3], faces[c // 3, c % 3]
+        low[c], high[c] = min(i, j), max(i, j)
+        if i != j and j != k and k != i:
             order[count] = c
             count += 1
-    low, high = np.empty(n, np.int32), np.empty(n, np.int32)
-    for c in range(n):
-        i, j = faces[c // 3, (c + 1) % 3], faces[c // 3, (c + 2) % 3]
-        low[c], high[c] = min(i, j), max(i, j)
     for key in (high, low):
         place = np.zeros(num_vertices + 1, np.int64)
         for s in range(count):
@@ -187,7 +186,7 @@ def _find(lo, hi, rast, clip, faces, beside, facing, start, stop, where, ends, m
                     joined |= far >= 0 and 3 * far <= beside[near, k] < 3 * far + 3 and not _is_end(faces, beside, sides, near, k)
                 if joined:
                     continue
-                i, j, t = _silhouette(points, faces, beside, sides, near, far, (2 * c + 1) / w - 1, (2 * r + 1) / h - 1, down, is_first, h, w)
+                i, j, t = _silhouette(points, faces, beside, sides, near, far, c, r, down, is_first, h, w)
                 if i >= 0:
                     where[free] = 2 * c + down
                     ends[free, 0], ends[free, 1] = i, j
@@ -227,9 +226,9 @@ def _is_end(faces, beside, facing, f, k):
 
 
 @njit
-def _silhouette(clip, faces, beside, facing, f, target, X, Y, down, is_first, h, w):
+def _silhouette(clip, faces, beside, facing, f, target, column, row, down, is_first, h, w):
     """The edge where the surface of face f ends before the other pixel centre, and t; (-1, -1, 0) where it does not."""
-    entry = -1
+    X, Y, entry = (2 * column + 1) / w - 1, (2 * row + 1) / h - 1, -1
     for step in range(STEPS):
         v0, v1, v2 = faces[f, 0], faces[f, 1], faces[f, 2]
         w0, w1, w2 = np.float64(clip[v0, 3]), np.float64(clip[v1, 3]), np.float64(clip[v2, 3])

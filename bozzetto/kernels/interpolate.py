@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bozzetto.kernels import pool
+from bozzetto.kernels import nvdiffrast, pool
 from bozzetto.kernels.pool import njit
 from bozzetto.kernels.rasterize import BAND, as_array, as_faces
 
@@ -42,6 +42,8 @@ def interpolate(attributes: Tensor, rast: Tensor, clip: Tensor, faces: Tensor, a
     own = tri if attribute_faces is None else as_faces(attribute_faces, attributes.shape[-2], "interpolate")
     if attribute_faces is None and attributes.shape[-2] != clip.shape[1]:
         raise ValueError(f"interpolate: {attributes.shape[-2]} attributes for {clip.shape[1]} vertices; pass attribute_faces")
+    if nvdiffrast.is_usable(clip):
+        return nvdiffrast.interpolate(attributes, rast, clip, faces if attribute_faces is None else attribute_faces)
     out: Tensor = _Interpolate.apply(attributes, clip, rast, tri, own)
     return out
 
@@ -85,7 +87,7 @@ class _Interpolate(torch.autograd.Function):
         tri, own = ctx.tri, ctx.own
         att, pos = _same(attributes, clip)
         g, ras = as_array(grad, att.dtype), as_array(rast, np.float32)
-        b, h, w = ras.shape[:3]
+        b, h = ras.shape[:2]
         channels, per_picture = att.shape[2], -(-h // BAND)
         start = np.zeros(b * per_picture + 1, np.int64)  # each band's faces are slots start[k]:start[k + 1]
         pool.run(_count, b * per_picture, ras, len(tri), start[1:])
@@ -97,12 +99,12 @@ class _Interpolate(torch.autograd.Function):
         d_att = d_pos = None
         if ctx.needs_input_grad[0]:
             total = np.zeros((*att.shape[:2], channels))
-            pictures = start[::per_picture] if len(att) == b else start[[0, -1]]
+            pictures = start[::per_picture].copy() if len(att) == b else start[[0, -1]]
             pool.run(_gather, len(att) * att.shape[1], pictures, face, own, to_att, total, grain=4096)
             d_att = torch.from_numpy(total).to(attributes).view_as(attributes)
         if ctx.needs_input_grad[1]:
             total = np.zeros((b, clip.shape[1], 4))
-            pool.run(_gather, b * clip.shape[1], start[::per_picture], face, tri, to_pos, total, grain=4096)
+            pool.run(_gather, b * clip.shape[1], start[::per_picture].copy(), face, tri, to_pos, total, grain=4096)
             d_pos = torch.from_numpy(total).to(clip)
         return d_att, d_pos, None, None, None
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bozzetto.kernels import pool
+from bozzetto.kernels import nvdiffrast, pool
 from bozzetto.kernels.pool import njit
 
 BAND = 16  # rows a thread owns at a time
@@ -36,6 +36,8 @@ def rasterize(clip: Tensor, faces: Tensor, size: tuple[int, int]) -> Tensor:
     if clip.ndim != 3 or clip.shape[2] != 4:
         raise ValueError(f"rasterize: expected clip (B, N, 4), got {tuple(clip.shape)}")
     tri = as_faces(faces, clip.shape[1], "rasterize")
+    if nvdiffrast.is_usable(clip):
+        return nvdiffrast.rasterize(clip, faces, size)
     rast = np.zeros((clip.shape[0], *size, 4), np.float32)
     for b, p in enumerate(as_array(clip)):
         rasterize_arrays(p, tri, rast[b])
@@ -52,7 +54,7 @@ def as_faces(faces: Tensor, num_vertices: int, caller: str) -> np.ndarray:
     if faces.ndim != 2 or faces.shape[1] != 3 or faces.is_floating_point():
         raise ValueError(f"{caller}: expected integer faces (F, 3), got {tuple(faces.shape)} {faces.dtype}")
     tri = as_array(faces)
-    if len(tri) and not (0 <= tri.min() and tri.max() < num_vertices):
+    if len(tri) and (tri.min() < 0 or tri.max() >= num_vertices):
         raise ValueError(f"{caller}: faces hold indices outside [0, {num_vertices})")
     return tri.astype(np.int32, copy=False)
 

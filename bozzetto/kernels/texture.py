@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from bozzetto.kernels import pool
+from bozzetto.kernels import nvdiffrast, pool
 from bozzetto.kernels.pool import njit
 from bozzetto.kernels.rasterize import BAND, as_array
 
@@ -41,6 +41,8 @@ def texture(image: Tensor, uv: Tensor, footprint: Tensor | None = None, *, mode:
         raise ValueError(f"texture: expected footprint {(*uv.shape, 2)}, got {tuple(footprint.shape)}")
     if mode not in ("wrap", "clamp"):
         raise ValueError(f"texture: mode is 'wrap' or 'clamp', got {mode!r}")
+    if nvdiffrast.is_usable(image):
+        return nvdiffrast.texture(image, uv, footprint, mode)
     levels = [image] if footprint is None else mipmaps(image)
     sizes = np.array([level.shape[1:3] for level in levels], np.int64)
     texels = levels[0].flatten(1, 2) if len(levels) == 1 else torch.cat([level.flatten(1, 2) for level in levels], dim=1)

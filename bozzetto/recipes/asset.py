@@ -24,6 +24,7 @@ from bozzetto.mesh import Mesh, save_glb
 from bozzetto.recipes.run import write_atomically
 from bozzetto.render.mesh import headlight, render_mesh
 
+GREY = 0.93  # behind everything that is shown
 FILES = ("asset.glb", "asset.json", "confidence.png", "mask.png", "sheet.png", "turntable.webp")
 
 
@@ -33,7 +34,7 @@ class Source:
 
     rgb     (H, W, 3) sRGB in [0, 1], the background replaced near the object's outline by the object's own colours
     alpha   (H, W) in [0, 1]
-    shown   (H, W, 3), the picture as it came
+    shown   (H, W, 3), the picture as it came, over grey where it was transparent
     digest  SHA-256 over the pixels and the mask
     """
 
@@ -54,7 +55,8 @@ class Source:
         warnings = (f"{path}: the object touches the picture's border; what is cut off will be missing",) if image.touches_border(alpha) else ()
         rgb = foreground(picture, alpha)
         digest = hashlib.sha256(rgb.numpy().tobytes() + alpha.numpy().tobytes()).hexdigest()
-        return cls(Path(path).name, rgb, alpha, picture.rgb, digest, warnings)
+        shown = picture.rgb if picture.alpha is None else picture.rgb * picture.alpha[..., None] + GREY * (1 - picture.alpha[..., None])
+        return cls(Path(path).name, rgb, alpha, shown, digest, warnings)
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def _turntable(mesh: Mesh, frames: int = 36, size: int = 256) -> bytes:
 def _look(mesh: Mesh, cameras: Camera, *, lit: bool, normals: bool = False) -> np.ndarray:
     """uint8 (V, H/2, W/2, 3) over light grey, averaged from twice the size."""
     views = render_mesh(mesh, cameras, headlight(cameras) if lit else None)
-    grey = torch.tensor(0.93)
+    grey = torch.tensor(GREY)
     rgb = views.over(grey)
     if normals:  # camera frame: right, up, towards the eye
         local = torch.einsum("vhwi,vij->vhwj", views.normal, cameras.c2w[:, :, :3].to(views.normal))
@@ -149,7 +151,7 @@ def contact_sheet(asset: Asset, size: int = 256) -> Tensor:
     """Picture and mask, the picture's own view again, then eight views all round and their normals: (H, W, 3)."""
     crop = image.crop(asset.source.shown, asset.source.alpha, size)
     whole = image.resample(torch.cat([asset.source.shown, torch.ones_like(asset.source.alpha)[..., None]], -1), crop.box, size)
-    shown = whole[..., :3] + (1 - whole[..., 3:]) * 0.93
+    shown = whole[..., :3] + (1 - whole[..., 3:]) * GREY
     mask = crop.alpha[..., None].expand(-1, -1, 3)
     again = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * size), lit=False)[0]) / 255
     shape = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * size), lit=False, normals=True)[0]) / 255

@@ -17,6 +17,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from bozzetto.camera import Camera
+from bozzetto.kernels import pool
 from bozzetto.kernels.pool import njit
 from bozzetto.kernels.rasterize import rasterize_arrays
 from bozzetto.mesh import Mesh, vertex_normals
@@ -75,24 +76,17 @@ def texels(mesh: Mesh, resolution: int) -> Texels:
     index = np.flatnonzero(source.ravel() >= 0)
     source = source.ravel()[index]
     face = owner.ravel()[source]
-    corner = uv[faces[face]]
-    bary = _bary(corner, _centre(index, resolution))
-    p = mesh.vertices.detach().cpu().double().numpy()[faces[face]]
-    position = (bary[:, :, None] * p).sum(1)
-    outside = np.flatnonzero(~core.ravel()[index])
-    near = np.nan_to_num(bary[outside].clip(0, 1e9)) + 1e-12  # also where a face has no area in uv
-    near /= near.sum(1, keepdims=True)
-    back = (near[:, :, None] * p[outside]).sum(1)
-    is_far = ~(np.linalg.norm(position[outside] - back, axis=1) < REACH * _width(mesh, faces, uv, resolution))
-    bary[outside[is_far]], position[outside[is_far]] = near[is_far], back[is_far]
     normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    normal = (bary[:, :, None] * normals.detach().cpu().double().numpy()[faces[face]]).sum(1)
-    length = np.linalg.norm(normal, axis=1, keepdims=True)
-    normal = np.where(length > 1e-6, normal / np.maximum(length, 1e-6), [0.0, 0.0, 1.0])
+    vertices, normals = (x.detach().cpu().double().numpy() for x in (mesh.vertices, normals))
+    bary = np.empty((len(index), 3))
+    position, normal = np.empty((len(index), 3), np.float32), np.empty((len(index), 3), np.float32)
+    reach = REACH * _width(vertices, faces, uv, resolution)
+    surface = (faces, uv, vertices, normals)
+    pool.run(_place, len(index), index, face, core.ravel(), *surface, reach, resolution, bary, position, normal, grain=4096)
     owned = np.full(resolution**2, -1)
     owned[index] = face
     owned = owned.reshape(resolution, resolution)
-    arrays = (owned >= 0, owned, core, index, bary, position.astype(np.float32), normal.astype(np.float32))
+    arrays = (owned >= 0, owned, core, index, bary, position, normal)
     return Texels(*(torch.from_numpy(x).to(mesh.vertices.device) for x in arrays))
 
 
@@ -210,24 +204,46 @@ def _spread(source, grown):
                         grown[r, c] = source[r + dr, c + dc]
 
 
-def _centre(index: np.ndarray, resolution: int) -> np.ndarray:
-    """(T, 2) uv of texels' centres."""
-    return np.stack([index % resolution + 0.5, index // resolution + 0.5], axis=1) / resolution
+@njit
+def _place(lo, hi, index, face, core, faces, uv, vertices, normals, reach, resolution, bary, position, normal):
+    """Weights, point and normal of each texel; outside its face the weights are clipped where the plane leads too far."""
+    w = np.zeros(3)
+    for t in range(lo, hi):
+        i, j, k = faces[face[t], 0], faces[face[t], 1], faces[face[t], 2]
+        x, y = (index[t] % resolution + 0.5) / resolution - uv[i, 0], (index[t] // resolution + 0.5) / resolution - uv[i, 1]
+        ax, ay, bx, by = uv[j, 0] - uv[i, 0], uv[j, 1] - uv[i, 1], uv[k, 0] - uv[i, 0], uv[k, 1] - uv[i, 1]
+        area = ax * by - ay * bx
+        w[1] = (x * by - y * bx) / area if area != 0 else 1.0 / 3
+        w[2] = (ax * y - ay * x) / area if area != 0 else 1.0 / 3
+        w[0] = 1 - w[1] - w[2]
+        if not core[index[t]]:
+            total = max(0.0, w[0]) + max(0.0, w[1]) + max(0.0, w[2])  # at least 1
+            step = 0.0
+            for m in range(3):
+                step += (
+                    (max(0.0, w[0]) / total - w[0]) * vertices[i, m]
+                    + (max(0.0, w[1]) / total - w[1]) * vertices[j, m]
+                    + (max(0.0, w[2]) / total - w[2]) * vertices[k, m]
+                ) ** 2
+            if not step < reach * reach:
+                for m in range(3):
+                    w[m] = max(0.0, w[m]) / total
+        length = 0.0
+        for m in range(3):
+            bary[t, m] = w[m]
+            position[t, m] = w[0] * vertices[i, m] + w[1] * vertices[j, m] + w[2] * vertices[k, m]
+            length += (w[0] * normals[i, m] + w[1] * normals[j, m] + w[2] * normals[k, m]) ** 2
+        length = np.sqrt(length)
+        for m in range(3):
+            if length > 1e-6:
+                normal[t, m] = (w[0] * normals[i, m] + w[1] * normals[j, m] + w[2] * normals[k, m]) / length
+            else:  # opposite normals at the corners
+                normal[t, m] = 1.0 if m == 2 else 0.0
 
 
-def _bary(corner: np.ndarray, point: np.ndarray) -> np.ndarray:
-    """(T, 3) weights of triangles (T, 3, 2) at points (T, 2), summing to 1; not finite for a triangle without area."""
-    a, b, q = corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0], point - corner[:, 0]
-    area = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        one = (q[:, 0] * b[:, 1] - q[:, 1] * b[:, 0]) / area
-        two = (a[:, 0] * q[:, 1] - a[:, 1] * q[:, 0]) / area
-    return np.stack([1 - one - two, one, two], axis=1)
-
-
-def _width(mesh: Mesh, faces: np.ndarray, uv: np.ndarray, resolution: int) -> float:
+def _width(vertices: np.ndarray, faces: np.ndarray, uv: np.ndarray, resolution: int) -> float:
     """A texel's width on the surface, in the mean: sqrt of surface area over its texels."""
-    p, q = mesh.vertices.detach().cpu().double().numpy()[faces], uv[faces]
+    p, q = vertices[faces], uv[faces]
     a, b = q[:, 1] - q[:, 0], q[:, 2] - q[:, 0]
     area = np.linalg.norm(np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]), axis=1).sum()
     return float(np.sqrt(area / max(np.abs(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]).sum(), 1e-12)) / resolution)

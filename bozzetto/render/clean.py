@@ -41,7 +41,8 @@ def remove_floaters(mesh: Mesh, fraction: float = 0.01) -> Mesh:
     p, f = _arrays(mesh.vertices, mesh.faces)
     if len(f) == 0:
         return Mesh(mesh.vertices, mesh.faces)
-    _, of_vertex = connected_components(sparse.coo_matrix((np.ones(2 * len(f)), (f[:, [0, 1]].ravel(), f[:, [1, 2]].ravel())), (len(p), len(p))))
+    edges = (f[:, :2].ravel(), f[:, 1:].ravel())
+    _, of_vertex = connected_components(sparse.coo_matrix((np.ones(2 * len(f)), edges), (len(p), len(p))), directed=False)
     part = np.unique(of_vertex[f[:, 0]], return_inverse=True)[1]
     count = np.bincount(part)
     volume = np.bincount(part, _volumes(p, f))

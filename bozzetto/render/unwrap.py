@@ -1,17 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """`unwrap`: texture coordinates for a closed surface, within a stated time at any number of faces.
 
-xatlas (Young 2018-2024) cuts and flattens surfaces up to FACES_PER_SECOND * seconds faces, larger ones are projected
+Up to FACES_PER_SECOND * seconds faces xatlas (Young 2018-2024) cuts and flattens, larger surfaces are projected
 (`charts.project`): a rule over counts, so that the same mesh gives the same coordinates. xatlas runs in a process of its
-own, which is ended if it takes longer than `seconds` after all, or crashes; then a warning is given and the projection
-steps in. Left at its defaults, xatlas spends nearly all its time flattening a few large charts: 30 000 faces take 6 s,
-60 000 up to 36 s. Capping a chart's area at 1/50 of the whole (or at 300 faces' worth) makes it linear, 15 000 faces a
-second on one busy core.
+own, which is ended if it takes more than `seconds` of processor time after all, or PATIENCE times that by the clock, or
+crashes; then a warning is given and the projection steps in. Both are laid out by `charts.lay_out`: xatlas's own atlas
+now and then overlaps itself (16 of 10^6 texels in one of our three test surfaces).
+
+Left at its defaults, xatlas spends nearly all its time flattening a few large charts: 30 000 faces took 6 s on one busy
+core, 60 000 took 15 to 36. Capping a chart's area at 1/50 of the whole (or at CHART_FACES' worth of faces) made it linear:
+1.2 to 1.6 s, and 4.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import os
 import subprocess
 import sys
@@ -24,14 +28,15 @@ from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.render import charts
 
 FACES_PER_SECOND = 3000  # a fifth of what was measured: slow and busy machines keep the bound too
+PATIENCE = 3  # by the clock, xatlas's process may take so many times its processor time
 CHARTS, CHART_FACES = 50, 300  # at least so many charts; at most about so many faces in one
 
 
 def unwrap(mesh: Mesh, *, seconds: float = 20.0, resolution: int = 1024) -> Mesh:
-    """The same surface with uv; vertices on a seam stand once for each side, in the order of the originals' bits.
+    """The same surface with uv; vertices on a seam stand once for each side, equal to the bit.
 
     mesh     with vertices shared between faces; its uv and texture, if any, are dropped
-    seconds  a bound on one core of 2015 or later; the method is chosen by it, before any work
+    seconds  of processor time that cutting may take (a few more are spent packing); the method is chosen by it, beforehand
     returns  vertices (M, 3) with M >= N, normals (M, 3) those of the surface before it was cut, uv (M, 2) in [0, 1],
              charts at least 2 texels of `resolution` apart, none overlapping at its texel centres
     raises   ValueError for a mesh without faces or with a vertex that is not finite
@@ -58,6 +63,11 @@ def unwrap(mesh: Mesh, *, seconds: float = 20.0, resolution: int = 1024) -> Mesh
 # The other process: numpy and xatlas only, arrays through its pipes.
 _WORKER = """
 import io, sys
+try:
+    import resource  # a busy machine is not a slow mesh: processor time decides, where it can be had
+    resource.setrlimit(resource.RLIMIT_CPU, (int(sys.argv[1]), int(sys.argv[1]) + 1))
+except ImportError:
+    pass
 import numpy as np, xatlas
 data = np.load(io.BytesIO(sys.stdin.buffer.read()))
 atlas, chart, pack = xatlas.Atlas(), xatlas.ChartOptions(), xatlas.PackOptions()
@@ -67,7 +77,8 @@ pack.resolution, pack.blockAlign = 1024, True  # packed again afterwards
 atlas.generate(chart, pack)
 index, faces, uv = atlas[0]
 out = io.BytesIO()
-np.savez(out, index=index, faces=faces, uv=uv, texels=np.array([atlas.width, atlas.height]) / atlas.texels_per_unit, count=atlas.atlas_count)
+size = np.array([atlas.width, atlas.height]) / atlas.texels_per_unit
+np.savez(out, index=index, faces=faces, uv=uv, size=size, count=atlas.atlas_count)
 sys.stdout.buffer.write(out.getvalue())
 """
 
@@ -81,16 +92,17 @@ def _xatlas(vertices: np.ndarray, faces: np.ndarray, seconds: float) -> tuple[np
     np.savez(data, vertices=vertices, faces=faces.astype(np.uint32), area=area / max(CHARTS, len(faces) / CHART_FACES))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     try:
-        done = subprocess.run([sys.executable, "-c", _WORKER], input=data.getvalue(), capture_output=True, timeout=seconds, check=True, env=environment)
+        command = [sys.executable, "-c", _WORKER, str(math.ceil(seconds))]
+        done = subprocess.run(command, input=data.getvalue(), capture_output=True, timeout=PATIENCE * seconds, check=True, env=environment)
         answer = np.load(io.BytesIO(done.stdout))
     except subprocess.TimeoutExpired:
-        why = f"it took more than {seconds} s over {len(faces)} faces"
+        why = f"it took more than {PATIENCE * seconds:g} s over {len(faces)} faces"
     except (OSError, subprocess.CalledProcessError) as e:
         lines = (getattr(e, "stderr", None) or str(e).encode()).decode(errors="replace").strip().splitlines()
         why = lines[-1] if lines else str(e)
     else:
         new_faces = answer["faces"].astype(np.int64)
-        flat = (answer["uv"].astype(np.float64) * answer["texels"])[new_faces]
+        flat = (answer["uv"].astype(np.float64) * answer["size"])[new_faces]
         if answer["count"] == 1 and new_faces.shape == faces.shape and np.isfinite(flat).all():
             return answer["index"].astype(np.int64), new_faces, flat
         why = "it left faces out"

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: what it resumes to, what its optimiser does, what its losses mean."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+from bozzetto.priors.first_guess import FirstGuess, FirstGuessConfig, Guess, load, save
+from bozzetto.training import first_guess
+from bozzetto.training.loop import LoopSettings, rate, train
+from bozzetto.training.muon import Muon, orthogonalised
+
+TINY = FirstGuessConfig(widths=(8, 16, 24, 48), blocks=(1, 1, 2), depths=8, colour_depths=4)
+
+
+def tiny() -> FirstGuess:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return FirstGuess(TINY)
+
+
+class Noise(Dataset):
+    """Batches as a function of the index, shaped like the training data."""
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        g = torch.Generator().manual_seed(i)
+        picture = torch.rand(4, 32, 32, generator=g)
+        return {
+            "picture": picture,
+            "occupancy": (255 * torch.rand(8, 16, 16, generator=g)).to(torch.uint8),
+            "points": torch.rand(16, 3, generator=g),
+            "colour": torch.rand(16, 3, generator=g),
+            "view": torch.rand(2, generator=g),
+        }
+
+    def __len__(self) -> int:
+        return 1 << 20
+
+
+SETTINGS = dict(batch=4, warmup=2, save_every=0.0, validate_every=8, workers=0, mixed_precision="no")
+
+
+def test_a_run_killed_and_resumed_ends_in_the_same_bits(tmp_path):
+    def run(folder, stop_after=None):
+        calls = 0
+
+        def loss(network, batch):
+            nonlocal calls
+            calls += 1
+            if stop_after is not None and calls > stop_after:
+                raise KeyboardInterrupt
+            return first_guess.loss(network, batch)
+
+        return train(tiny(), Noise(), loss, folder, LoopSettings(samples=32, **SETTINGS), lambda n: {"zero": 0.0})
+
+    whole = run(tmp_path / "whole")
+    for stop in (2, 3):  # killed twice, at different steps
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "killed", stop)
+    resumed = run(tmp_path / "killed")
+    for (name, a), b in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+    curve = [json.loads(line)["samples"] for line in (tmp_path / "whole" / "curve.jsonl").read_text().splitlines()]
+    assert curve == [8, 16, 24, 32]
+
+
+def test_learning_rates_rise_stay_and_fall():
+    s = LoopSettings(samples=1000, batch=10, warmup=10, cooldown=0.2)
+    assert rate(s, 0) == pytest.approx(0.1) and rate(s, 500) == 1 and rate(s, 900) == pytest.approx(0.5) and rate(s, 1000) == 0
+
+
+def test_orthogonalised_has_singular_values_near_one_and_the_same_directions():
+    """Newton and Schulz's tuned quintic ends in [0.68, 1.13] (Jordan 2024); U and V are kept exactly, so U^T M V is diagonal."""
+    m = torch.randn(24, 60, generator=torch.Generator().manual_seed(0))
+    u, _, vt = torch.linalg.svd(m, full_matrices=False)
+    middle = u.mT @ orthogonalised(m) @ vt.mT
+    values = middle.diagonal()
+    assert 0.6 < values.min() and values.max() < 1.25
+    assert (middle - torch.diag(values)).abs().max() < 0.05  # bfloat16
+    torch.testing.assert_close(orthogonalised(m.mT), orthogonalised(m).mT, rtol=0, atol=0)
+
+
+def test_muon_descends_a_quadratic_and_its_moments_round_trip():
+    layer = torch.nn.Linear(6, 4)
+    target = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    optimiser = Muon(layer, 0.05, 0.05, decay=0.0)
+    first = float((layer.weight - target).square().sum().detach())
+    for k in range(200):
+        optimiser.scale = 1 - k / 200
+        optimiser.zero_grad()
+        ((layer.weight - target).square().sum() + layer.bias.square().sum()).backward()
+        optimiser.step()
+    assert float((layer.weight - target).square().sum().detach()) < 0.05 * first
+    other = Muon(layer, 0.05, 0.05)
+    other.load_moments(optimiser.moments())
+    assert all(torch.equal(a, other.moments()[k]) for k, a in optimiser.moments().items())
+
+
+def test_the_loss_is_least_at_the_truth():
+    batch = {k: torch.stack([Noise()[i][k] for i in range(3)]) for k in Noise()[0]}
+    solid = (torch.rand(3, 8, 16, 16, generator=torch.Generator().manual_seed(9)) > 0.7).float()
+    solid[:, 0] = 1  # each pixel shows something
+    batch["picture"][:, 3] = 1
+    batch["occupancy"] = (255 * solid).to(torch.uint8)
+    colours = torch.full((3, 3, 4, 8, 8), 0.4)
+    batch["colour"] = torch.full_like(batch["colour"], 0.4)
+    true = Guess(20 * (2 * solid - 1), colours, batch["view"])
+    parts = first_guess.loss(lambda _: true, batch)[1]
+    assert float(parts["total"]) < 2e-3  # sigmoid(20) is 2e-9 from 1; half precision nowhere; -log of it, 64 cells
+    for wrong in (
+        Guess(-true.occupancy, colours, true.view),
+        Guess(true.occupancy.roll(1, 1), colours, true.view),
+        Guess(true.occupancy, 1 - colours, true.view),
+        Guess(true.occupancy, colours, true.view + 0.3),
+    ):
+        assert float(first_guess.loss(lambda _, w=wrong: w, batch)[1]["total"]) > 0.03
+
+
+def test_gradients_of_the_loss_meet_finite_differences():
+    batch = {k: torch.stack([Noise()[i][k] for i in range(2)]) for k in Noise()[0]}
+    batch = {k: v.double() if v.is_floating_point() else v for k, v in batch.items()}
+    g = torch.Generator().manual_seed(2)
+    logits = torch.randn(2, 8, 16, 16, generator=g).requires_grad_()
+    direction = torch.randn(logits.shape, generator=g)
+
+    def value(x):
+        return first_guess.loss(lambda _: Guess(x, torch.full((2, 3, 4, 8, 8), 0.5), batch["view"].float()), batch)[0]
+
+    value(logits).backward()
+    h = 1e-2
+    with torch.no_grad():
+        finite = (value(logits + h * direction) - value(logits - h * direction)) / (2 * h)
+    assert float((logits.grad * direction).sum()) == pytest.approx(float(finite), rel=2e-2, abs=1e-4)  # float32, h^2
+
+
+def test_a_first_guess_is_aligned_with_its_picture_and_survives_the_disk(tmp_path):
+    network = tiny().eval()
+    guess = network(torch.rand(2, 4, 32, 32, generator=torch.Generator().manual_seed(0)))
+    assert guess.occupancy.shape == (2, 8, 16, 16) and guess.colour.shape == (2, 3, 4, 8, 8) and guess.view.shape == (2, 2)
+    save(network, tmp_path)
+    again = load(tmp_path)
+    for (name, a), b in zip(network.state_dict().items(), again.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4, msg=name)  # float16 on disk
+
+
+def test_colours_are_read_where_they_are():
+    """A colour volume that is linear along u, v and t is read back exactly between cell centres."""
+    d, h, w = 4, 8, 8
+    at = [((torch.arange(n) + 0.5) / n) for n in (d, h, w)]
+    t, v, u = torch.meshgrid(*at, indexing="ij")
+    guess = Guess(torch.zeros(1, 8, 16, 16), torch.stack([u, v, t])[None], torch.zeros(1, 2))
+    points = torch.tensor([[[0.3, 0.6, 0.1], [0.7, 0.2, -0.4]]])
+    expected = torch.stack([points[0, :, 0], points[0, :, 1], points[0, :, 2] / 1.8 + 0.5], -1)
+    torch.testing.assert_close(guess.colour_at(points)[0], expected, rtol=0, atol=1e-6)
