@@ -218,15 +218,15 @@ def test_sweethome_usable_and_weight(tmp_path):
 
 
 def test_sweethome_refuses_in_one_sentence(tmp_path):
-    with pytest.raises(InputError, match="no .sh3f library"):
+    with pytest.raises(InputError, match=r"no \.sh3f library"):
         catalogue.libraries(tmp_path)
     (tmp_path / "x.sh3f").write_text("no zip")
-    with pytest.raises(InputError, match="x.sh3f: not a furniture library"):
+    with pytest.raises(InputError, match=r"x\.sh3f: not a furniture library"):
         entries(tmp_path / "x.sh3f")
     with pytest.raises(InputError, match="no triangle"):
         loaded(tmp_path, "v 0 0 0\nl 1 1\n")
     (e,) = entries(file := library(tmp_path, box_obj()))
-    with pytest.raises(InputError, match="gone.obj is missing"):
+    with pytest.raises(InputError, match=r"gone\.obj is missing"):
         sweethome.load(file, replace(e, model="f/gone.obj"))
 
 
@@ -274,7 +274,7 @@ def test_pack_writes_its_index_last_and_refuses_other_folders(tmp_path):
 
     with pytest.raises(RuntimeError):
         pack(breaks(), tmp_path)
-    with pytest.raises(InputError, match="no readable index.json"):
+    with pytest.raises(InputError, match=r"no readable index\.json"):
         Packed(tmp_path)
     (tmp_path / "index.json").write_text('{"format": 99, "objects": []}')
     with pytest.raises(InputError, match="format 99"):
@@ -376,7 +376,7 @@ def test_folder_names_what_is_broken_and_refuses_what_is_empty(tmp_path, capsys)
     assert "1 of 2 files read" in capsys.readouterr().out
     assert Packed(tmp_path / "out").rows[0]["side"] == split.side_of_file("good") == folder.side("elsewhere/good.obj")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="empty: no .glb"):
+    with pytest.raises(InputError, match=r"empty: no \.glb"):
         folder.files(tmp_path / "empty")
     with pytest.raises(InputError, match="there is no such folder"):
         folder.files(tmp_path / "missing")

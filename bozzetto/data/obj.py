@@ -61,10 +61,10 @@ def read_obj(data: bytes) -> Obj:
     v, vt, vn = np.empty((count[0], 3)), np.empty((count[1], 3)), np.empty((count[2], 3))
     corner, start, event = np.empty((count[4], 3), np.int32), np.empty(count[3] + 1, np.int32), np.empty((count[5], 4), np.int64)
     _scan(text, True, v, vt, vn, corner, start, event)
-    good = np.isfinite(v).all(1)
+    good = np.asarray(np.isfinite(v).all(1))
     tri, face = _triangulate(start, corner, np.where(good[:, None], v, 0.0))
     position = corner[tri, 0]
-    keep = ((position >= 0) & (position < len(v))).all(1)
+    keep = np.asarray(((position >= 0) & (position < len(v))).all(1))
     keep[keep] = good[position[keep]].all(1)
     tri, face = tri[keep], face[keep]
 

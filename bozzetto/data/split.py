@@ -17,13 +17,13 @@ SIDES = ("train", "validation", "heldout")
 _VARIANT = frozenset(
     "left right small large big little tall high low lower upper double triple wall square rounded round white whites black red green "
     "blue yellow brown grey gray clear dark light modern old new regular arched closed open opened bended snow shadows sport rect with "
-    "and or the of de set single".split()
+    "and or the of de set single".split()  # noqa: SIM905
 )
 _HEADS = frozenset(
     "window door table chair sofa armchair lamp bed concept iron induction kitchen parking fleche billet exterior porch mannequin wooden "
-    "bottle glass".split()
+    "bottle glass".split()  # noqa: SIM905
 )
-_PLUGS = frozenset("antenna dimmer switch plug rj socket".split())
+_PLUGS = frozenset("antenna dimmer switch plug rj socket".split())  # noqa: SIM905
 
 
 def key(family: str, stem: str) -> str:

@@ -76,16 +76,15 @@ def texels(mesh: Mesh, resolution: int) -> Texels:
     index = np.flatnonzero(source.ravel() >= 0)
     source = source.ravel()[index]
     face = owner.ravel()[source]
-    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    vertices, normals = (x.detach().cpu().double().numpy() for x in (mesh.vertices, normals))
+    smooth = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
+    vertices, normals = (x.detach().cpu().double().numpy() for x in (mesh.vertices, smooth))
     bary = np.empty((len(index), 3))
     position, normal = np.empty((len(index), 3), np.float32), np.empty((len(index), 3), np.float32)
     reach = REACH * _width(vertices, faces, uv, resolution)
     surface = (faces, uv, vertices, normals)
     pool.run(_place, len(index), index, face, core.ravel(), *surface, reach, resolution, bary, position, normal, grain=4096)
-    owned = np.full(resolution**2, -1)
-    owned[index] = face
-    owned = owned.reshape(resolution, resolution)
+    owned = np.full(core.shape, -1)
+    owned.ravel()[index] = face
     arrays = (owned >= 0, owned, core, index, bary, position, normal)
     return Texels(*(torch.from_numpy(x).to(mesh.vertices.device) for x in arrays))
 
@@ -168,7 +167,7 @@ def seen(
 
     def look(picture: Tensor) -> Tensor:
         flat = picture.reshape(h * w, -1).to(positions)
-        return sum(s[:, None] * flat[c] for s, c in zip(shares, corners, strict=True))
+        return torch.stack([s[:, None] * flat[c] for s, c in zip(shares, corners, strict=True)]).sum(0)
 
     flat = depth.reshape(-1).to(z)
     nearest = torch.stack([flat[c] for c in corners])

@@ -91,7 +91,7 @@ def _collapse(p, faces, edges, locked, target, turn, sliver):
     stamp = 0
     left = m
     while left > target and len(heap) > 0:
-        cost, a, b, va, vb = heapq.heappop(heap)
+        _cheapest, a, b, va, vb = heapq.heappop(heap)
         if version[a] != va or version[b] != vb:
             continue
         _cost(Q, p, a, b, x)

@@ -56,8 +56,8 @@ def unwrap(mesh: Mesh, *, seconds: float = 20.0, resolution: int = 1024) -> Mesh
     if not apart:
         warnings.warn(f"unwrap: too many charts for 2 texels between them; use more than {resolution} texels or fewer faces", stacklevel=2)
     normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    at, new_faces, uv = (torch.from_numpy(x).to(mesh.vertices.device) for x in (index, new_faces, uv))
-    return Mesh(mesh.vertices[at], new_faces, normals[at], uv)
+    at, parts, flat_uv = (torch.from_numpy(x).to(mesh.vertices.device) for x in (index, new_faces, uv))
+    return Mesh(mesh.vertices[at], parts, normals[at], flat_uv)
 
 
 # The other process: numpy and xatlas only, arrays through its pipes.

@@ -2,8 +2,8 @@
 """First SDFs on a Kuhn lattice, from what one may have: an ellipsoid, occupancy logits, silhouettes, a mesh.
 
 All are in object units, negative inside, (N,) in the order and dtype of the grid's vertices, and have a zero set: a shape that is
-empty on this grid raises `EmptySurface`. Far from the surface, distances are to the nearest vertex beside it (a Euclidean
-distance transform), so they are right to about a cell; beside it they are exact, or linear in what was given.
+empty on this grid raises `EmptySurface`. Values are cut off at two grid spacings: no crossed edge of a distance field reaches that
+far, so the surface is unchanged, and an optimiser that wears the surface away layer by layer finds no deep values to fill first.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from bozzetto.kernels.winding import unsigned_distance, winding_number
 from bozzetto.mesh import Mesh
 from bozzetto.shapes.tetgrid import Corner, TetGrid
 
+BAND = 2.0  # grid spacings; above sqrt(3), the longest edge of a cube's tets
 Occupancy = Tensor | Callable[[Tensor], Tensor]
 
 
@@ -40,7 +41,7 @@ def ellipsoid(grid: TetGrid, radii: Corner, centre: Corner = 0.0) -> Tensor:
 def occupancy(grid: TetGrid, logits: Occupancy) -> Tensor:
     """The same zero set as the logits', which are interpolated linearly if they are a volume (X, Y, Z) of cells that fill the box.
 
-    Beside the surface, minus the logits divided by their median slope there; further away, the distance.
+    Minus the logits divided by their median slope across the surface; ends of crossed edges are not cut off.
     """
     if isinstance(logits, Tensor):
         v, lo, hi = grid.vertices, grid.vertices[0], grid.vertices[-1]
@@ -55,7 +56,10 @@ def occupancy(grid: TetGrid, logits: Occupancy) -> Tensor:
         raise EmptySurface("dmtet: the occupancy has one sign everywhere; move its threshold or fit the box to the object")
     a, b = ends.unbind(1)
     slope = ((field[a] - field[b]).abs() / (grid.vertices[a] - grid.vertices[b]).norm(dim=1)).median()
-    return _extend(grid, field / slope.clamp(min=torch.finfo(field.dtype).tiny), ends)
+    sdf = field / slope.clamp(min=torch.finfo(field.dtype).tiny)
+    cut = sdf.clamp(-BAND * grid.spacing, BAND * grid.spacing)
+    cut[ends] = sdf[ends]
+    return cut
 
 
 def visual_hull(grid: TetGrid, masks: Tensor, cameras: Camera) -> Tensor:
@@ -69,7 +73,7 @@ def visual_hull(grid: TetGrid, masks: Tensor, cameras: Camera) -> Tensor:
     sdf = torch.full((len(grid.vertices),), -torch.inf, dtype=torch.float64)
     for a, uv, d, z, K in zip(alpha, pixels, depth, unit, cameras.K.cpu(), strict=True):
         sdf = torch.where(d > 0, torch.maximum(sdf, _silhouette_distance(a, uv) * z / K[0, 0]), sdf)
-    return _finish(grid, sdf.clamp(-10, 10), "no grid vertex lies inside all silhouettes; do masks and cameras belong together")
+    return _finish(grid, sdf, "no grid vertex lies inside all silhouettes; do masks and cameras belong together")
 
 
 def mesh(grid: TetGrid, surface: Mesh) -> Tensor:
@@ -77,34 +81,17 @@ def mesh(grid: TetGrid, surface: Mesh) -> Tensor:
     v = grid.vertices.double()
     number = winding_number(v, surface.vertices, surface.faces)
     sign = _finish(grid, 0.5 - number, "no grid vertex lies inside the mesh; are its faces clockwise, or are there too few cells")
-    ends = crossed_edges(sign, grid)
-    near = torch.unique(ends)
-    sdf = sign.clone()
-    sdf[near] = torch.where(sign[near] > 0, 1, -1) * unsigned_distance(v[near], surface.vertices, surface.faces).to(sign)
-    return _extend(grid, sdf, ends)
+    near = torch.unique(crossed_edges(sign, grid))
+    sdf = torch.full_like(sign, BAND * grid.spacing)
+    sdf[near] = unsigned_distance(v[near], surface.vertices, surface.faces).to(sign).clamp(max=BAND * grid.spacing)
+    return torch.where(sign > 0, sdf, -sdf)
 
 
 def _finish(grid: TetGrid, sdf: Tensor, why: str) -> Tensor:
-    held = grid.hold(sdf.to(grid.vertices.dtype))
+    held = grid.hold(sdf.to(grid.vertices.dtype).clamp(-BAND * grid.spacing, BAND * grid.spacing))
     if not (held <= 0).any():
         raise EmptySurface(f"dmtet: {why}")
     return held
-
-
-def _extend(grid: TetGrid, sdf: Tensor, ends: Tensor) -> Tensor:
-    """Keep the ends of crossed edges, and replace all other values by the distance to the surface, by way of the nearest such end."""
-    from scipy.ndimage import distance_transform_edt
-
-    assert grid.cells is not None
-    near = torch.zeros(len(sdf), dtype=torch.bool)
-    near[ends.reshape(-1)] = True
-    shape = [c + 1 for c in grid.cells]
-    step = ((grid.vertices[-1] - grid.vertices[0]).double() / torch.tensor(grid.cells)).tolist()
-    distance, index = distance_transform_edt(~near.view(shape).numpy(), sampling=step, return_indices=True)
-    nearest = torch.from_numpy(np.ravel_multi_index(tuple(index.reshape(3, -1)), shape))
-    beyond = sdf[nearest].abs().clamp(max=grid.spacing) * torch.where((sdf > 0) == (sdf[nearest] > 0), 1, -1)
-    far = (torch.from_numpy(distance).reshape(-1).to(sdf) + beyond).clamp(min=grid.spacing / 2)
-    return torch.where(near, sdf, torch.where(sdf > 0, far, -far))
 
 
 def _silhouette_distance(alpha: Tensor, uv: Tensor) -> Tensor:

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+# make demo    set up, then lift a real picture           make lint    ruff, types, import contract
+# make test    set up, then run the tests (not the slow)  make bench   speed of the kernels, quality of lifting
+# make data    pack training objects (Debian)             make train   train the first guess on them
+#
+# Another interpreter: make test PYTHON=python3.12. An environment that is there: make test VENV=path.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.bozzetto-installed
+TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
+VALIDATOR := gltf-validator@2.0.0-dev.3.10
+FURNITURE := data/sweethome/usr/share/sweethome3d/furniture
+
+export OMP_WAIT_POLICY := passive
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help venv demo test test-all node-tools lint bench docs train data clean
+
+help:
+	@sed -n '2,6s/^# \{0,1\}//p' Makefile
+
+venv: $(STAMP)
+
+# torch first and alone: every later step then finds it, and a half-finished download is not repeated.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is missing or older than 3.11; give another: make $(or $(MAKECMDGOALS),venv) PYTHON=python3.12" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || \
+		{ echo "error: no virtual environment could be made; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet -e '.[train,dev]' -c constraints.txt
+	@touch $@
+
+demo: venv
+	$(BIN)/bozzetto lift examples/wooden-chair.png --out out/wooden-chair
+
+test: venv node-tools
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+
+test-all: venv node-tools
+	$(BIN)/python -m pytest $(PYTEST)
+
+# The Khronos validator, for the tests alone.
+node-tools: .node/node_modules/gltf-validator/package.json
+
+.node/node_modules/gltf-validator/package.json:
+	@command -v npm >/dev/null || \
+		{ echo "error: npm is missing; the tests need it for the Khronos glTF validator (Debian and Ubuntu: apt-get install npm)" >&2; exit 2; }
+	npm install --prefix .node --no-audit --no-fund --no-save --loglevel=error $(VALIDATOR)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: venv data/objects/index.json
+	$(BIN)/python -m benchmarks.rasterize
+	$(BIN)/python -m benchmarks.marching
+	$(BIN)/bozzetto evaluate --objects data/objects --out out/evaluate
+
+# The parts of the documentation that a program writes.
+docs: venv $(FURNITURE)
+	$(BIN)/python -m bozzetto.data.catalogue $(FURNITURE) > bozzetto/priors/mini/ATTRIBUTION.md
+	sed '/^<!-- objects: generated -->$$/q' CREDITS.md > CREDITS.md.part
+	sed 's/^#/##/' bozzetto/priors/mini/ATTRIBUTION.md >> CREDITS.md.part
+	mv CREDITS.md.part CREDITS.md
+
+train: venv data/objects/index.json
+	$(BIN)/python -m bozzetto.training.first_guess --objects data/objects --out runs/first-guess
+
+data: data/objects/index.json
+
+data/objects/index.json: $(FURNITURE) | venv
+	$(BIN)/python -m bozzetto.data.sweethome $(FURNITURE) data/objects
+
+# Sweet Home 3D's furniture (120 MB): downloaded and unpacked, not installed, so no root is needed.
+$(FURNITURE):
+	@command -v dpkg-deb >/dev/null || \
+		{ echo "error: dpkg-deb is missing; unpack Debian's sweethome3d-furniture 1.8 into data/sweethome by other means" >&2; exit 2; }
+	mkdir -p data/sweethome
+	cd data && { ls sweethome3d-furniture_*.deb >/dev/null 2>&1 || apt-get download sweethome3d-furniture; } || \
+		{ echo "error: no sweethome3d-furniture; run apt-get update, or put its .deb into data/" >&2; exit 2; }
+	dpkg-deb -x data/sweethome3d-furniture_*.deb data/sweethome
+	@touch $@
+
+clean:
+	rm -rf out build .node .mypy_cache .ruff_cache .pytest_cache

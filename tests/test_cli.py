@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person can do wrong: one sentence each, code 2, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bozzetto import cli
+from bozzetto.recipes.lift import MINI
+
+ROOT = Path(__file__).parent.parent
+CHAIR = ROOT / "examples" / "wooden-chair.png"
+
+
+def run(capsys, monkeypatch, *words) -> tuple[int, str]:
+    """Exit code and stderr of `bozzetto words...`, in this process."""
+    monkeypatch.setattr("sys.argv", ["bozzetto", *map(str, words)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    code = left.value.code
+    return (code if isinstance(code, int) else 1), capsys.readouterr().err
+
+
+def refused(capsys, monkeypatch, out: Path, says: str, *words) -> None:
+    code, said = run(capsys, monkeypatch, "lift", *words, "--out", out)
+    assert code == 2, said
+    lines = [line for line in said.splitlines() if line.strip()]
+    assert len(lines) == 1 and lines[0].startswith("error: ") and says in lines[0], said
+    assert not out.exists()
+
+
+def test_no_such_picture(capsys, monkeypatch, tmp_path):
+    refused(capsys, monkeypatch, tmp_path / "out", "no such file", tmp_path / "missing.png")
+
+
+def broken(tmp_path: Path, kind: str) -> Path:
+    path = tmp_path / f"{kind}.png"
+    whole = Image.open(CHAIR)
+    if kind == "text":
+        path.write_text("a chair, honestly")
+    elif kind == "cut":
+        path.write_bytes(CHAIR.read_bytes()[:9000])
+    elif kind == "cut_jpeg":
+        whole.convert("RGB").save(tmp_path / "whole.jpg")
+        path.write_bytes((tmp_path / "whole.jpg").read_bytes()[:4000])
+    elif kind == "dot":
+        whole.resize((1, 1)).save(path)
+    elif kind == "huge":
+        Image.new("1", (20000, 20000)).save(path)
+    elif kind == "animated":
+        whole.save(path, "GIF", save_all=True, append_images=[whole.rotate(90)])
+    elif kind == "clear":
+        Image.new("RGBA", (64, 64)).save(path)
+    elif kind == "flat":
+        Image.new("RGB", (64, 64), (80, 120, 40)).save(path)
+    elif kind == "empty":
+        path.write_bytes(b"")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [
+        ("text", "is not a PNG, JPEG or WebP"),
+        ("cut", "damaged or cut short"),
+        ("cut_jpeg", "damaged or cut short"),
+        ("dot", "too few"),
+        ("huge", "too large"),
+        ("animated", "animated"),
+        ("clear", "no object found"),
+        ("flat", "no object found"),
+        ("empty", "empty"),
+    ],
+)
+def test_pictures_that_cannot_be_lifted(capsys, monkeypatch, tmp_path, kind, says):
+    refused(capsys, monkeypatch, tmp_path / "out", says, broken(tmp_path, kind))
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--elevation-deg", "nan"), "--elevation-deg nan"),
+        (("--azimuth-deg", "inf"), "--azimuth-deg inf"),
+        (("--elevation-deg", "91"), "-90 to 90"),
+        (("--recipe", "gues"), "did you mean guess"),
+        (("--device", "tpu"), "expected cpu"),
+        (("--seed", "-1"), "--seed -1"),
+    ],
+)
+def test_flags_that_make_no_sense(capsys, monkeypatch, tmp_path, words, says):
+    refused(capsys, monkeypatch, tmp_path / "out", says, CHAIR, *words)
+
+
+def test_an_unknown_flag_is_named(capsys, monkeypatch, tmp_path):
+    code, said = run(capsys, monkeypatch, "lift", CHAIR, "--elevatoin-deg", "3", "--out", tmp_path / "out")
+    assert code == 2 and "elevation-deg" in said
+
+
+@pytest.mark.parametrize("fault", ["missing", "truncated", "pickled", "mis-shaped", "no config"])
+def test_weights_that_are_not_whole(capsys, monkeypatch, tmp_path, fault):
+    folder = tmp_path / "prior"
+    shutil.copytree(MINI / "first_guess", folder)
+    weights = folder / "model.safetensors"
+    if fault == "missing":
+        weights.unlink()
+    elif fault == "truncated":
+        weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    elif fault == "pickled":
+        import torch
+
+        torch.save({"a": torch.zeros(2)}, weights)
+    elif fault == "no config":
+        (folder / "config.json").unlink()
+    else:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "depths": 32}))
+    refused(capsys, monkeypatch, tmp_path / "out", "prior", CHAIR, "--prior", folder)
+
+
+def test_an_output_that_is_a_file(capsys, monkeypatch, tmp_path):
+    out = tmp_path / "file"
+    out.write_text("mine")
+    code, said = run(capsys, monkeypatch, "lift", CHAIR, "--out", out)
+    assert code == 2 and "is a file" in said and out.read_text() == "mine"
+
+
+def test_a_run_of_another_version_is_not_resumed(capsys, monkeypatch, tmp_path):
+    state = tmp_path / "out" / ".run"
+    state.mkdir(parents=True)
+    (state / "run.json").write_text(json.dumps({"version": "0.0.1"}))
+    code, said = run(capsys, monkeypatch, "lift", CHAIR, "--out", tmp_path / "out", "--resume")
+    assert code == 2 and "0.0.1" in said and (state / "run.json").exists()
+
+
+def test_a_full_disk_is_said_and_leaves_nothing_half_written(capsys, monkeypatch, tmp_path):
+    from bozzetto.recipes import run as runs
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(runs, "save_file", full)
+    code, said = run(capsys, monkeypatch, "lift", CHAIR, "--preset", "draft", "--out", tmp_path / "out")
+    assert code == 2 and "No space left" in said and "--resume" in said
+    assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["run.json"]
+
+
+def test_an_object_that_touches_the_border_is_lifted_with_a_warning(capsys, monkeypatch, tmp_path):
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[:, 20:44] = (200, 60, 40, 255)
+    Image.fromarray(pixels).save(tmp_path / "post.png")
+    code, said = run(capsys, monkeypatch, "lift", tmp_path / "post.png", "--preset", "draft", "--out", tmp_path / "out", "--quiet")
+    assert code == 0 and "touches" in said and (tmp_path / "out" / "asset.glb").exists()
+
+
+def test_help_imports_nothing_heavy():
+    import subprocess
+    import sys
+
+    code = "import sys, bozzetto.cli; print(sorted(set(sys.modules) & {'torch', 'numba', 'cv2', 'scipy', 'numpy', 'trimesh'}))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"

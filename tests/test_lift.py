@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bozzetto lift`, from the outside: what it makes, that it makes it twice, and that a kill costs nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bozzetto.mesh import load, weld
+from bozzetto.recipes.asset import FILES
+from bozzetto.recipes.lift import lift_picture
+from bozzetto.render.clean import is_watertight_manifold
+
+ROOT = Path(__file__).parent.parent
+CHAIR = ROOT / "examples" / "wooden-chair.png"
+
+
+def sha(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def command(*words: str | Path) -> list[str]:
+    return [sys.executable, "-m", "bozzetto.cli", *map(str, words)]
+
+
+@pytest.fixture(scope="module")
+def chair(tmp_path_factory):
+    """One draft lift, made once for this file."""
+    out = tmp_path_factory.mktemp("lift") / "chair"
+    return lift_picture(CHAIR, out, preset="draft"), out
+
+
+def test_all_files_are_there_and_nothing_else(chair):
+    _, out = chair
+    assert sorted(p.name for p in out.iterdir()) == sorted(FILES)
+
+
+def test_the_mesh_is_clean(chair):
+    """Watertight and 2-manifold once seams are merged, outward, within its budget, up +Y, longest side 1."""
+    _, out = chair
+    mesh = load(out / "asset.glb")
+    assert mesh.texture is not None and len(mesh.faces) <= 10_000
+    whole = weld(mesh)
+    assert is_watertight_manifold(whole.vertices, whole.faces)
+    size = whole.vertices.amax(0) - whole.vertices.amin(0)
+    assert float(size.max()) == pytest.approx(1, abs=1e-5)
+    torch.testing.assert_close(whole.vertices.amax(0), -whole.vertices.amin(0), rtol=0, atol=1e-5)
+    corners = whole.vertices[whole.faces]
+    assert float((torch.linalg.cross(corners[:, 0], corners[:, 1]) * corners[:, 2]).sum()) > 0  # six times the volume
+
+
+def test_the_pictures_view_is_met(chair):
+    """Rendered from the picture's camera, the mask agrees with the picture's: IoU of a draft at 256 pixels."""
+    from bozzetto import image
+    from bozzetto.render.mesh import render_mesh
+
+    asset, _ = chair
+    views = render_mesh(asset.mesh, asset.camera.resized(256))
+    mine, truth = views.alpha[0, ..., 0] > 0.5, image.crop(asset.source.rgb, asset.source.alpha, 256).alpha > 0.5
+    assert float((mine & truth).sum() / (mine | truth).sum()) > 0.85
+    seen = mine & truth
+    wanted = image.crop(asset.source.rgb, asset.source.alpha, 256).rgb
+    assert float((views.rgb[0] - wanted).abs()[seen].mean()) < 0.06  # of 1; edges of the mask count, too
+
+
+def test_the_record_says_how_to_make_it_again(chair):
+    asset, out = chair
+    described = json.loads((out / "asset.json").read_text())
+    for key in ("seed", "settings", "versions", "prior", "camera", "seconds", "losses", "peak_gb", "elevation_deg", "digest"):
+        assert key in described, key
+    assert described["complete"] and described["settings"]["preset"] == "draft"
+    # The camera in the GLB's frame looks at the object, from the front (+Z).
+    pose = np.array(described["camera"]["camera_to_world"])
+    assert pose[2, 3] > abs(pose[0, 3]) and np.linalg.det(pose[:3, :3]) == pytest.approx(1)
+
+
+def test_confidence_says_what_the_picture_showed(chair):
+    _, out = chair
+    confidence = np.asarray(Image.open(out / "confidence.png"), float) / 255
+    assert confidence.shape == (1024, 1024) and confidence.max() > 0.9 and 0.05 < confidence.mean() < 0.95
+
+
+def test_the_same_picture_and_seed_give_the_same_bytes(chair, tmp_path):
+    _, out = chair
+    done = subprocess.run(command("lift", CHAIR, "--preset", "draft", "--out", tmp_path / "again", "--json"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["faces"] > 1000
+    assert sha(tmp_path / "again" / "asset.glb") == sha(out / "asset.glb")
+
+
+def test_killed_at_ten_moments_and_resumed_it_ends_in_the_same_bytes(chair, tmp_path):
+    _, out = chair
+    draw = random.Random(0)
+    folder = tmp_path / "killed"
+    kills = 0
+    for _ in range(10):
+        running = subprocess.Popen(command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT)
+        deadline = time.monotonic() + draw.uniform(2.5, 9)
+        while running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        if running.poll() is None:
+            os.kill(running.pid, signal.SIGKILL)
+            kills += 1
+        running.wait()
+        glb = folder / "asset.glb"
+        assert not glb.exists() or sha(glb) == sha(out / "asset.glb")  # never half a file
+    assert kills >= 3  # on a machine so fast that nothing could be killed, this tests nothing
+    done = subprocess.run(command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT)
+    assert done.returncode == 0
+    assert sha(folder / "asset.glb") == sha(out / "asset.glb")
+    assert not (folder / ".run").exists()
+
+
+def test_the_first_interrupt_exports_what_there_is_and_resuming_finishes(chair, tmp_path):
+    _, out = chair
+    folder = tmp_path / "stopped"
+    running = subprocess.Popen(command("lift", CHAIR, "--preset", "draft", "--out", folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (folder / ".run" / "guess.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 130 and "--resume" in said, said
+    assert not json.loads((folder / "asset.json").read_text())["complete"]
+    assert load(folder / "asset.glb").texture is not None
+    done = subprocess.run(command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT)
+    assert done.returncode == 0 and sha(folder / "asset.glb") == sha(out / "asset.glb")
+
+
+def test_a_folder_of_pictures_gives_a_folder_of_assets_and_one_failure_stops_nothing(tmp_path):
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("a", "c"):
+        Image.open(CHAIR).resize((128, 128)).save(pictures / f"{name}.png")
+    (pictures / "b.png").write_text("not a picture")
+    done = subprocess.run(command("lift", pictures, "--preset", "draft", "--out", tmp_path / "out"), cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.count("error:") == 1 and "b.png" in done.stderr
+    assert all((tmp_path / "out" / name / "asset.glb").exists() for name in ("a", "c"))
+    assert not (tmp_path / "out" / "b").exists()
+
+
+@pytest.mark.parametrize("azimuth", [0.0, 1.2])
+def test_the_front_is_where_the_picture_was_taken_from(azimuth):
+    """A lifted object's camera stands on +x at azimuth 0, and at `azimuth` otherwise."""
+    from bozzetto.frustum import frustum_camera
+
+    p = frustum_camera(azimuth, 0.0, 0.5, 64).position[0]
+    assert float(torch.atan2(p[1], p[0])) == pytest.approx(azimuth)
