@@ -235,10 +235,9 @@ def data(args: Data) -> int:
         from bozzetto.data.sweethome import main as pack_libraries
 
         return pack_libraries([str(args.source), str(args.out)])
-    from bozzetto.data.folder import pack_folder
+    from bozzetto.data.folder import main as pack_folder
 
-    print(f"{args.out}: {len(pack_folder(args.source, args.out))} objects")
-    return 0
+    return pack_folder([str(args.source), str(args.out)])
 
 
 def doctor(args: Doctor) -> int:

@@ -26,6 +26,7 @@ from bozzetto.image import Picture, read_pixels
 
 WORK = 512  # pixels, longer side while searching: a wire leg is still two pixels wide, and the search takes a second
 TAU = 4.0  # CIELAB; nearly twice the just visible difference: above soft shadows' slopes and JPEG, below a grey wire on a grey floor
+CHROMA = 1.5  # how much more a difference of hue counts than one of lightness, because shadows change lightness only
 _HINT = "give a picture with a plain background or transparency, or a mask with --mask"
 
 
@@ -110,7 +111,7 @@ def _classical(rgb: np.ndarray) -> np.ndarray | None:
     h, w = rgb.shape[:2]
     scale = min(1.0, WORK / max(h, w))
     small = cv2.resize(rgb, (max(8, round(w * scale)), max(8, round(h * scale))), interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-    lab, noise = _calm(cv2.cvtColor(small, cv2.COLOR_RGB2LAB))
+    lab, noise = _calm(cv2.cvtColor(small, cv2.COLOR_RGB2LAB) * np.float32([1, CHROMA, CHROMA]))
     tau = max(TAU, 3 * noise)
     M = _grow_from_afar(lab, _seeds(lab, tau), tau)
     for _ in range(3):  # a gap behind a gap behind a gap
@@ -119,7 +120,7 @@ def _classical(rgb: np.ndarray) -> np.ndarray | None:
             break
         M = _grow(lab, M | gaps, tau)
     M |= _between(lab, M, tau)
-    solid = _clean(_decide(small, lab, M, tau), tau)
+    solid = _clean(_decide(lab, M, tau))
     if not 0.001 < solid.mean() < 0.98:
         return None
     if scale < 1:
@@ -193,7 +194,9 @@ def _grow_from_afar(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
     """As `_grow`, several times faster: at half the size first, of which two pixels along every edge are not believed."""
     h, w = M.shape
     half = (max(1, w // 2), max(1, h // 2))
-    coarse = _grow(cv2.resize(lab, half, interpolation=cv2.INTER_AREA), cv2.resize(M.astype(np.uint8), half, interpolation=cv2.INTER_NEAREST) > 0, tau)
+    coarse = _grow(
+        cv2.resize(lab, half, interpolation=cv2.INTER_AREA), cv2.resize(M.astype(np.uint8), half, interpolation=cv2.INTER_NEAREST) > 0, tau
+    )
     coarse = cv2.erode(coarse.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1)
     start = (cv2.resize(coarse, (w, h), interpolation=cv2.INTER_NEAREST) > 0) & (_step(lab) < tau)
     B, _ = _mean(lab, start, 4)
@@ -219,7 +222,7 @@ def _gaps(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
             continue
         difference = (lab[box] - B[box])[part]
         d = np.median(difference, axis=0)
-        if -2.5 * tau < d[0] < tau and np.hypot(d[1], d[2]) < tau / 1.25 and np.abs(difference - d).mean() < tau / 2:
+        if -2.5 * tau < d[0] < tau and np.hypot(d[1], d[2]) < 1.2 * tau and np.abs(difference - d).mean() < 0.75 * tau:
             gaps[box] |= part
     return gaps
 
@@ -233,7 +236,7 @@ def _between(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
     return ~M & ((lab > low - tau / 2) & (lab < high + tau / 2)).all(-1)
 
 
-def _decide(rgb: np.ndarray, lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
+def _decide(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
     """GrabCut over what neither grew as background nor stands out clearly; returns the object, (H, W) bool."""
     B = push_pull(lab, M.astype(np.float32))
     distance = np.sqrt(((lab - B) ** 2).sum(-1))
@@ -244,14 +247,13 @@ def _decide(rgb: np.ndarray, lab: np.ndarray, M: np.ndarray, tau: float) -> np.n
     state[~M & (distance > 2 * tau)] = cv2.GC_FGD
     if not (state == cv2.GC_FGD).any() or not (state == cv2.GC_BGD).any():
         return ~M
-    cv2.setRNGSeed(0)
-    out, _, _ = cv2.grabCut(
-        (lab * np.float32([2.55, 1, 1]) + np.float32([0, 128, 128])).clip(0, 255).round().astype(np.uint8), state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK
-    )
+    bytes_ = (lab * np.float32([2.55, 1 / CHROMA, 1 / CHROMA]) + np.float32([0, 128, 128])).clip(0, 255).round().astype(np.uint8)
+    cv2.setRNGSeed(0)  # its colour models start from a random draw
+    out, _, _ = cv2.grabCut(bytes_, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
     return (out == cv2.GC_FGD) | (out == cv2.GC_PR_FGD)
 
 
-def _clean(solid: np.ndarray, tau: float) -> np.ndarray:
+def _clean(solid: np.ndarray) -> np.ndarray:
     """Drop specks (less than 0.3 % of the largest part) and fill pin holes (less than 0.02 % of the picture)."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8), connectivity=8)
     if count > 1:

@@ -82,9 +82,8 @@ def test_watertight_accepts_closed_surfaces_and_nothing_less(name):
 def test_watertight_sees_two_cones_that_meet_in_a_point_and_splitting_parts_them():
     """Edges pair up there; only the fans tell."""
     other = Mesh(-TETRAHEDRON.vertices, TETRAHEDRON.faces.flip(1))
-    both = joined(TETRAHEDRON, other)
-    touching = Mesh(torch.cat([both.vertices[:4], both.vertices[5:]]), torch.where(both.faces >= 4, both.faces - 1, both.faces))
-    touching = Mesh(touching.vertices, torch.where(both.faces == 4, torch.tensor(0), touching.faces))
+    faces = torch.cat([TETRAHEDRON.faces, torch.tensor([0, 4, 5, 6])[other.faces]])  # both have their vertex 0 at the origin
+    touching = Mesh(torch.cat([TETRAHEDRON.vertices, other.vertices[1:]]), faces)
     assert not solid(touching)
     split = split_nonmanifold_vertices(touching)
     assert solid(split) and len(split.vertices) == 8
@@ -106,7 +105,9 @@ def test_normals_of_a_box_do_not_depend_on_its_diagonals():
     box = trimesh.creation.box()
     mesh = Mesh(torch.tensor(np.asarray(box.vertices)), torch.tensor(np.asarray(box.faces), dtype=torch.int64))
     torch.testing.assert_close(vertex_normals(mesh.vertices, mesh.faces), mesh.vertices.sign() / 3**0.5, rtol=0, atol=1e-15)
-    cross = np.cross(box.vertices[box.faces][:, 1] - box.vertices[box.faces][:, 0], box.vertices[box.faces][:, 2] - box.vertices[box.faces][:, 0])
+    cross = np.cross(
+        box.vertices[box.faces][:, 1] - box.vertices[box.faces][:, 0], box.vertices[box.faces][:, 2] - box.vertices[box.faces][:, 0]
+    )
     by_area = np.stack([np.bincount(box.faces.ravel(), np.repeat(cross[:, k], 3)) for k in range(3)], 1)
     assert not np.allclose(by_area / np.linalg.norm(by_area, axis=1, keepdims=True), np.sign(box.vertices) / 3**0.5, atol=1e-2)
     assert (vertex_normals(-mesh.vertices, mesh.faces.flip(1)) * mesh.vertices).sum() < 0  # outward again: -p
@@ -197,14 +198,15 @@ def test_decimation_leaves_open_borders_alone():
 
 def test_taubin_multiplies_a_mode_by_its_transfer_function():
     """Each vertex of an octahedron has neighbours that sum to 0: a mode of frequency 1, so (1 - 0.5)(1 + 0.53) a round."""
-    octahedron = of(trimesh.creation.icosahedron())
     octahedron = Mesh(
         torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=torch.float64),
         torch.tensor([[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]]),
     )
     assert solid(octahedron)
     for n in (0, 1, 3):
-        torch.testing.assert_close(taubin(octahedron.vertices, octahedron.faces, n), octahedron.vertices * (0.5 * 1.53) ** n, rtol=1e-14, atol=0)
+        torch.testing.assert_close(
+            taubin(octahedron.vertices, octahedron.faces, n), octahedron.vertices * (0.5 * 1.53) ** n, rtol=1e-14, atol=0
+        )
 
 
 def test_taubin_removes_noise_and_keeps_volume():
@@ -214,4 +216,5 @@ def test_taubin_removes_noise_and_keeps_volume():
     smooth = taubin(rough, ball.faces, 10)
     assert smooth.dtype == torch.float32
     assert smooth.norm(dim=1).std() < 0.4 * rough.norm(dim=1).std()
-    assert volume(Mesh(smooth, ball.faces)) == pytest.approx(volume(ball), rel=2e-3)
+    most = 1 + 0.03**2 / (4 * 0.5 * 0.53)  # the transfer function's maximum, a round, on lengths
+    assert 0.999 < volume(Mesh(smooth, ball.faces)) / volume(Mesh(rough, ball.faces)) < most**30

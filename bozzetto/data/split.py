@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: SIM905 (a list of words reads best as a line of words)
 """Which side of the split an object is on, by its name alone, so that near-duplicates stay together.
 
 The key is the family and the model file's stem without digits, versions, sizes, colours and states; its hash decides.
@@ -17,13 +18,13 @@ SIDES = ("train", "validation", "heldout")
 _VARIANT = frozenset(
     "left right small large big little tall high low lower upper double triple wall square rounded round white whites black red green "
     "blue yellow brown grey gray clear dark light modern old new regular arched closed open opened bended snow shadows sport rect with "
-    "and or the of de set single".split()  # noqa: SIM905
+    "and or the of de set single".split()
 )
 _HEADS = frozenset(
     "window door table chair sofa armchair lamp bed concept iron induction kitchen parking fleche billet exterior porch mannequin wooden "
-    "bottle glass".split()  # noqa: SIM905
+    "bottle glass".split()
 )
-_PLUGS = frozenset("antenna dimmer switch plug rj socket".split())  # noqa: SIM905
+_PLUGS = frozenset("antenna dimmer switch plug rj socket".split())
 
 
 def key(family: str, stem: str) -> str:

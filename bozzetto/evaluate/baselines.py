@@ -40,11 +40,11 @@ from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.shapes.dmtet import DMTet
 
 # Printed by the command above with its defaults; see `tune`.
-ELEVATION_DEG, PERSPECTIVE = 17.5, 0.5  # of a picture of which nothing is known
+ELEVATION_DEG, PERSPECTIVE = 17.5, 0.5  # taken for every picture
 INFLATE, INFLATE_POWER = 0.8, 0.5
 EXTRUDE = 0.2
 
-PICTURE, CELLS = 256, 96  # pixels of the crop; grid cells along its silhouette's longest side
+PICTURE, CELLS = 256, 72  # pixels of the crop; grid cells along its silhouette's longest side
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,21 @@ class Candidate:
 # ---- silhouettes ----
 
 
-def inflated(rgb: Tensor, alpha: Tensor, k: float = INFLATE, power: float = INFLATE_POWER) -> Candidate:
+def inflated(rgb: Tensor, alpha: Tensor, k: float = INFLATE, power: float = INFLATE_POWER, p: float = PERSPECTIVE) -> Candidate:
     """Half as deep as k d^power, d the distance to the silhouette's edge, both in widths of the crop.
 
     rgb (H, W, 3) sRGB, not premultiplied, sensible also just outside the object; alpha (H, W)
     raises  EmptySurface where the silhouette is thinner than a cell everywhere
     """
-    return _silhouette(rgb, alpha, lambda d, t: torch.where(d > 0, k * d.clamp(min=0) ** power, d) - t)
+    return _silhouette(rgb, alpha, p, lambda d, t: torch.where(d > 0, k * d.clamp(min=0) ** power, d) - t)
 
 
-def extruded(rgb: Tensor, alpha: Tensor, k: float = EXTRUDE) -> Candidate:
+def extruded(rgb: Tensor, alpha: Tensor, k: float = EXTRUDE, p: float = PERSPECTIVE) -> Candidate:
     """Everywhere half as deep as k widths of the crop; arguments as for `inflated`."""
-    return _silhouette(rgb, alpha, lambda d, t: torch.minimum(d, k - t))
+    return _silhouette(rgb, alpha, p, lambda d, t: torch.minimum(d, k - t))
 
 
-def _silhouette(rgb: Tensor, alpha: Tensor, field: Callable[[Tensor, Tensor], Tensor]) -> Candidate:
+def _silhouette(rgb: Tensor, alpha: Tensor, p: float, field: Callable[[Tensor, Tensor], Tensor]) -> Candidate:
     """The solid where field(distance inside the silhouette, |t|) > 0, in frustum coordinates, which keep the picture's outline."""
     crop = image.crop(rgb, alpha, PICTURE)
     inside = crop.alpha.numpy() > 0.5
@@ -96,9 +96,9 @@ def _silhouette(rgb: Tensor, alpha: Tensor, field: Callable[[Tensor, Tensor], Te
     counts = tuple(max(math.ceil((b - a) / cell), 1) for a, b in zip(lower, upper, strict=True))
     found = DMTet.from_occupancy(logit, (counts[0], counts[1], counts[2]), lower, upper).mesh()
     uv = found.vertices[:, :2] + 0.5
-    camera = frustum_camera(0.0, math.radians(ELEVATION_DEG), PERSPECTIVE, PICTURE)
+    camera = frustum_camera(0.0, math.radians(ELEVATION_DEG), p, PICTURE)
     where = torch.cat([uv, found.vertices[:, 2:]], 1).double()
-    vertices = from_frustum(where, camera, PERSPECTIVE).float()
+    vertices = from_frustum(where, camera, p).float()
     texture = image.resample(rgb, crop.box, PICTURE).clamp(0, 1)
     mesh = Mesh(vertices, found.faces, vertex_normals(vertices, found.faces), uv, texture)
     return Candidate(mesh, camera.c2w[0, :, :3].numpy())
@@ -230,7 +230,7 @@ class Tune:
 
     objects: Path
     """packed objects"""
-    count: int = 48
+    count: int = 40
     """training objects, half of them procedural"""
     seed: int = 0
     """of objects and cameras"""
@@ -238,45 +238,52 @@ class Tune:
     """values of k at power 1/2; at others, those that are as deep at d = 0.2"""
     powers: tuple[float, ...] = (0.25, 0.5, 0.75)
     extrude: tuple[float, ...] = (0.08, 0.12, 0.16, 0.2, 0.25, 0.3)
+    perspective: tuple[float, ...] = (0.05, 0.3, 0.55)
 
 
 def tune(settings: Tune) -> str:
-    """Each constant at its best mean IoU / median Chamfer over pictures of training objects, as lines to paste here."""
+    """All values tried, and lines to paste here: each baseline's best mean IoU / median Chamfer over pictures of training objects.
+
+    The perspective is the one at which the two together are best.
+    """
     rng = np.random.default_rng(settings.seed)
     everything = training_objects(settings.objects)
     packed, made = ([k for k in everything if isinstance(k, int) == flag] for flag in (True, False))
     half = settings.count // 2
     keys = [packed[i] for i in rng.permutation(len(packed))[: settings.count - half]] + [made[i] for i in rng.permutation(len(made))[:half]]
     ways: dict[tuple[float, ...], Callable[[Tensor, Tensor], Candidate]] = {}
-    for q in settings.powers:
-        for k in settings.inflate:
-            scaled = round(k * 0.2 ** (0.5 - q), 3)  # as deep at d = 0.2 whatever q
-            ways[(scaled, q)] = partial(inflated, k=scaled, power=q)
-    for k in settings.extrude:
-        ways[(k,)] = partial(extruded, k=k)
-    found: dict[tuple[float, ...], list[tuple[float, float]]] = {w: [] for w in ways}
-    poses = []
+    for p in settings.perspective:
+        for q in settings.powers:
+            ways |= {(p, k, q): partial(inflated, k=k, power=q, p=p) for k in (round(k * 0.2 ** (0.5 - q), 3) for k in settings.inflate)}
+        ways |= {(p, k): partial(extruded, k=k, p=p) for k in settings.extrude}
+    found: dict[tuple[float, ...], list[tuple[float, float]]] = {way: [] for way in ways}
+    elevations = []
     for n, key in enumerate(keys):
         d = load(settings.objects, key)
         shot = shoot(d, rng, PICTURE)
-        poses.append((math.degrees(shot.elevation), shot.p))
-        truth = solid(d.vertices, d.faces)
-        for way, make_it in ways.items():
-            scores = judge(make_it(*shot.floats()), shot.camera.c2w[0, :, :3].numpy(), truth)
+        elevations.append(math.degrees(shot.elevation))
+        truth = solid(d.vertices, d.faces, points=4096)
+        for way, offer in ways.items():
+            scores = judge(offer(*shot.floats()), shot.camera.c2w[0, :, :3].numpy(), truth)
             found[way].append((scores["iou"], scores["chamfer"]))
         print(f"{n + 1} of {len(keys)}", file=sys.stderr, flush=True)
-    table = {w: (float(np.mean([x[0] for x in v])), float(np.median([x[1] for x in v]))) for w, v in found.items()}
-    lines = [f"{w}: mean IoU {iou:.4f}, median Chamfer {distance:.4f}" for w, (iou, distance) in table.items()]
-    (k, q), (e,) = (max((w for w in table if len(w) == n), key=lambda w: table[w][0] / table[w][1]) for n in (2, 1))
-    elevation, p = np.median(poses, axis=0)
-    lines += [f"ELEVATION_DEG, PERSPECTIVE = {elevation:.1f}, {p:.2f}", f"INFLATE, INFLATE_POWER = {k}, {q}", f"EXTRUDE = {e}"]
+    table = {way: (float(np.mean([x[0] for x in v])), float(np.median([x[1] for x in v]))) for way, v in found.items()}
+    merit = {way: iou / distance for way, (iou, distance) in table.items()}
+    lines = [f"{way}: mean IoU {iou:.4f}, median Chamfer {distance:.4f}" for way, (iou, distance) in table.items()]
+    best = {
+        (p, n): max((w for w in table if len(w) == n and w[0] == p), key=lambda w: merit[w]) for p in settings.perspective for n in (2, 3)
+    }
+    p = max(settings.perspective, key=lambda p: merit[best[p, 2]] * merit[best[p, 3]])
+    lines.append(f"ELEVATION_DEG, PERSPECTIVE = {np.median(elevations):.1f}, {p}")
+    lines.append(f"INFLATE, INFLATE_POWER = {best[p, 3][1]}, {best[p, 3][2]}")
+    lines.append(f"EXTRUDE = {best[p, 2][1]}")
     return "\n".join(lines)
 
 
 def judge(candidate: Candidate, axes: np.ndarray, truth: Solid) -> dict[str, float]:
     """The geometry's scores, the candidate turned so that its picture's camera agrees with the true one's axes (3, 3)."""
     model = moved(candidate.model, axes @ candidate.axes.T)
-    return geometry(solid(*triangles(model)), truth)[0]
+    return geometry(solid(*triangles(model), points=len(truth.points)), truth)[0]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ from bozzetto.render.mesh import render_mesh
 from bozzetto.render.unwrap import unwrap
 from bozzetto.shapes.dmtet import DMTet, EmptySurface, normal_consistency
 
-EMPTY = -8.0  # logit of a cell that the silhouette says is empty
+EMPTY = -3.0  # logit of a cell that the silhouette says is empty; as far from 0 as a full one
 
 
 @dataclass(frozen=True)
@@ -123,15 +123,17 @@ def predict(source: Source, prior: FirstGuess) -> Tensors:
     }
 
 
-def agree_with_silhouette(occupancy: Tensor, coverage: Tensor, least: float = 1.0) -> Tensor:
-    """Cells outside the silhouette emptied; where a pixel shows the object, its column's best cell raised to `least`.
+def agree_with_silhouette(occupancy: Tensor, coverage: Tensor, least: float = 1.5, sharpen: float = 3.0) -> Tensor:
+    """Cells outside the silhouette emptied; where a pixel shows the object, something is behind it.
+
+    A column that has no full cell is lifted until its best one has `least`, and made steeper: where the network is unsure
+    of a thin part's depth its column is flat, and would fill. Clamped, so that surfaces lie midway between cells.
 
     occupancy (D, h, w) logits, coverage (1, h, w) in [0, 1]
     """
     best = occupancy.amax(0, keepdim=True)
-    is_best = occupancy >= best - 1e-6
-    raised = torch.where(is_best & (coverage > 0.2), occupancy.clamp(min=least), occupancy)
-    return torch.where(coverage > 0, raised, EMPTY)
+    lifted = torch.where((coverage > 0.2) & (best < 0.3), least - sharpen * (best - occupancy), occupancy)
+    return torch.where(coverage > 0, lifted, EMPTY).clamp(EMPTY, -EMPTY)
 
 
 def occupancy_at(occupancy: Tensor, points: Tensor, camera: Camera, p: float) -> Tensor:
@@ -150,42 +152,60 @@ LOSSES = ("mask", "keep", "smooth", "sign")
 def fit(source: Source, guess: Tensors, camera: Camera, p: float, settings: Guess, run: Run) -> Tensors:
     """The surface that meets the picture: vertices, faces, and the last losses."""
     h = 1 / settings.cells
-    lower, counts = _box(guess["occupancy"], camera, p, h)
-    upper = [lo + n * h for lo, n in zip(lower, counts, strict=True)]
-    shape = _start(guess["occupancy"], camera, p, counts, lower, upper)
     target = image.crop(source.rgb, source.alpha, settings.picture)
-    start = shape.sdf.detach().clone()
-    optimiser = torch.optim.Adam([{"params": [shape.sdf], "lr": settings.lr * h}, {"params": [shape.offset], "lr": settings.lr}])
-    half, losses = settings.steps // 2, torch.zeros(len(LOSSES))
-    for step in range(settings.steps):
+    weights = torch.tensor([settings.mask_weight, settings.keep_weight, settings.smooth_weight, settings.sign_weight])
+    half, losses, first = settings.steps // 2, torch.zeros(len(LOSSES)), 0
+    kept = run.restore("shape")
+    if kept is None:
+        shape = _start(guess["occupancy"], camera, p, h)
+        start = shape.sdf.detach().clone()
+    else:
+        first, start = int(kept.pop("step")), kept.pop("start")
+        moments = {k: kept.pop(k) for k in list(kept) if k.startswith("adam.")}
+        shape = DMTet.from_state(kept)
+    optimiser = torch.optim.Adam([{"params": [shape.sdf]}, {"params": [shape.offset]}])
+    if kept is not None:
+        _load_moments(optimiser, moments)
+    for step in range(first, settings.steps):
         if run.interrupted:
             break
+        if step % 25 == 0 and step > first:
+            run.checkpoint("shape", {**shape.state_dict(), "start": start, "step": torch.tensor(step), **_moments(optimiser)})
         if step == half:
-            parents = shape.subdivide()
-            start = start[parents].mean(1)
-            optimiser = torch.optim.Adam([{"params": [shape.sdf], "lr": settings.lr * h / 2}, {"params": [shape.offset], "lr": settings.lr}])
-        size = settings.picture if step >= half else settings.picture // 2
-        fall = 0.2 ** (step / settings.steps)
-        optimiser.param_groups[0]["lr"] = settings.lr * h * fall * (0.5 if step >= half else 1)
+            start = start[shape.subdivide()].mean(1)
+            optimiser = torch.optim.Adam([{"params": [shape.sdf]}, {"params": [shape.offset]}])
+        # Distances move by a share of a grid cell, offsets by a share of their reach; both calm down.
+        fall = settings.lr * 0.2 ** (step / settings.steps)
+        for group, unit in zip(optimiser.param_groups, (shape.grid.spacing, 1.0), strict=True):
+            group["lr"] = fall * unit
         optimiser.zero_grad()
-        losses = _losses(shape, start, target, camera, size, h)
-        weights = torch.tensor([settings.mask_weight, settings.keep_weight, settings.smooth_weight, settings.sign_weight])
+        losses = _losses(shape, start, target, camera, settings.picture if step >= half else settings.picture // 2)
         total = (weights * losses).sum()
         if not torch.isfinite(total):
             raise FloatingPointError(f"stage shape, step {step}: the loss is {float(total)}")
         total.backward()
         optimiser.step()
-        try:
-            shape.surface()
-        except EmptySurface:
-            shape.recover()
+        shape.recover()
         run.progress("shape", (step + 1) / settings.steps)
     with torch.no_grad():
         vertices, faces = shape.surface()
     return {"vertices": vertices.float(), "faces": faces, "losses": losses.detach()}
 
 
-def _losses(shape: DMTet, start: Tensor, target: image.Crop, camera: Camera, size: int, h: float) -> Tensor:
+def _moments(optimiser: torch.optim.Optimizer) -> Tensors:
+    rows = optimiser.state_dict()["state"]
+    return {f"adam.{i}.{k}": v for i, row in rows.items() for k, v in row.items()}
+
+
+def _load_moments(optimiser: torch.optim.Optimizer, moments: Tensors) -> None:
+    state = optimiser.state_dict()
+    for name, value in moments.items():
+        _, i, k = name.split(".")
+        state["state"].setdefault(int(i), {})[k] = value
+    optimiser.load_state_dict(state)
+
+
+def _losses(shape: DMTet, start: Tensor, target: image.Crop, camera: Camera, size: int) -> Tensor:
     vertices, faces = shape.surface()
     view = camera.resized(size)
     clip = view.clip(vertices)
@@ -193,12 +213,12 @@ def _losses(shape: DMTet, start: Tensor, target: image.Crop, camera: Camera, siz
     mask = (rast[..., 3:] > 0).to(vertices)
     alpha = antialias(mask, rast, clip, faces)[0, ..., 0]
     wanted = F.adaptive_avg_pool2d(target.alpha[None, None], size)[0, 0]
-    keep = ((shape.sdf - start) / h).square().mean()
+    keep = ((shape.sdf - start) / shape.grid.spacing).square().mean()
     return torch.stack([(alpha - wanted).square().mean(), keep, normal_consistency(vertices, faces), shape.sign_loss()])
 
 
-def _box(occupancy: Tensor, camera: Camera, p: float, h: float) -> tuple[list[float], tuple[int, int, int]]:
-    """Lower corner and cell counts of a grid of spacing h round all that may be solid, two cells to spare."""
+def _start(occupancy: Tensor, camera: Camera, p: float, h: float) -> DMTet:
+    """The guess as a DMTet, on a grid of spacing h round all that may be solid; where nothing is, a ball to begin with."""
     full = occupancy > -1.5
     if not full.any():
         full = occupancy >= occupancy.max()
@@ -206,17 +226,13 @@ def _box(occupancy: Tensor, camera: Camera, p: float, h: float) -> tuple[list[fl
     k, j, i = full.nonzero().T.float()
     where = torch.stack([(i + 0.5) / width, (j + 0.5) / height, ((k + 0.5) / d * 2 - 1) * DEPTH_RANGE], -1)
     points = from_frustum(where, camera, p)
-    lower, upper = points.amin(0) - 2.5 * h, points.amax(0) + 2.5 * h
-    counts = torch.ceil((upper - lower) / h).long().tolist()
-    return lower.tolist(), (counts[0], counts[1], counts[2])
-
-
-def _start(occupancy: Tensor, camera: Camera, p: float, counts: tuple[int, int, int], lower: list[float], upper: list[float]) -> DMTet:
-    """The guess as a DMTet; where it is empty, a ball of the silhouette's size, so that there is always something to lift."""
+    low = points.amin(0) - 2.5 * h  # two cells to spare
+    counts = tuple(int(n) for n in torch.ceil((points.amax(0) + 2.5 * h - low) / h))
+    lower, upper = low.tolist(), (low + h * torch.tensor(counts)).tolist()
     try:
         return DMTet.from_occupancy(lambda x: occupancy_at(occupancy, x, camera, p), counts, lower, upper)
     except EmptySurface:
-        return DMTet.from_sphere(0.3, counts, lower, upper)
+        return DMTet.from_sphere(0.3, counts, lower, upper, [(a + b) / 2 for a, b in zip(lower, upper, strict=True)])
 
 
 # ---- 3. clean ----

@@ -23,7 +23,7 @@ from bozzetto.kernels.rasterize import rasterize_arrays
 from bozzetto.mesh import Mesh, vertex_normals
 
 RING = 2  # texels by which charts continue: bilinear lookup reaches one from a point that is up to one from a covered texel
-REACH = 3.0  # a continued point may lie at most so many texel widths from its neighbour's: slivers' planes run away
+REACH = 8.0  # mean texel widths by which a continued point may leave its face: a ring at stretch 3; slivers' planes run away
 
 
 @dataclass(frozen=True)

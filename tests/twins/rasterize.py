@@ -12,7 +12,6 @@ import math
 import torch
 from torch import Tensor
 
-from bozzetto.camera import orbit
 from bozzetto.kernels.antialias import EDGE_ON, STEPS
 
 
@@ -113,7 +112,7 @@ def silhouette(rast: Tensor, p: Tensor, faces: Tensor, beside: dict, a: tuple[in
     a_is_near = id_b < 0 or (id_a >= 0 and rast[a][2] <= rast[b][2])
     f, goal = (id_a, id_b) if a_is_near else (id_b, id_a)
     inside, outside = (centre(*x[::-1], w, h) for x in ((a, b) if a_is_near else (b, a)))
-    entry = None
+    entry, p = None, p.detach()
     for step in range(STEPS):
         face = faces[f].tolist()
         det, _ = area(p, face, h, w)
@@ -182,58 +181,3 @@ def bilinear(image: Tensor, uv: Tensor, mode: str) -> Tensor:
             at = (j % H, i % W) if mode == "wrap" else (min(max(j, 0), H - 1), min(max(i, 0), W - 1))
             total = total + (1 - (x - i).abs()) * (1 - (y - j).abs()) * image[at]
     return total
-
-
-# ---- scenes ----
-
-
-def ball(level: int) -> tuple[Tensor, Tensor]:
-    """A unit octahedron, its faces split in four `level` times, on the sphere; counter-clockwise seen from outside."""
-    v = torch.tensor([[1.0, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], dtype=torch.float64)
-    f = torch.tensor([[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]])
-    for _ in range(level):
-        pairs = torch.stack([f[:, [0, 1]], f[:, [1, 2]], f[:, [2, 0]]], 1).sort(-1).values
-        unique, index = torch.unique(pairs.reshape(-1, 2), dim=0, return_inverse=True)
-        mid = v[unique].mean(1)
-        m = index.view(-1, 3) + len(v)
-        v = torch.cat([v, mid / mid.norm(dim=-1, keepdim=True)])
-        corner = [torch.stack([f[:, k], m[:, k], m[:, k - 1]], -1) for k in range(3)]
-        f = torch.cat([*corner, m])
-    return v, f
-
-
-def scenes() -> dict[str, tuple[Tensor, Tensor, tuple[int, int]]]:
-    """Clip-space vertices (B, N, 4) float64, faces and sizes: what breaks rasterisers."""
-    g = torch.Generator().manual_seed(0)
-
-    def points(b: int, n: int) -> Tensor:
-        p = torch.randn(b, n, 4, generator=g, dtype=torch.float64)
-        p[..., 2] *= 0.4
-        p[..., 3] = 1 + torch.rand(b, n, generator=g, dtype=torch.float64)
-        return p
-
-    soup, tri = points(2, 12), torch.stack([torch.randperm(12, generator=g)[:3] for _ in range(8)])
-    crossing = points(2, 12)
-    crossing[:, ::2, 3] *= -0.5
-    broken = points(1, 12)
-    broken[0, 0, 0], broken[0, 1, 3], broken[0, 2, 1], broken[0, 3] = math.nan, math.nan, math.inf, 0
-    flat = points(1, 6)
-    flat[0, 2] = 0.5 * flat[0, 0] + 0.5 * flat[0, 1]  # a face without area
-    v, f = ball(1)
-    near = orbit([0.3, 2.0], [0.4, -1.1], 1.9, fov=0.9, size=(17, 23)).clip(v * 0.7)
-    inside_out = torch.where(torch.rand(len(f), 1, generator=g) < 0.5, f, f.flip(1))
-    torus_like = torch.cat([f[:20], f[10:26] + len(v)])  # open, in two pieces
-    return {
-        "soup": (soup, tri, (9, 7)),
-        "one pixel": (soup * torch.tensor([0.3, 0.3, 1, 1], dtype=torch.float64), tri, (1, 1)),
-        "one row": (soup, tri, (1, 19)),
-        "no faces": (soup, tri[:0], (5, 4)),
-        "all behind": (soup * torch.tensor([1, 1, 1, -1], dtype=torch.float64), tri, (6, 5)),
-        "across the eye plane": (crossing, tri, (13, 11)),
-        "no numbers": (broken, tri, (8, 9)),
-        "degenerate": (flat, torch.tensor([[0, 1, 2], [3, 3, 4], [0, 4, 5], [4, 0, 3], [1, 1, 1]]), (11, 6)),
-        "ball": (near, f, (17, 23)),
-        "wound at random": (near, inside_out, (17, 23)),
-        "open pieces": (torch.cat([near, near * torch.tensor([1, 1, 0.9, 1], dtype=torch.float64) + 0.1], 1), torus_like, (16, 21)),
-        "three at an edge": (points(1, 5), torch.tensor([[0, 1, 2], [1, 0, 3], [0, 1, 4]]), (15, 15)),
-    }

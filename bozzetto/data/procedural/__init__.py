@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bozzetto.data.objects import Object
-from bozzetto.data.procedural import craft, creatures, furniture, household, nature, vehicles, vessels
+from bozzetto.data.procedural import buildings, craft, creatures, figures, furniture, household, nature, treats, vehicles, vessels
 from bozzetto.data.procedural.sketch import Sketch
 
 FAMILIES: dict[str, Callable[[np.random.Generator], Sketch]] = {
@@ -26,6 +26,9 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Sketch]] = {
         vehicles.car, vehicles.truck, vehicles.bus, vehicles.train,
         craft.boat, craft.plane, craft.helicopter, craft.rocket, craft.bicycle,
         creatures.quadruped, creatures.bird, creatures.fish, creatures.bug,
+        figures.teddy, figures.figure, figures.robot, figures.snowman, figures.monster,
+        treats.cake, treats.ice_cream, treats.snack,
+        buildings.house, buildings.tower,
     )
 }
 HELD_OUT_FAMILIES = ("mug", "boat", "quadruped", "stool")  # never trained on; their kin (teapot, car, bird, chair) are

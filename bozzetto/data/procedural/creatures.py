@@ -203,9 +203,9 @@ def bird(rng: Rng) -> Sketch:
     if kind in ("duck", "hen", "songbird"):
         tail_up = rng.uniform(0.1, 0.4)
         body = body.warp(lambda v: v + np.column_stack([-tail_up * r * np.clip(-v[:, 2] / long, 0, 1) ** 2, 0 * v[:, 0], 0 * v[:, 0]]))
-    body = body.turn("y", np.pi / 2 - pitch).move(0, 0, z)
-    chest = [(lambda p: (p.outward[:, 0] > 0.25) & (p.outward[:, 2] < 0.75) & (np.abs(p.outward[:, 1]) < 0.75), second)] if kind in ("penguin", "owl") or chance(rng, 0.5) else []
-    s.add(body, coat, *chest)
+    s.add(body.turn("y", np.pi / 2 - pitch).move(0, 0, z), coat)
+    if kind in ("penguin", "owl") or chance(rng, 0.5):
+        s.add(body.scale(0.84).move(0.24 * r).turn("y", np.pi / 2 - pitch).move(0, 0, z), second)
     head_r = r * {"owl": 0.85, "penguin": 0.7, "wader": 0.45, "hen": 0.5, "flying": 0.5}.get(kind, rng.uniform(0.55, 0.72))
     top = np.array([long * np.cos(pitch) * 0.85, 0, z + long * np.sin(pitch) * 0.85])
     rise = {"wader": 0.75, "duck": 0.32, "hen": 0.3, "flying": 0.05}.get(kind, 0.08) * rng.uniform(0.9, 1.2)

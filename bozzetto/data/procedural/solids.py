@@ -59,6 +59,11 @@ class Part:
         x, y, z = np.asarray(direction, float) / np.linalg.norm(direction)
         return self.turn("y", np.arccos(np.clip(z, -1, 1))).turn("z", np.arctan2(y, x)) if abs(x) + abs(y) > 1e-9 or z < 0 else self
 
+    def aim_x(self, direction: Vector) -> Part:
+        """Turned the short way so that its own x axis points along `direction`."""
+        x, y, z = np.asarray(direction, float) / np.linalg.norm(direction)
+        return self.turn("y", -np.arcsin(np.clip(z, -1, 1))).turn("z", np.arctan2(y, x))
+
     def mirror(self, axis: str = "y") -> Part:
         """Reflected, with its faces turned the right way out again."""
         v = self.vertices.copy()

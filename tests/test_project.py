@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The project as a whole: what no single room's tests can hold."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import importlib.metadata
+import importlib.util
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import bozzetto
+from bozzetto import cli, doctor
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CODE = sorted(p for room in ("bozzetto", "tests", "benchmarks") for p in (ROOT / room).rglob("*.py") if p.stat().st_size)
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"])
+LICENCE = "SPDX-License-Identifier: Apache-2.0"
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+# ---- files ----
+
+
+@pytest.mark.parametrize("path", CODE, ids=name)
+def test_a_file_opens_with_its_licence_and_its_purpose_and_is_short(path):
+    text = path.read_text()
+    assert text.startswith(f"# {LICENCE}\n")
+    assert len(text.splitlines()) <= 1000
+    assert ast.get_docstring(ast.parse(text)), "no docstring: what is this file for?"
+
+
+@pytest.mark.parametrize("file", ["Makefile", ".ci/run"])
+def test_scripts_say_their_licence_too(file):
+    assert LICENCE in "".join((ROOT / file).read_text().splitlines()[:2])
+
+
+def test_no_path_of_a_machine_and_no_address_of_a_registry_is_committed():
+    forbidden = re.compile(r"/home/[a-z]|/root/|/Users/[a-z]|files\.pythonhosted\.org|registry\.npmjs\.org|--(extra-)?index-url")
+    texts = [*CODE, *PAGES, *(ROOT / f for f in ("pyproject.toml", "constraints.txt", "Makefile", ".ci/run"))]
+    found = [name(p) for p in texts if p != Path(__file__) and forbidden.search(p.read_text())]
+    assert found == []
+
+
+# ---- versions ----
+
+
+def test_the_version_is_said_once():
+    assert PROJECT["project"]["dynamic"] == ["version"] and "version" not in PROJECT["project"]
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "bozzetto.__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", bozzetto.__version__)
+    assert (
+        f"({bozzetto.__version__})" in (ROOT / "CHANGELOG.md").read_text()
+        or f"## {bozzetto.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    )
+    try:
+        installed = importlib.metadata.version("bozzetto")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("bozzetto runs from its folder, not installed")
+    assert installed == bozzetto.__version__
+
+
+def pins() -> dict[str, str]:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line) for line in lines), "exact public versions only"
+    return {canonical(k): v for k, v in (line.split("==") for line in lines)}
+
+
+def canonical(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package).lower()
+
+
+def requirements(*extras: str) -> list[str]:
+    project = PROJECT["project"]
+    return [r for e in extras for r in project["optional-dependencies"][e]] + project["dependencies"]
+
+
+def test_every_dependency_has_a_tested_version_within_its_range():
+    packaging = pytest.importorskip("packaging.requirements")
+    tested = pins()
+    for line in requirements("train", "dev"):
+        wanted = packaging.Requirement(line)
+        assert wanted.specifier.contains(tested[canonical(wanted.name)]), line
+
+
+def test_what_is_imported_is_declared():
+    """Top-level imports of the package, wherever they stand, against the dependencies and the optional backends."""
+    declared = {canonical(re.split(r"[\[<>=! ]", r)[0]) for r in requirements("train", "rembg")}
+    provides = {"PIL": "pillow", "cv2": "opencv-python-headless"}
+    optional = {"nvdiffrast", "gsplat"}
+    for path in (ROOT / "bozzetto").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                modules = [a.name for a in node.names]
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                modules = [node.module or ""]
+            else:
+                continue
+            for top in {m.split(".")[0] for m in modules} - optional - {"bozzetto"} - sys.stdlib_module_names:
+                assert canonical(provides.get(top, top)) in declared, f"{name(path)} imports {top}"
+
+
+def test_every_installed_package_has_its_licence_written_down():
+    listed = {canonical(word) for word in re.findall(r"[A-Za-z0-9_.-]+", (ROOT / "docs" / "licences.md").read_text())}
+    assert sorted(set(pins()) - listed) == []
+
+
+# ---- rooms ----
+
+
+def test_rooms_import_only_from_the_rooms_below_them():
+    pytest.importorskip("importlinter")
+    done = subprocess.run(
+        [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()", "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["lift", "--help"]], ids=" ".join)
+def test_the_command_line_answers_without_heavy_imports(words):
+    """`--help` must answer at once. A clock would depend on the machine; what was imported does not."""
+    program = f"""
+import sys
+sys.argv = ["bozzetto", *{words!r}]
+from bozzetto import cli
+if {words!r}:
+    try:
+        cli.main()
+    except SystemExit as left:
+        assert not left.code, left.code
+print("heavy:", *sorted({{m.split(".")[0] for m in sys.modules}} & {{"torch", "numba", "cv2", "scipy", "numpy", "PIL", "trimesh"}}))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].strip() == "heavy:"
+
+
+# ---- randomness ----
+
+DRAWS = {"rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial", "poisson", "rand_like", "randn_like", "randint_like"}
+FILLS = {"normal_", "uniform_", "random_", "bernoulli_", "exponential_", "cauchy_", "geometric_", "log_normal_", "trunc_normal_"}
+INITS = {"kaiming_normal_", "kaiming_uniform_", "xavier_normal_", "xavier_uniform_", "orthogonal_", "sparse_"}
+SEEDED = {"default_rng", "Generator", "SeedSequence", "PCG64", "Philox"}  # of numpy.random: what takes a seed
+
+
+def draws_without_generator(source: str) -> Iterator[tuple[int, str]]:
+    """(line, call) of everything in a source text that draws from a global state."""
+    tree = ast.parse(source)
+    fenced = {
+        id(inner)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.With) and any(ast.unparse(item.context_expr).startswith("torch.random.fork_rng(") for item in node.items)
+        for inner in ast.walk(node)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import) and any(a.name.split(".")[0] == "random" for a in node.names):
+            yield node.lineno, "import random"
+        if isinstance(node, ast.ImportFrom) and (
+            node.module == "random" or node.module == "numpy.random" or (node.module == "torch" and {a.name for a in node.names} & DRAWS)
+        ):
+            yield node.lineno, ast.unparse(node)
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute) or id(node) in fenced:
+            continue
+        call, attribute = ast.unparse(node.func), node.func.attr
+        given = {k.arg for k in node.keywords}
+        if call in {"torch.manual_seed", "torch.seed", "torch.cuda.manual_seed", "torch.cuda.manual_seed_all"}:
+            yield node.lineno, call
+        elif re.match(r"(np|numpy)\.random\.", call):
+            if attribute not in SEEDED or not (node.args or node.keywords):
+                yield node.lineno, call
+        elif ((call.startswith("torch.") and attribute in DRAWS) or attribute in FILLS | INITS) and "generator" not in given:
+            yield node.lineno, call
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "bozzetto").rglob("*.py")), ids=name)
+def test_every_draw_takes_a_generator(path):
+    assert list(draws_without_generator(path.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "torch.randn(3)",
+        "torch.randint(0, 9, (3,))",
+        "torch.randn_like(x)",
+        "x.normal_()",
+        "torch.manual_seed(0)",
+        "np.random.seed(0)",
+        "np.random.rand(3)",
+        "np.random.default_rng()",
+        "import random",
+        "from random import choice",
+        "from numpy.random import rand",
+        "from torch import randn",
+        "nn.init.kaiming_normal_(w)",
+    ],
+)
+def test_the_scan_for_draws_finds_a_planted_one(fault):
+    assert len(list(draws_without_generator(fault))) == 1
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        "torch.randn(3, generator=g)",
+        "x.normal_(generator=g)",
+        "np.random.default_rng([seed, i])",
+        "rng.normal(0, 1)",
+        "nn.init.zeros_(w)",
+        "with torch.random.fork_rng():\n    torch.manual_seed(0)\n    nn.init.kaiming_normal_(w)",
+    ],
+)
+def test_the_scan_for_draws_lets_seeded_ones_pass(fine):
+    assert list(draws_without_generator(fine)) == []
+
+
+# ---- documentation ----
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_and_pictures_of_a_page_resolve(page):
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.S)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'src="([^"]+)"', text)
+    local = [t.split("#")[0] for t in targets if not re.match(r"[a-z]+:", t) and not t.startswith("#")]
+    assert [t for t in local if not (page.parent / t).exists()] == []
+
+
+def test_the_readme_names_every_flag_of_lift_with_its_default():
+    rows = re.findall(r"^\| `(?:--)?([A-Za-z-]+)` \| ([^|]*) \|", (ROOT / "README.md").read_text(), re.M)
+    said = {flag.lower().replace("-", "_"): default.strip().strip("`") for flag, default in rows}
+    fields = {f.name: f.default for f in dataclasses.fields(cli.Lift)}
+    assert set(said) == set(fields)
+    for flag, default in fields.items():
+        if default not in (None, False, dataclasses.MISSING):
+            assert said[flag] == (f"{default:g}" if isinstance(default, float) else str(default)), flag
+
+
+def test_the_readme_names_every_file_of_an_asset():
+    from bozzetto.recipes.asset import FILES
+
+    rows = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", (ROOT / "README.md").read_text(), re.M)
+    assert sorted(rows) == sorted(FILES)
+
+
+def test_python_in_pages_imports_what_exists():
+    for page in PAGES:
+        for block in re.findall(r"```python\n(.*?)```", page.read_text(), re.S):
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("bozzetto"):
+                    module = importlib.import_module(node.module or "")
+                    assert all(hasattr(module, a.name) for a in node.names), f"{name(page)}: {ast.unparse(node)}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_make_targets_and_modules_that_a_page_names_exist(page):
+    text = page.read_text()
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    code = "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S)) + "\n".join(re.findall(r"`([^`\n]+)`", text))
+    for words in re.findall(r"\bmake ((?:[a-z-]+ ?)+)", code):
+        assert set(words.split()) <= targets, words
+    for module in re.findall(r"python -m ((?:bozzetto|benchmarks)[a-z_.]*)", code):
+        assert importlib.util.find_spec(module) is not None, module
+
+
+# ---- doctor ----
+
+
+def test_doctor_finds_this_machine_fit():
+    checks = {c.name: c for c in doctor.report(ROOT)}
+    assert {"Python", "cores", "memory", "torch", "numba", "kernel cache", "embedded prior", "output", "glTF validator"} <= set(checks)
+    assert {f"--preset {p}" for p in doctor.COSTS} <= set(checks)
+    assert [c for c in checks.values() if c.state == "broken"] == []
+
+
+def test_doctor_knows_every_preset():
+    from bozzetto.recipes.guess import PRESETS
+
+    assert list(doctor.COSTS) == list(PRESETS)
+
+
+def test_doctor_says_what_is_wrong_with_the_prior(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(doctor, "PRIOR", tmp_path)
+    broken = [c for c in doctor.report(ROOT) if c.state == "broken"]
+    assert [c.name for c in broken] == ["embedded prior"] and "config.json is missing" in broken[0].value
+    assert doctor.main() == 2
+    assert "config.json is" in capsys.readouterr().out
+
+
+def test_doctor_warns_when_memory_is_short():
+    cost = doctor.Cost(seconds=60, peak_gb=3)
+    assert doctor._cost("fine", cost, int(2e9)).state == "note"
+    assert doctor._cost("fine", cost, int(4e9)).state == "ok"
+    assert "not measured" in doctor._cost("fine", doctor.Cost(), int(4e9)).value
