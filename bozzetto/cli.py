@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: `bozzetto <verb>`. Flags are dataclasses; heavy imports happen inside the verbs.
 
-Exit codes: 0 done, 1 a bug (with its traceback), 2 something to mend in what was given, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a bug (with its traceback, or the stage and step where numbers ran away), 2 something to mend in what was given, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -111,6 +111,9 @@ def main() -> None:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
+    except FloatingPointError as error:  # says the stage and the step
+        print(f"error: {error}; please report it with the picture; what was done is kept for --resume", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("stopped; go on with --resume", file=sys.stderr)
         code = 130

@@ -123,19 +123,25 @@ def load(path: str | Path) -> Mesh:
     if path.suffix.lower() not in (".glb", ".gltf", ".obj", ".ply"):
         raise InputError(f"{path}: cannot read {path.suffix or 'a file without suffix'}; give a GLB, OBJ or PLY")
     try:
-        loaded = trimesh.load_mesh(path, process=False)
+        scene = trimesh.load_scene(path, process=False)
+        nodes = [n for n in scene.graph.nodes_geometry if isinstance(scene.geometry[scene.graph[n][1]], trimesh.Trimesh)]
+        if len(nodes) == 1:  # joining would forget the normals
+            matrix, key = scene.graph[nodes[0]]
+            loaded = scene.geometry[key].copy()
+            loaded = loaded if np.array_equal(matrix, np.eye(4)) else loaded.apply_transform(matrix)
+        else:
+            loaded = scene.to_mesh()
     except Exception as e:  # trimesh raises whatever its parsers do
         raise InputError(f"{path}: cannot be read as {path.suffix[1:].upper()} ({e}); export it again") from e
-    faces = getattr(loaded, "faces", None)
-    if faces is None or len(faces) == 0:
+    if len(loaded.faces) == 0:
         raise InputError(f"{path}: no triangles found; give a surface, not points or lines")
     uv = getattr(loaded.visual, "uv", None)
     image = _image(loaded.visual) if uv is not None else None
     texture = None if image is None else torch.from_numpy(np.asarray(image.convert("RGB"), np.float32) / 255)
-    normals = loaded.vertex_normals if "vertex_normals" in loaded._cache else None  # from the file; computed only when asked
+    normals = loaded.vertex_normals if "vertex_normals" in loaded._cache else None  # from the file, not guessed across seams
     return Mesh(
         from_gltf(torch.from_numpy(np.asarray(loaded.vertices, np.float32))),
-        torch.from_numpy(np.asarray(faces, np.int64)),
+        torch.from_numpy(np.asarray(loaded.faces, np.int64)),
         None if normals is None else from_gltf(torch.from_numpy(np.asarray(normals, np.float32))),
         None if uv is None else flip_v(torch.from_numpy(np.asarray(uv, np.float64))).float(),
         texture,

@@ -340,7 +340,7 @@ def test_uv_7_weights_fade_at_the_edge_of_the_mask_and_of_the_picture():
     near = view([0.6, 0.0, 0.0])
     _, w = seen(t.position, t.normal, near, *picture(near, [(0.0, 5.0)]))
     pixel = near.project(t.position)[0][0]
-    assert (w[((pixel < 1) | (pixel > 95)).any(1)] == 0).all() and (w[((pixel > 5) & (pixel < 91)).all(1)] > 0).all()
+    assert (w[((pixel < 0.5) | (pixel > 95.5)).any(1)] == 0).all() and (w[((pixel > 5) & (pixel < 91)).all(1)] > 0).all()
     with pytest.raises(ValueError, match="one camera"):
         seen(t.position, t.normal, camera, depth[1:], rgb, alpha)
 

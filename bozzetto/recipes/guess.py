@@ -58,7 +58,7 @@ class Guess:
     mask_weight: float = 30.0
     keep_weight: float = 0.1
     """how much the field stays with the guess, squared grid cells"""
-    smooth_weight: float = 0.5
+    smooth_weight: float = 1.5
     """normals of neighbouring vertices alike"""
     sign_weight: float = 0.01
     """against floating bits and cavities"""
@@ -112,14 +112,15 @@ def predict(source: Source, prior: FirstGuess) -> Tensors:
     """Occupancy logits (D, h, w), colours (3, d, h', w') and (elevation, p), the mean over the picture and its mirror image."""
     crop = image.crop(source.rgb, source.alpha, 128)
     picture = torch.cat([crop.rgb, crop.alpha[..., None]], -1).permute(2, 0, 1)[None]
+    asked = torch.cat([picture, picture.flip(-1)]).to(next(prior.parameters()).device)
     with torch.no_grad():
-        one, other = prior(picture), prior(picture.flip(-1))
-    occupancy = (one.occupancy + other.occupancy.flip(-1))[0] / 2
+        guess = prior(asked)
+    occupancy, colour, view = (x.float().cpu() for x in (guess.occupancy, guess.colour, guess.view))
     coverage = F.avg_pool2d(picture[:, 3:], 2)[0]
     return {
-        "occupancy": agree_with_silhouette(occupancy, coverage),
-        "colour": (one.colour + other.colour.flip(-1))[0] / 2,
-        "view": (one.view + other.view)[0] / 2,
+        "occupancy": agree_with_silhouette((occupancy[0] + occupancy[1].flip(-1)) / 2, coverage),
+        "colour": (colour[0] + colour[1].flip(-1)) / 2,
+        "view": view.mean(0),
     }
 
 

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -42,15 +44,15 @@ def lift_picture(
     """
     started = time.monotonic()
     settings = guess.PRESETS[preset]
+    _check_device(device)
     source = Source.load(path, mask)
     folder = (prior or MINI) / "first_guess" if ((prior or MINI) / "first_guess").is_dir() else (prior or MINI)
     network = first_guess.load(folder, device=device)
     _check_writable(out)
-    torch.use_deterministic_algorithms(True)
     settings_record = {"recipe": "guess", "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
     record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, "seed": seed, "settings": settings_record, "prior": first_guess.digest(folder)}
     run = Run(out, record, resume=resume, progress=progress)
-    with run.interruptible():
+    with run.interruptible(), _reproducible():
         lifted = guess.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation)
         # resource counts kilobytes on Linux
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
@@ -61,6 +63,24 @@ def lift_picture(
         asset.write(out)
         run.finish()
     return asset
+
+
+@contextlib.contextmanager
+def _reproducible() -> Iterator[None]:
+    """Sums in a fixed order: on a CPU, gathers' gradients are otherwise added by whichever thread comes first."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):  # torch built without it says so by an assertion
+        raise InputError(f"--device {device}: this machine has none that torch can use; bozzetto doctor says which there are") from None
 
 
 def _check_writable(out: Path) -> None:

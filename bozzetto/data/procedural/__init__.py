@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bozzetto.data.objects import Object
-from bozzetto.data.procedural import buildings, craft, creatures, figures, furniture, household, nature, treats, vehicles, vessels
+from bozzetto.data.procedural import buildings, craft, creatures, figures, furniture, household, keepsakes, nature, things, treats, vehicles, vessels
 from bozzetto.data.procedural.sketch import Sketch
 
 FAMILIES: dict[str, Callable[[np.random.Generator], Sketch]] = {
@@ -29,6 +29,8 @@ FAMILIES: dict[str, Callable[[np.random.Generator], Sketch]] = {
         figures.teddy, figures.figure, figures.robot, figures.snowman, figures.monster,
         treats.cake, treats.ice_cream, treats.snack,
         buildings.house, buildings.tower,
+        things.hat, things.shoe, things.tool, things.guitar, things.drum,
+        keepsakes.letter, keepsakes.gift, keepsakes.lantern, keepsakes.balloon, keepsakes.umbrella, keepsakes.blocks,
     )
 }
 HELD_OUT_FAMILIES = ("mug", "boat", "quadruped", "stool")  # never trained on; their kin (teapot, car, bird, chair) are

@@ -270,9 +270,9 @@ def hollow(outer: Sequence[Vector] | Array, wall: float, floor: float | None = N
     normal = np.stack([t[:, 1], -t[:, 0]], 1) / np.maximum(np.linalg.norm(t, axis=1), 1e-9)[:, None]
     inner = p - wall * normal
     low = p[0, 1] + (wall if floor is None else floor)
+    first = np.interp(low, inner[:, 1], inner[:, 0])
     inner = inner[(inner[:, 1] > low + 1e-6) & (inner[:, 0] > 1e-3)]
     lip = (p[-1] + inner[-1]) / 2 + 0.4 * wall * np.array([0, 1])
-    first = np.interp(low, inner[:, 1], inner[:, 0]) if len(inner) > 1 else inner[0, 0]
     inner[:, 0] = np.maximum(inner[:, 0], 2e-3)
     base = [] if p[0, 0] < 1e-6 else [[0.0, p[0, 1]]]
     return np.concatenate([np.reshape(base, (-1, 2)), p, [lip], inner[::-1], [[0.92 * first, low], [0.0, low]]])

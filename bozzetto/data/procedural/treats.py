@@ -156,7 +156,7 @@ def ice_cream(rng: Rng) -> Sketch:
         w, h, t = rng.uniform(0.22, 0.3), rng.uniform(0.7, 1.0), rng.uniform(0.08, 0.13)
         outline = np.concatenate([[(-w, -h / 2), (w, -h / 2)], arc(w, 0, np.pi, 12, 0, h / 2 - w)])
         ice, dip = sweet(rng), sweet(rng)
-        level = rng.uniform(-0.2, 0.3) * h
+        level = min(rng.uniform(-0.2, 0.3) * h, h / 2 - w - 0.03)
         s.add(extrude(outline, 2 * t, bevel=0.35 * t).facing(), ice)
         if chance(rng, 0.7):
             top = np.concatenate([[(-w * 1.04, level), (w * 1.04, level)], arc(w * 1.04, 0, np.pi, 12, 0, h / 2 - w)])

@@ -1,0 +1,447 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DMTet as a shape (MT-9, MT-10, MT-12), what it starts from, growing, regularisers; Loop subdivision."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor
+
+from bozzetto.camera import orbit
+from bozzetto.kernels.winding import signed_distance, winding_number
+from bozzetto.mesh import Mesh
+from bozzetto.shapes.dmtet import DMTet, EmptySurface, laplacian_loss, normal_consistency, sign_loss, vertex_normals
+from bozzetto.shapes.loop import LoopSurface, loop_alpha, loop_subdivide
+from bozzetto.shapes.tetgrid import TetGrid, determinants
+from tests.twins import marching as twin
+
+
+def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def rough(cells: int = 12, seed: int = 0) -> DMTet:
+    """A noisy sphere with wild offsets, float64."""
+    grid = TetGrid.kuhn(cells, dtype=torch.float64)
+    shape = DMTet(grid, grid.vertices.norm(dim=1) - 0.4 + 0.02 * noise(len(grid.vertices), seed=seed, dtype=torch.float64))
+    with torch.no_grad():
+        shape.offset.copy_(5 * noise(*shape.offset.shape, seed=seed + 1, dtype=torch.float64))
+    return shape
+
+
+def torus_mesh(R: float, r: float, n: int = 96, m: int = 48) -> Mesh:
+    i, j = torch.meshgrid(torch.arange(n), torch.arange(m), indexing="ij")
+    u, v = i * (2 * math.pi / n), j * (2 * math.pi / m)
+    x = torch.stack([(R + r * v.cos()) * u.cos(), (R + r * v.cos()) * u.sin(), r * v.sin()], -1).reshape(-1, 3)
+    a, b, c, d = (((i + k) % n * m + (j + h) % m).reshape(-1) for k, h in ((0, 0), (1, 0), (1, 1), (0, 1)))
+    return Mesh(x, torch.cat([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)]))
+
+
+def icosphere(levels: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    g = (1 + math.sqrt(5)) / 2
+    v = torch.tensor(
+        [
+            [-1, g, 0],
+            [1, g, 0],
+            [-1, -g, 0],
+            [1, -g, 0],
+            [0, -1, g],
+            [0, 1, g],
+            [0, -1, -g],
+            [0, 1, -g],
+            [g, 0, -1],
+            [g, 0, 1],
+            [-g, 0, -1],
+            [-g, 0, 1],
+        ]
+    )
+    f = [(0, 11, 5), (0, 5, 1), (0, 1, 7), (0, 7, 10), (0, 10, 11), (1, 5, 9), (5, 11, 4), (11, 10, 2), (10, 7, 6), (7, 1, 8)]
+    f += [(3, 9, 4), (3, 4, 2), (3, 2, 6), (3, 6, 8), (3, 8, 9), (4, 9, 5), (2, 4, 11), (6, 2, 10), (8, 6, 7), (9, 8, 1)]
+    v, f = v.to(dtype), torch.tensor(f)
+    for _ in range(levels):
+        v, f = loop_subdivide(v, f)
+    return v / v.norm(dim=1, keepdim=True), f
+
+
+def test_mt_9_without_deformation_offsets_do_nothing_and_far_values_have_no_gradient():
+    shape = rough()
+    still = DMTet(shape.grid, shape.sdf, deform=0)
+    with torch.no_grad():
+        still.offset.copy_(shape.offset)
+    plain = DMTet(shape.grid, shape.sdf)
+    assert torch.equal(still.surface()[0], plain.surface()[0]) and not torch.equal(shape.surface()[0], plain.surface()[0])
+    shape.surface()[0].square().sum().backward()
+    inside = (shape.field() > 0)[shape.grid.tets].sum(1)
+    crossed = torch.zeros(len(shape.sdf), dtype=torch.bool)
+    crossed[shape.grid.tets[(inside > 0) & (inside < 4)].reshape(-1)] = True
+    assert (shape.sdf.grad[~crossed] == 0).all() and (shape.offset.grad[~crossed] == 0).all()
+    assert (shape.sdf.grad[crossed & (shape.grid.side == 0)] != 0).float().mean() > 0.99
+
+
+def test_mt_9_no_offset_folds_a_tet():
+    shape = rough()
+    for scale in (1.0, 1e3, 1e12):
+        with torch.no_grad():
+            shape.offset.copy_(scale * noise(*shape.offset.shape, seed=3, dtype=torch.float64))
+        assert determinants(shape.positions(), shape.grid.tets).min() > 0
+    moved = (shape.positions() - shape.rest).norm(dim=1)
+    assert (moved < shape.grid.spacing / (2 * math.sqrt(3))).all() and moved.max() > 0.28 * shape.grid.spacing
+    shape.offset.data.zero_()
+    torch.testing.assert_close(torch.autograd.grad(shape.positions().sum(), shape.offset)[0], shape.reach[:, None].expand(-1, 3))
+
+
+def test_mt_10_sign_loss_counts_crossed_edges_only():
+    s = torch.tensor([1.0, -1.0, 2.0, 0.5], dtype=torch.float64, requires_grad=True)
+    loss = sign_loss(s, torch.tensor([[0, 1]]))
+    assert abs(float(loss) - 2.62652) < 5e-6
+    (g,) = torch.autograd.grad(loss, s)
+    assert g[0] > 0 and g[1] < 0 and (g[2:] == 0).all()  # both shrink
+    same = sign_loss(s, torch.tensor([[0, 2], [2, 3]]))
+    assert float(same) == 0 and (torch.autograd.grad(same, s)[0] == 0).all()
+    torch.testing.assert_close(sign_loss(s, torch.tensor([[0, 1], [0, 2]])), loss)
+    shape = rough()
+    every = sign_loss(shape.field() / shape.grid.spacing, shape.grid.edges)
+    torch.testing.assert_close(shape.sign_loss(), every, rtol=1e-12, atol=0)
+
+
+def test_mt_12_a_sphere_becomes_a_torus():
+    """Chamfer distance alone turns Euler characteristic 2 into 0, and ends below a fifth of a grid spacing."""
+    generator = torch.Generator().manual_seed(0)
+    mesh = torus_mesh(0.3, 0.13)
+    target = sample(mesh.vertices, mesh.faces, 4000, generator)
+    tree = cKDTree(target.numpy())
+    shape = DMTet.from_sphere(0.4, cells=16)
+    assert twin.euler(*shape.surface()) == 2
+    optimizer = torch.optim.Adam([{"params": [shape.sdf], "lr": 0.01}, {"params": [shape.offset], "lr": 0.02}])
+    steps = 90
+    for step in range(steps):
+        for group, rate in zip(optimizer.param_groups, (0.01, 0.02), strict=True):
+            group["lr"] = rate * (1 - step / steps)
+        points = sample(*shape.surface(), 3000, generator)
+        there = (points - target[tree.query(points.detach().numpy())[1]]).norm(dim=1).mean()
+        back = (points[cKDTree(points.detach().numpy()).query(target.numpy())[1]] - target).norm(dim=1).mean()
+        optimizer.zero_grad()
+        (there + back).backward()
+        shape.smooth_gradients()
+        optimizer.step()
+    vertices, faces = shape.surface()
+    assert twin.euler(vertices, faces) == 0 and twin.is_closed(faces)
+    assert float((there + back).detach()) / 2 < 0.2 * shape.grid.spacing  # 4000 random points alone are 0.14 of it apart
+    vertices = vertices.detach()
+    tube = torch.stack([vertices[:, :2].norm(dim=1) - 0.3, vertices[:, 2]], 1).norm(dim=1)
+    assert (tube - 0.13).abs().mean() < 0.15 * shape.grid.spacing
+
+
+def sample(vertices: Tensor, faces: Tensor, n: int, generator: torch.Generator) -> Tensor:
+    a, b, c = vertices[faces].unbind(1)
+    area = torch.linalg.cross(b - a, c - a).norm(dim=1).detach()
+    i = torch.multinomial(area, n, replacement=True, generator=generator)
+    u = torch.rand(n, 2, generator=generator)
+    s, t = u[:, :1].sqrt(), u[:, 1:]
+    return (1 - s) * a[i] + s * (1 - t) * b[i] + s * t * c[i]
+
+
+def test_the_surface_is_closed_whatever_the_field():
+    """Also where the field is inside at the box's boundary, and at the cut boundary after a subdivision."""
+    shape = rough()
+    for level in range(2):
+        for seed in range(3):
+            with torch.no_grad():
+                shape.sdf.copy_(noise(len(shape.sdf), seed=seed, dtype=torch.float64))
+            vertices, faces = shape.surface()
+            assert twin.is_closed(faces) and twin.vertex_fans(faces) == 0 and twin.signed_volume(vertices, faces) > 0
+        if level == 0:
+            shape = rough()
+            shape.subdivide()
+            assert (shape.grid.side < 0).any() and (shape.grid.side > 0).any()
+
+
+def test_subdivision_keeps_a_deformed_surface_and_its_normals():
+    shape = rough()
+    old = shape.surface()
+    values = shape.sdf_at(old[0]).abs().max()
+    assert values < 1e-9
+    n = len(shape.sdf)
+    parents = shape.subdivide()
+    new = shape.surface()
+    for f in (twin.signed_volume, twin.area):
+        torch.testing.assert_close(f(*new), f(*old), rtol=1e-12, atol=0)
+    assert twin.euler(*new) == twin.euler(*old) and twin.is_closed(new[1])
+    assert parents.shape == (len(shape.sdf), 2) and int(parents.max()) < n and (shape.offset == 0).all()
+    assert determinants(shape.rest, shape.grid.tets).min() > 0
+    with torch.no_grad():
+        shape.offset.copy_(1e9 * noise(*shape.offset.shape, seed=5, dtype=torch.float64))
+    assert determinants(shape.positions(), shape.grid.tets).min() > 0  # reach follows the deformed tets
+
+
+def test_grow_carries_the_optimizers_moments():
+    shape = DMTet.from_sphere(0.3, cells=10)
+    shape.steps = (2,)
+    optimizer = torch.optim.Adam(shape.parameters(), lr=1e-3)
+    for step in range(4):
+        optimizer.zero_grad()
+        shape.surface()[0].square().sum().backward()
+        optimizer.step()
+        before = shape.sdf, optimizer.state[shape.sdf]["exp_avg"].clone()
+        if shape.grow(step, optimizer):
+            assert step == 2
+            moment = optimizer.state[shape.sdf]["exp_avg"]
+            kept = (shape.grid.vertices.shape[0],)
+            assert moment.shape == kept and before[0] not in optimizer.state and optimizer.state[shape.sdf]["step"] == 3
+            assert moment.abs().max() <= before[1].abs().max() and (moment != 0).any()
+            assert [p is q for p, q in zip(optimizer.param_groups[0]["params"], shape.parameters(), strict=True)] == [True, True]
+        else:
+            assert step != 2
+
+
+def test_sdf_at_interpolates_linearly_and_differentiates():
+    shape = rough(6)
+    slope = torch.tensor([0.3, -0.5, 0.7], dtype=torch.float64)
+    with torch.no_grad():
+        shape.sdf.copy_(shape.positions() @ slope + 0.1)
+    shape.grid.__dict__["side"] = torch.zeros_like(shape.grid.side)  # nothing held: the field is linear everywhere
+    points = (0.45 * (2 * torch.rand(200, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) - 1)).requires_grad_()
+    values = shape.sdf_at(points)
+    torch.testing.assert_close(values, points @ slope + 0.1, rtol=0, atol=1e-13)
+    torch.testing.assert_close(torch.autograd.grad(values.sum(), points)[0], slope.expand(200, 3), rtol=0, atol=1e-10)
+    far = shape.sdf_at(torch.tensor([[3.0, 0, 0], [0, 0, 0]], dtype=torch.float64))
+    assert far.isnan().tolist() == [True, False]
+
+
+def test_empty_surfaces_say_so_and_recover():
+    shape = DMTet.from_sphere(0.3, cells=12)
+    for value, word in ((1.0, "positive"), (-1.0, "negative")):
+        with torch.no_grad():
+            shape.sdf.fill_(value)
+        if value > 0:
+            with pytest.raises(EmptySurface, match=f"{word}.*recover"):
+                shape.surface()
+            with pytest.raises(EmptySurface, match="no surface"):
+                shape.subdivide()
+        else:
+            assert twin.is_closed(shape.surface()[1])  # held at the boundary, all inside is the box
+        shape.recover()
+        vertices, faces = shape.surface()
+        assert twin.is_closed(faces) and twin.signed_volume(vertices, faces) > 0
+    before = shape.sdf.detach().clone()
+    shape.recover()
+    assert torch.equal(before, shape.sdf)  # nothing to do
+    with pytest.raises(EmptySurface, match="one sign"):
+        DMTet.from_occupancy(torch.full((4, 4, 4), -1.0), cells=4)
+    with pytest.raises(EmptySurface, match="clockwise"):
+        mesh = torus_mesh(0.3, 0.12)
+        DMTet.from_mesh(Mesh(mesh.vertices, mesh.faces.flip(1)), cells=12)
+
+
+@pytest.mark.parametrize("growths", [0, 1])
+def test_state_round_trip(growths):
+    shape = rough()
+    for _ in range(growths):
+        shape.subdivide()
+    again = DMTet.from_state(shape.state_dict())
+    for x, y in zip(again.surface(), shape.surface(), strict=True):
+        assert torch.equal(x, y)
+    assert torch.equal(again.subdivide(), shape.subdivide())
+
+
+def test_from_ellipsoid_in_an_unequal_box():
+    shape = DMTet.from_ellipsoid((0.5, 0.3, 0.2), 48, (-0.55, -0.35, -0.25), (0.55, 0.35, 0.25))
+    assert shape.grid.cells == (48, 31, 22)
+    vertices, faces = shape.surface()
+    assert abs(float(twin.signed_volume(vertices.detach().double(), faces)) / (4 / 3 * math.pi * 0.03) - 1) < 5e-3
+    assert ((vertices / torch.tensor([0.5, 0.3, 0.2])).norm(dim=1) - 1).abs().max() < 0.02
+    offset = DMTet.from_sphere(0.2, 32, centre=(0.2, -0.1, 0.05)).surface()[0]
+    assert ((offset - torch.tensor([0.2, -0.1, 0.05])).norm(dim=1) - 0.2).abs().max() < 4e-3
+
+
+def test_from_occupancy_keeps_the_zero_set_and_measures_in_object_units():
+    centre = torch.tensor([0.1, -0.05, 0.02])
+    shape = DMTet.from_occupancy(lambda p: 37 * (0.3 - (p - centre).norm(dim=1)), cells=24)
+    true = (shape.grid.vertices - centre).norm(dim=1) - 0.3
+    near = true.abs() < shape.grid.spacing
+    assert (shape.sdf - true)[near].abs().max() < 0.12 * shape.grid.spacing  # slope is the median over edges, true within 8 %
+    assert shape.sdf.abs().max() < 2.01 * shape.grid.spacing
+    # a volume of logits at cell centres, of another size than the grid, in a box that is no cube: linear, so exact away from its border
+    axes = [(torch.arange(n) + 0.5) / n * (b - a) + a for n, a, b in ((10, -0.5, 0.5), (7, -0.3, 0.4), (9, 0.0, 0.5))]
+    x = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    slope = torch.tensor([1.0, -2.0, 3.0])
+    shape = DMTet.from_occupancy(x @ slope - 0.7, 20, (-0.5, -0.3, 0.0), (0.5, 0.4, 0.5))
+    vertices = shape.surface()[0]
+    inner = ((vertices > torch.tensor([-0.4, -0.2, 0.07])) & (vertices < torch.tensor([0.4, 0.3, 0.43]))).all(1)
+    assert inner.sum() > 50 and (vertices[inner] @ slope - 0.7).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("is_orthographic", [False, True])
+def test_from_visual_hull_of_a_sphere(is_orthographic):
+    """The hull holds the sphere, and little else with 14 views; off-centre, so that swapped axes show."""
+    centre, r = torch.tensor([0.12, -0.06, 0.1], dtype=torch.float64), 0.3
+    lens = {"ortho_scale": 1.5} if is_orthographic else {"fov": 0.7}
+    cameras = orbit(
+        [i * math.pi / 4 for i in range(8)] + [0.3 + i * math.pi / 2 for i in range(4)] + [0, 0],
+        [0.2] * 8 + [1.0] * 4 + [1.5, -1.5],
+        2.2,
+        size=96,
+        **lens,
+    )
+    origin, direction = cameras.rays()
+    miss = torch.linalg.cross(origin - centre, direction).norm(dim=-1)  # distance of each ray from the centre
+    shape = DMTet.from_visual_hull(((r - miss) / 0.02 + 0.5).clamp(0, 1).float()[..., None], cameras, cells=32)
+    radius = (shape.surface()[0] - centre).norm(dim=1)
+    assert radius.min() > r - 0.02 and radius.max() < 1.16 * r and abs(float(radius.detach().median()) - r) < 0.015
+    with pytest.raises(EmptySurface, match="silhouettes"):
+        DMTet.from_visual_hull(torch.zeros(14, 96, 96), cameras, cells=8)
+
+
+def test_from_mesh_of_a_torus_also_with_holes():
+    mesh = torus_mesh(0.33, 0.13)
+    vertices, faces = DMTet.from_mesh(mesh, cells=32).surface()
+    tube = torch.stack([vertices[:, :2].norm(dim=1) - 0.33, vertices[:, 2]], 1).norm(dim=1)
+    assert (tube - 0.13).abs().max() < 5e-3 and twin.euler(vertices, faces) == 0
+    keep = torch.rand(len(mesh.faces), generator=torch.Generator().manual_seed(0)) > 0.15
+    holed = DMTet.from_mesh(Mesh(mesh.vertices, mesh.faces[keep]), cells=32).surface()
+    assert twin.is_closed(holed[1]) and twin.euler(*holed) == 0
+    assert abs(float(twin.signed_volume(*holed) / twin.signed_volume(vertices, faces)) - 1) < 0.03
+
+
+def test_winding_numbers_and_distances_agree_with_sums_over_all_faces():
+    mesh = torus_mesh(0.33, 0.13, 40, 24)
+    points = 0.5 * (2 * torch.rand(300, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) - 1)
+    v = mesh.vertices.double()
+    for faces in (mesh.faces, mesh.faces[::3], mesh.faces[:1]):
+        exact = torch.stack([twin.winding_number(p, v, faces) for p in points])
+        assert (winding_number(points, v, faces) - exact).abs().max() < 0.03
+        assert len(faces) > 1000 or (winding_number(points, v, faces) - exact).abs().mean() < 2e-3
+    dense = sample(v, mesh.faces, 200000, torch.Generator().manual_seed(2)) if False else v
+    d = signed_distance(points, v, mesh.faces)
+    nearest = torch.from_numpy(cKDTree(dense.numpy()).query(points.numpy())[0])
+    assert (d.abs() <= nearest + 1e-12).all() and (nearest - d.abs()).max() < 0.03
+    true = torch.stack([points[:, :2].norm(dim=1) - 0.33, points[:, 2]], 1).norm(dim=1) - 0.13
+    assert (d - true).abs().max() < 0.004  # sagitta of its facets
+    on = sample(v, mesh.faces, 100, torch.Generator().manual_seed(3)) if False else v[mesh.faces].mean(1)
+    assert signed_distance(on, v, mesh.faces).abs().max() < 1e-14
+    with pytest.raises(ValueError, match="at least one"):
+        winding_number(points, v, mesh.faces[:0])
+
+
+def test_regularisers_have_their_closed_forms():
+    v, f = icosphere(0)
+    neighbours = math.sqrt(5)  # an icosahedron's vertex has five, all at height 1 / sqrt 5: the mean is v / sqrt 5
+    torch.testing.assert_close(laplacian_loss(v, f), torch.tensor((1 - 1 / neighbours) ** 2).double(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(normal_consistency(v, f), torch.tensor(1 - 1 / neighbours).double(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(vertex_normals(v, f), v, rtol=0, atol=1e-15)
+    assert normal_consistency(*icosphere(3)) < normal_consistency(*icosphere(2)) / 3.5  # 1 - cos of an angle that halves
+    flat = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=torch.float64, requires_grad=True)
+    collapsed = flat * torch.tensor([1.0, 0, 0])
+    normal_consistency(collapsed, torch.tensor([[0, 1, 2]])).backward()
+    assert torch.isfinite(flat.grad).all()  # no area, no normal, no infinity
+    shape = rough()
+    losses = shape.losses()
+    assert set(losses) == {"sign", "laplacian", "normal"} and all(torch.isfinite(x) and x > 0 for x in losses.values())
+    smooth = DMTet.from_sphere(0.4, cells=12).losses()
+    assert smooth["laplacian"] < losses["laplacian"] and smooth["normal"] < losses["normal"]
+    sum(losses.values()).backward()
+    assert torch.isfinite(shape.sdf.grad).all() and torch.isfinite(shape.offset.grad).all()
+
+
+@pytest.mark.parametrize("growths", [0, 1])
+def test_smoothed_gradients_keep_constants_and_spread_to_neighbours(growths):
+    shape = rough(8)
+    for _ in range(growths):
+        shape.subdivide()
+    inner = shape.grid.side == 0
+    shape.sdf.grad = torch.ones_like(shape.sdf)
+    shape.smooth_gradients(1)
+    torch.testing.assert_close(shape.sdf.grad[inner], torch.ones_like(shape.sdf)[inner])
+    shape.sdf.grad = torch.zeros_like(shape.sdf)
+    middle = int(inner.nonzero()[len(inner.nonzero()) // 2])
+    shape.sdf.grad[middle] = 1
+    shape.smooth_gradients(1)
+    assert ((shape.rest - shape.rest[middle]).norm(dim=1)[shape.sdf.grad > 0] < 2.5 * shape.grid.spacing).all()
+    assert 8 < (shape.sdf.grad > 0).sum() <= 27
+
+
+def test_mesh_is_float32_with_outward_unit_normals():
+    mesh = DMTet.from_sphere(0.4, cells=16).mesh()
+    assert mesh.vertices.dtype == torch.float32 and mesh.faces.dtype == torch.int64 and not mesh.vertices.requires_grad
+    assert ((mesh.normals * mesh.vertices).sum(1) / mesh.vertices.norm(dim=1) > 0.97).all()
+
+
+# ---- Loop subdivision ----
+
+
+def plane(n: int) -> tuple[Tensor, Tensor]:
+    """A regular triangle lattice of n x n vertices."""
+    i, j = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
+    v = torch.stack([i + j / 2, j * math.sqrt(3) / 2, 0 * i], -1).reshape(-1, 3).double()
+    a = (i * n + j)[:-1, :-1].reshape(-1)
+    return v, torch.cat([torch.stack([a, a + n, a + 1], 1), torch.stack([a + n, a + n + 1, a + 1], 1)])
+
+
+def test_loop_weights_and_counts():
+    v, f = plane(5)
+    alpha = loop_alpha(f, len(v), torch.float64).view(5, 5)
+    assert torch.allclose(alpha[1:-1, 1:-1], torch.tensor(0.375).double()) and (alpha[0] == 0.25).all() and (alpha[:, -1] == 0.25).all()
+    ico, g = icosphere(0)
+    torch.testing.assert_close(
+        loop_alpha(g, 12, torch.float64)[0], torch.tensor(0.625 - (0.375 + math.cos(2 * math.pi / 5) / 4) ** 2).double()
+    )
+    for x, t, chi in ((v, f, 1), (ico, g, 2), (torus_mesh(0.3, 0.1, 9, 7).vertices, torus_mesh(0.3, 0.1, 9, 7).faces, 0)):
+        y, u = loop_subdivide(x, t)
+        assert len(u) == 4 * len(t) and twin.euler(y, u) == twin.euler(x, t) == chi
+        assert chi == 1 or twin.is_closed(u)
+    assert twin.signed_volume(*loop_subdivide(ico, g)) > 0  # winding is kept
+
+
+def test_loop_reproduces_linear_functions_and_planes():
+    v, f = plane(6)
+    A = noise(3, 3, seed=8, dtype=torch.float64)
+    inner = loop_subdivide(v, f)[0]
+    torch.testing.assert_close(loop_subdivide(v @ A + 1, f)[0], inner @ A + 1, rtol=0, atol=1e-13)  # affine invariance
+    assert (inner[:, 2] == 0).all()
+    torch.testing.assert_close(
+        inner[: len(v)].view(6, 6, 3)[1:-1, 1:-1], v.view(6, 6, 3)[1:-1, 1:-1], rtol=0, atol=1e-14
+    )  # linear precision
+    irregular = torch.stack([*noise(2, 36, seed=9, dtype=torch.float64), torch.full((36,), 0.7).double()], 1)
+    assert (loop_subdivide(irregular, f)[0][:, 2] - 0.7).abs().max() < 1e-15
+
+
+def test_loop_limit_of_a_regular_vertex():
+    """v / 2 + the sum of six neighbours / 12 (Loop 1987); each level keeps 1/4 of the error."""
+    v, f = plane(7)
+    v[:, 2] = noise(49, seed=10, dtype=torch.float64)
+    ring = [23, 25, 17, 31, 18, 30]  # of vertex 24, at (3, 3)
+    assert all(((f == 24).any(1) & (f == r).any(1)).any() for r in ring)
+    limit = v[24] / 2 + v[ring].sum(0) / 12
+    for level in range(1, 6):
+        v, f = loop_subdivide(v, f)
+        assert (v[24] - limit).norm() < 2 * 0.25**level
+
+
+def test_loop_boundary_is_a_curve_of_its_own():
+    """Cubic B-spline of the boundary only: (a + 6 b + c) / 8 and midpoints; the inside does not pull."""
+    v, f = plane(4)
+    v[:, 2] = noise(16, seed=11, dtype=torch.float64)
+    w = v.clone()
+    w[5, 2] += 3  # an inner vertex
+    new, moved = loop_subdivide(v, f)[0], loop_subdivide(w, f)[0]
+    torch.testing.assert_close(new[1], (v[0] + 6 * v[1] + v[2]) / 8)
+    border = [i for i in range(16) if i // 4 in (0, 3) or i % 4 in (0, 3)]
+    assert torch.equal(new[border], moved[border]) and not torch.equal(new[5], moved[5])
+    with pytest.raises(ValueError, match="more than two"):
+        loop_subdivide(v, torch.cat([f, f[:1], f[:1]]))
+
+
+def test_loop_gradients_and_learnable_surface():
+    v, f = icosphere(0)
+    v, alpha = v.requires_grad_(), loop_alpha(f, 12, torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda v, a: loop_subdivide(v, f, a)[0], (v, alpha), atol=1e-9)
+    sharp = loop_subdivide(v, f, torch.zeros(12, dtype=torch.float64))[0]
+    assert torch.equal(sharp[:12], v)  # alpha = 0 keeps old vertices
+    surface = LoopSurface(v, f, levels=2)
+    plain = loop_subdivide(*loop_subdivide(v, f))
+    torch.testing.assert_close(surface.surface()[0], plain[0], rtol=1e-12, atol=1e-12)
+    surface.surface()[0].square().sum().backward()
+    assert (surface.logit_alpha.grad != 0).all() and surface.mesh().vertices.dtype == torch.float32
