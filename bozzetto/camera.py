@@ -228,13 +228,13 @@ def to_colmap(camera: Camera) -> tuple[Tensor, Tensor]:
     R = c2w[:, :, :3].mT
     t = -(R @ c2w[:, :, 3:])[..., 0]
     # The largest of the four components is found first: no division by a small number.
-    m = R
+    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in R.unbind(1))
     q = torch.stack(
         [
-            torch.stack([1 + m[:, 0, 0] + m[:, 1, 1] + m[:, 2, 2], m[:, 2, 1] - m[:, 1, 2], m[:, 0, 2] - m[:, 2, 0], m[:, 1, 0] - m[:, 0, 1]], -1),
-            torch.stack([m[:, 2, 1] - m[:, 1, 2], 1 + m[:, 0, 0] - m[:, 1, 1] - m[:, 2, 2], m[:, 0, 1] + m[:, 1, 0], m[:, 0, 2] + m[:, 2, 0]], -1),
-            torch.stack([m[:, 0, 2] - m[:, 2, 0], m[:, 0, 1] + m[:, 1, 0], 1 + m[:, 1, 1] - m[:, 0, 0] - m[:, 2, 2], m[:, 1, 2] + m[:, 2, 1]], -1),
-            torch.stack([m[:, 1, 0] - m[:, 0, 1], m[:, 0, 2] + m[:, 2, 0], m[:, 1, 2] + m[:, 2, 1], 1 + m[:, 2, 2] - m[:, 0, 0] - m[:, 1, 1]], -1),
+            torch.stack([1 + a + e + i, h - f, c - g, d - b], -1),
+            torch.stack([h - f, 1 + a - e - i, b + d, c + g], -1),
+            torch.stack([c - g, b + d, 1 + e - a - i, f + h], -1),
+            torch.stack([d - b, c + g, f + h, 1 + i - a - e], -1),
         ],
         dim=1,
     )
@@ -260,10 +260,13 @@ def from_colmap(quats: Tensor, translations: Tensor, K: Tensor, size: tuple[int,
 
 
 def to_nerf_synthetic(camera: Camera) -> dict[str, Any]:
-    """The content of a NeRF-synthetic `transforms.json` (OpenGL axes, as ours; one field of view for all)."""
+    """The content of a NeRF-synthetic `transforms.json` (OpenGL axes, as ours; one field of view, centred, for all)."""
     f = camera.K[:, 0, 0]
-    if camera.is_orthographic or not torch.allclose(f, f[:1].expand_as(f)):
-        raise ValueError("transforms.json holds one field of view for all cameras, and no orthographic ones")
+    plain = torch.zeros_like(camera.K)
+    plain[:, 0, 0] = plain[:, 1, 1] = f[0]
+    plain[:, 0, 2], plain[:, 1, 2], plain[:, 2, 2] = camera.size[1] / 2, camera.size[0] / 2, 1
+    if camera.is_orthographic or not torch.allclose(camera.K, plain):
+        raise ValueError("transforms.json holds one field of view for all cameras, with square pixels, centred, and no orthographic ones")
     bottom = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
     frames = [{"file_path": f"r_{i}", "transform_matrix": torch.cat([m.cpu(), bottom]).tolist()} for i, m in enumerate(camera.c2w.double())]
     return {"camera_angle_x": 2 * math.atan(camera.size[1] / 2 / float(f[0])), "frames": frames}

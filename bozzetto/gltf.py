@@ -127,7 +127,7 @@ def load(path: str | Path) -> Mesh:
         nodes = [n for n in scene.graph.nodes_geometry if isinstance(scene.geometry[scene.graph[n][1]], trimesh.Trimesh)]
         if len(nodes) == 1:  # joining would forget the normals
             matrix, key = scene.graph[nodes[0]]
-            loaded = scene.geometry[key].copy()
+            loaded = scene.geometry[key]
             loaded = loaded if np.array_equal(matrix, np.eye(4)) else loaded.apply_transform(matrix)
         else:
             loaded = scene.to_mesh()

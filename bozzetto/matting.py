@@ -119,7 +119,11 @@ def _classical(rgb: np.ndarray) -> np.ndarray | None:
         if not gaps.any():
             break
         M = _grow(lab, M | gaps, tau)
+    M = _grow(lab, M, _ringing(lab, M, tau, noise))
     M |= _between(lab, M, tau)
+    b = max(2, max(M.shape) // 12)
+    if M[b:-b, b:-b].size and M.sum() - M[b:-b, b:-b].sum() < 0.6 * (M.size - M[b:-b, b:-b].size):
+        M = _patterned(lab, M)
     solid = _clean(_decide(lab, M, tau))
     if not 0.001 < solid.mean() < 0.98:
         return None
@@ -177,7 +181,7 @@ def _mean(lab: np.ndarray, M: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarra
     return sums[..., :3] / np.maximum(sums[..., 3:], 1e-6), sums[..., 3]
 
 
-def _grow(lab: np.ndarray, M: np.ndarray, tau: float, r: int = 4) -> np.ndarray:
+def _grow(lab: np.ndarray, M: np.ndarray, tau: float | np.ndarray, r: int = 4) -> np.ndarray:
     """Add to M what resembles the mean of M close by and is not on an edge, until nothing does."""
     limit = np.maximum(tau - _step(lab), 0) ** 2
     for _ in range(sum(lab.shape[:2])):
@@ -218,13 +222,31 @@ def _gaps(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
             continue
         box = np.s_[y : y + h, x : x + w]
         part = labels[box] == k
-        if away[box][part].min() > reach or depth[box][part].max() < 4:  # the calm inside of a wire is no gap
+        if away[box][part].min() > reach or depth[box][part].max() < max(1.5, max(M.shape) / 128):  # the calm inside of a wire is no gap
             continue
         difference = (lab[box] - B[box])[part]
         d = np.median(difference, axis=0)
         if -2.5 * tau < d[0] < tau and np.hypot(d[1], d[2]) < 1.2 * tau and np.abs(difference - d).mean() < 0.75 * tau:
             gaps[box] |= part
     return gaps
+
+
+def _ringing(lab: np.ndarray, M: np.ndarray, tau: float, noise: float) -> np.ndarray:
+    """A tolerance (H, W), wider beside strong edges if the picture shows that JPEG or WebP smeared them over blocks of 8 pixels.
+
+    The smear is measured 3 to 8 pixels away from what is surely object: a clean picture shows the background undisturbed there.
+    """
+    B = push_pull(lab, M.astype(np.float32))
+    distance = np.where(M, 0, np.sqrt(((lab - B) ** 2).sum(-1))).astype(np.float32)
+    sure = cv2.erode((distance > 5 * tau).astype(np.uint8), np.ones((3, 3), np.uint8))
+    away = cv2.distanceTransform(1 - sure, cv2.DIST_L2, 3)
+    ring = (away > 4) & (away < 9)
+    if not sure.any() or not ring.any():
+        return np.full(M.shape, tau, np.float32)
+    far = push_pull(lab, (M & (away > 10)).astype(np.float32))
+    smear = float(np.percentile(np.sqrt(((lab - far) ** 2).sum(-1))[ring], 75)) - 3 * noise
+    contrast = cv2.dilate(distance, np.ones((17, 17), np.uint8))
+    return (0.18 * contrast).clip(tau, max(tau, 4 * smear))
 
 
 def _between(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
@@ -236,6 +258,16 @@ def _between(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
     return ~M & ((lab > low - tau / 2) & (lab < high + tau / 2)).all(-1)
 
 
+def _patterned(lab: np.ndarray, M: np.ndarray) -> np.ndarray:
+    """Background of many colours, told from the object by GrabCut's colour models alone: a last resort."""
+    t = max(2, round(0.04 * max(M.shape)))
+    state = np.full(M.shape, cv2.GC_PR_BGD, np.uint8)
+    state[2 * t : -2 * t, 2 * t : -2 * t] = cv2.GC_PR_FGD
+    state[M] = cv2.GC_PR_BGD
+    state[:t], state[-t:], state[:, :t], state[:, -t:] = cv2.GC_BGD, cv2.GC_BGD, cv2.GC_BGD, cv2.GC_BGD
+    return ~_grabcut(lab, state, 5)
+
+
 def _decide(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
     """GrabCut over what neither grew as background nor stands out clearly; returns the object, (H, W) bool."""
     B = push_pull(lab, M.astype(np.float32))
@@ -245,12 +277,16 @@ def _decide(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
     state[~M] = cv2.GC_PR_FGD
     state[cv2.erode(M.astype(np.uint8), kernel, iterations=2, borderValue=1) > 0] = cv2.GC_BGD
     state[~M & (distance > 2 * tau)] = cv2.GC_FGD
-    if not (state == cv2.GC_FGD).any() or not (state == cv2.GC_BGD).any():
-        return ~M
-    bytes_ = (lab * np.float32([2.55, 1 / CHROMA, 1 / CHROMA]) + np.float32([0, 128, 128])).clip(0, 255).round().astype(np.uint8)
-    cv2.setRNGSeed(0)  # its colour models start from a random draw
-    out, _, _ = cv2.grabCut(bytes_, state, None, np.zeros((1, 65)), np.zeros((1, 65)), 2, cv2.GC_INIT_WITH_MASK)
-    return (out == cv2.GC_FGD) | (out == cv2.GC_PR_FGD)
+    return _grabcut(lab, state, 2)
+
+
+def _grabcut(lab: np.ndarray, state: np.ndarray, rounds: int) -> np.ndarray:
+    """The object, (H, W) bool, from OpenCV's four states; a state without object or background is returned as it is."""
+    if len(np.unique(state % 2)) == 2:
+        small = (lab * np.float32([2.55, 1 / CHROMA, 1 / CHROMA]) + np.float32([0, 128, 128])).clip(0, 255).round().astype(np.uint8)
+        cv2.setRNGSeed(0)  # its colour models start from a random draw
+        state, _, _ = cv2.grabCut(small, state.copy(), None, np.zeros((1, 65)), np.zeros((1, 65)), rounds, cv2.GC_INIT_WITH_MASK)
+    return state % 2 == 1  # GC_FGD and GC_PR_FGD are odd
 
 
 def _clean(solid: np.ndarray) -> np.ndarray:

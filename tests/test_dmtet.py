@@ -40,30 +40,17 @@ def torus_mesh(R: float, r: float, n: int = 96, m: int = 48) -> Mesh:
     return Mesh(x, torch.cat([torch.stack([a, b, c], 1), torch.stack([a, c, d], 1)]))
 
 
-def icosphere(levels: int, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+def icosphere(levels: int) -> tuple[Tensor, Tensor]:
     g = (1 + math.sqrt(5)) / 2
-    v = torch.tensor(
-        [
-            [-1, g, 0],
-            [1, g, 0],
-            [-1, -g, 0],
-            [1, -g, 0],
-            [0, -1, g],
-            [0, 1, g],
-            [0, -1, -g],
-            [0, 1, -g],
-            [g, 0, -1],
-            [g, 0, 1],
-            [-g, 0, -1],
-            [-g, 0, 1],
-        ]
-    )
+    third = [[-1, g, 0], [1, g, 0], [-1, -g, 0], [1, -g, 0]]
+    v = torch.tensor([*third, *([c, a, b] for a, b, c in third), *([b, c, a] for a, b, c in third)], dtype=torch.float64)
     f = [(0, 11, 5), (0, 5, 1), (0, 1, 7), (0, 7, 10), (0, 10, 11), (1, 5, 9), (5, 11, 4), (11, 10, 2), (10, 7, 6), (7, 1, 8)]
     f += [(3, 9, 4), (3, 4, 2), (3, 2, 6), (3, 6, 8), (3, 8, 9), (4, 9, 5), (2, 4, 11), (6, 2, 10), (8, 6, 7), (9, 8, 1)]
-    v, f = v.to(dtype), torch.tensor(f)
+    v, f = v / v.norm(dim=1, keepdim=True), torch.tensor(f)
     for _ in range(levels):
         v, f = loop_subdivide(v, f)
-    return v / v.norm(dim=1, keepdim=True), f
+        v = v / v.norm(dim=1, keepdim=True)
+    return v, f
 
 
 def test_mt_9_without_deformation_offsets_do_nothing_and_far_values_have_no_gradient():
@@ -96,11 +83,11 @@ def test_mt_9_no_offset_folds_a_tet():
 def test_mt_10_sign_loss_counts_crossed_edges_only():
     s = torch.tensor([1.0, -1.0, 2.0, 0.5], dtype=torch.float64, requires_grad=True)
     loss = sign_loss(s, torch.tensor([[0, 1]]))
-    assert abs(float(loss) - 2.62652) < 5e-6
+    assert abs(float(loss.detach()) - 2.62652) < 5e-6
     (g,) = torch.autograd.grad(loss, s)
     assert g[0] > 0 and g[1] < 0 and (g[2:] == 0).all()  # both shrink
     same = sign_loss(s, torch.tensor([[0, 2], [2, 3]]))
-    assert float(same) == 0 and (torch.autograd.grad(same, s)[0] == 0).all()
+    assert float(same.detach()) == 0 and (torch.autograd.grad(same, s)[0] == 0).all()
     torch.testing.assert_close(sign_loss(s, torch.tensor([[0, 1], [0, 2]])), loss)
     shape = rough()
     every = sign_loss(shape.field() / shape.grid.spacing, shape.grid.edges)
@@ -262,7 +249,7 @@ def test_from_occupancy_keeps_the_zero_set_and_measures_in_object_units():
     shape = DMTet.from_occupancy(lambda p: 37 * (0.3 - (p - centre).norm(dim=1)), cells=24)
     true = (shape.grid.vertices - centre).norm(dim=1) - 0.3
     near = true.abs() < shape.grid.spacing
-    assert (shape.sdf - true)[near].abs().max() < 0.12 * shape.grid.spacing  # slope is the median over edges, true within 8 %
+    assert (shape.sdf - true)[near].abs().max() < 0.05 * shape.grid.spacing  # central differences of a sphere
     assert shape.sdf.abs().max() < 2.01 * shape.grid.spacing
     # a volume of logits at cell centres, of another size than the grid, in a box that is no cube: linear, so exact away from its border
     axes = [(torch.arange(n) + 0.5) / n * (b - a) + a for n, a, b in ((10, -0.5, 0.5), (7, -0.3, 0.4), (9, 0.0, 0.5))]
@@ -271,7 +258,7 @@ def test_from_occupancy_keeps_the_zero_set_and_measures_in_object_units():
     shape = DMTet.from_occupancy(x @ slope - 0.7, 20, (-0.5, -0.3, 0.0), (0.5, 0.4, 0.5))
     vertices = shape.surface()[0]
     inner = ((vertices > torch.tensor([-0.4, -0.2, 0.07])) & (vertices < torch.tensor([0.4, 0.3, 0.43]))).all(1)
-    assert inner.sum() > 50 and (vertices[inner] @ slope - 0.7).abs().max() < 1e-4
+    assert inner.sum() > 50 and (vertices[inner] @ slope - 0.7).abs().max() < 4e-4  # 1e-3 of an edge
 
 
 @pytest.mark.parametrize("is_orthographic", [False, True])
@@ -303,7 +290,7 @@ def test_from_mesh_of_a_torus_also_with_holes():
     keep = torch.rand(len(mesh.faces), generator=torch.Generator().manual_seed(0)) > 0.15
     holed = DMTet.from_mesh(Mesh(mesh.vertices, mesh.faces[keep]), cells=32).surface()
     assert twin.is_closed(holed[1]) and twin.euler(*holed) == 0
-    assert abs(float(twin.signed_volume(*holed) / twin.signed_volume(vertices, faces)) - 1) < 0.03
+    assert abs(float((twin.signed_volume(*holed) / twin.signed_volume(vertices, faces)).detach()) - 1) < 0.03
 
 
 def test_winding_numbers_and_distances_agree_with_sums_over_all_faces():
@@ -313,15 +300,13 @@ def test_winding_numbers_and_distances_agree_with_sums_over_all_faces():
     for faces in (mesh.faces, mesh.faces[::3], mesh.faces[:1]):
         exact = torch.stack([twin.winding_number(p, v, faces) for p in points])
         assert (winding_number(points, v, faces) - exact).abs().max() < 0.03
-        assert len(faces) > 1000 or (winding_number(points, v, faces) - exact).abs().mean() < 2e-3
-    dense = sample(v, mesh.faces, 200000, torch.Generator().manual_seed(2)) if False else v
+        assert (winding_number(points, v, faces) - exact).abs().mean() < 1e-2
     d = signed_distance(points, v, mesh.faces)
-    nearest = torch.from_numpy(cKDTree(dense.numpy()).query(points.numpy())[0])
+    nearest = torch.from_numpy(cKDTree(v.numpy()).query(points.numpy())[0])
     assert (d.abs() <= nearest + 1e-12).all() and (nearest - d.abs()).max() < 0.03
     true = torch.stack([points[:, :2].norm(dim=1) - 0.33, points[:, 2]], 1).norm(dim=1) - 0.13
     assert (d - true).abs().max() < 0.004  # sagitta of its facets
-    on = sample(v, mesh.faces, 100, torch.Generator().manual_seed(3)) if False else v[mesh.faces].mean(1)
-    assert signed_distance(on, v, mesh.faces).abs().max() < 1e-14
+    assert signed_distance(v[mesh.faces].mean(1), v, mesh.faces).abs().max() < 1e-14
     with pytest.raises(ValueError, match="at least one"):
         winding_number(points, v, mesh.faces[:0])
 
@@ -329,8 +314,8 @@ def test_winding_numbers_and_distances_agree_with_sums_over_all_faces():
 def test_regularisers_have_their_closed_forms():
     v, f = icosphere(0)
     neighbours = math.sqrt(5)  # an icosahedron's vertex has five, all at height 1 / sqrt 5: the mean is v / sqrt 5
-    torch.testing.assert_close(laplacian_loss(v, f), torch.tensor((1 - 1 / neighbours) ** 2).double(), rtol=1e-12, atol=0)
-    torch.testing.assert_close(normal_consistency(v, f), torch.tensor(1 - 1 / neighbours).double(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(laplacian_loss(v, f), torch.tensor((1 - 1 / neighbours) ** 2, dtype=torch.float64), rtol=1e-12, atol=0)
+    torch.testing.assert_close(normal_consistency(v, f), torch.tensor(1 - 1 / neighbours, dtype=torch.float64), rtol=1e-12, atol=0)
     torch.testing.assert_close(vertex_normals(v, f), v, rtol=0, atol=1e-15)
     assert normal_consistency(*icosphere(3)) < normal_consistency(*icosphere(2)) / 3.5  # 1 - cos of an angle that halves
     flat = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0]], dtype=torch.float64, requires_grad=True)
@@ -375,8 +360,9 @@ def test_mesh_is_float32_with_outward_unit_normals():
 def plane(n: int) -> tuple[Tensor, Tensor]:
     """A regular triangle lattice of n x n vertices."""
     i, j = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
-    v = torch.stack([i + j / 2, j * math.sqrt(3) / 2, 0 * i], -1).reshape(-1, 3).double()
-    a = (i * n + j)[:-1, :-1].reshape(-1)
+    i, j = i.double(), j.double()
+    v = torch.stack([i + j / 2, j * math.sqrt(3) / 2, 0 * i], -1).reshape(-1, 3)
+    a = (i * n + j).long()[:-1, :-1].reshape(-1)
     return v, torch.cat([torch.stack([a, a + n, a + 1], 1), torch.stack([a + n, a + n + 1, a + 1], 1)])
 
 
@@ -401,10 +387,9 @@ def test_loop_reproduces_linear_functions_and_planes():
     inner = loop_subdivide(v, f)[0]
     torch.testing.assert_close(loop_subdivide(v @ A + 1, f)[0], inner @ A + 1, rtol=0, atol=1e-13)  # affine invariance
     assert (inner[:, 2] == 0).all()
-    torch.testing.assert_close(
-        inner[: len(v)].view(6, 6, 3)[1:-1, 1:-1], v.view(6, 6, 3)[1:-1, 1:-1], rtol=0, atol=1e-14
-    )  # linear precision
-    irregular = torch.stack([*noise(2, 36, seed=9, dtype=torch.float64), torch.full((36,), 0.7).double()], 1)
+    middle = (slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(inner[:36].view(6, 6, 3)[middle], v.view(6, 6, 3)[middle], rtol=0, atol=1e-14)  # linear precision
+    irregular = torch.stack([*noise(2, 36, seed=9, dtype=torch.float64), torch.full((36,), 0.7, dtype=torch.float64)], 1)
     assert (loop_subdivide(irregular, f)[0][:, 2] - 0.7).abs().max() < 1e-15
 
 

@@ -43,6 +43,13 @@ def chunks(path: Path) -> tuple[dict, bytes]:
     return json.loads(data[20 : 20 + length]), data[28 + length :]
 
 
+def put_together(path: Path, document: dict, body: bytes) -> None:
+    head = json.dumps(document).encode()
+    head += b" " * (-len(head) % 4)
+    data = struct.pack("<I4s", len(head), b"JSON") + head + struct.pack("<I4s", len(body), b"BIN\0") + body
+    path.write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(data)) + data)
+
+
 def read(document: dict, body: bytes, accessor: int) -> np.ndarray:
     a = document["accessors"][accessor]
     view = document["bufferViews"][a["bufferView"]]
@@ -84,10 +91,7 @@ def test_the_validator_would_speak_up(mesh, tmp_path):
     save_glb(mesh, tmp_path / "a.glb")
     document, body = chunks(tmp_path / "a.glb")
     document["accessors"][0]["max"][0] += 1
-    head = json.dumps(document).encode()
-    head += b" " * (-len(head) % 4)
-    data = struct.pack("<I4s", len(head), b"JSON") + head + struct.pack("<I4s", len(body), b"BIN\0") + body
-    (tmp_path / "b.glb").write_bytes(struct.pack("<4sII", b"glTF", 2, 12 + len(data)) + data)
+    put_together(tmp_path / "b.glb", document, body)
     assert validate(tmp_path / "b.glb")[0]["numErrors"] > 0
 
 
@@ -165,6 +169,21 @@ def test_what_was_saved_comes_back(mesh, tmp_path, suffix):
     assert is_watertight_manifold(welded.vertices, welded.faces)
     if suffix == "obj":
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a.mtl", "a.obj", "a.png"]
+
+
+def test_a_node_that_turns_its_mesh_turns_the_normals_too(mesh, tmp_path):
+    save_glb(mesh, tmp_path / "a.glb")
+    document, body = chunks(tmp_path / "a.glb")
+    document["nodes"][0] |= {"rotation": [0.0, 0.5**0.5, 0.0, 0.5**0.5], "translation": [0.0, 2.0, 0.0]}  # a quarter turn to the left
+    put_together(tmp_path / "b.glb", document, body)
+    again = load(tmp_path / "b.glb")
+    turn = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]])  # ours: x to y
+    torch.testing.assert_close(again.vertices, mesh.vertices @ turn.T + torch.tensor([0.0, 0, 2]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(again.normals, mesh.normals @ turn.T, rtol=0, atol=1e-6)
+    document["nodes"] += [{"mesh": 0, "translation": [9.0, 0.0, 0.0]}]
+    document["scenes"][0]["nodes"] += [1]
+    put_together(tmp_path / "two.glb", document, body)
+    assert len(load(tmp_path / "two.glb").faces) == 2 * len(mesh.faces)
 
 
 def test_a_ply_of_anyones_can_be_read(tmp_path):

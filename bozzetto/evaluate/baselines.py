@@ -173,13 +173,8 @@ def bank(folder: Path, path: Path, *, size: int = 128, keys: list[Key] | None = 
             views = torch.cat([drawn(d, c, level=LEVEL) for c in cameras])
             features.append(torch.stack([_feature(v[..., :3], v[..., 3], premultiplied=True) for v in views]).half())
             total += views
-            if progress and (n % 50 == 0 or n + 1 == len(keys)):
-                print(
-                    f"\rbank of training pictures: {n + 1} of {len(keys)}",
-                    end="\n" if n + 1 == len(keys) else "",
-                    file=sys.stderr,
-                    flush=True,
-                )
+            if progress and (n % 100 == 99 or n + 1 == len(keys)):
+                print(f"bank of training pictures: {n + 1} of {len(keys)}", file=sys.stderr, flush=True)
         file.parent.mkdir(parents=True, exist_ok=True)
         part = file.with_name(f".{file.name}.{os.getpid()}")
         save_file({"features": torch.stack(features), "means": (total / len(keys)).half()}, part)

@@ -79,9 +79,8 @@ class _Antialias(torch.autograd.Function):
         pool.run(_differ, b * h, ras, start[1:], grain=BAND)
         np.cumsum(start, out=start)
         n = int(start[-1])
-        stop = np.empty(b * h, np.int64)  # row r's pairs are start[r]:stop[r]
+        stop, facing = np.empty(b * h, np.int64), np.empty((b, len(tri)), np.int8)  # row r's pairs are start[r]:stop[r]
         where, ends, m = np.empty(n, np.int32), np.empty((n, 2), np.int32), np.empty(n)
-        facing = np.empty((b, len(tri)), np.int8)
         pool.run(_face, b * len(tri), pos, tri, facing, grain=4096)
         pool.run(_find, b * h, ras, pos, tri, beside, facing, start, stop, where, ends, m, grain=BAND)
         out = col.copy()
@@ -247,15 +246,15 @@ def _silhouette(clip, faces, beside, facing, f, target, column, row, down, is_fi
         if entry != 2:
             k, t = _leave(2, k, t, s * C2, s * D2, is_first, step)
         if k < 0:
-            return -1, -1, 0.0
+            break
         if _is_end(faces, beside, facing, f, k):
             a, b = (A0, B0) if k == 0 else ((A1, B1) if k == 1 else (A2, B2))
             if (abs(a) >= abs(b)) == down:
-                return -1, -1, 0.0
+                break
             return faces[f, (k + 1) % 3], faces[f, (k + 2) % 3], t if is_first else 1 - t
         f, entry = beside[f, k] // 3, beside[f, k] % 3
         if f == target:
-            return -1, -1, 0.0
+            break
     return -1, -1, 0.0
 
 

@@ -82,12 +82,12 @@ class _March(torch.autograd.Function):
         ctx.save_for_backward(vertices, sdf)
         ctx.ends = ends
         device = vertices.device
-        out = tuple(torch.from_numpy(x).to(device) for x in (verts, faces, ends.astype(np.int64)))
+        out = torch.from_numpy(verts).to(device), torch.from_numpy(faces).to(device), torch.from_numpy(ends.astype(np.int64)).to(device)
         ctx.mark_non_differentiable(out[1], out[2])
-        return out  # type: ignore[return-value]
+        return out
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Tensor | None, Tensor | None, None]:
         vertices, sdf = ctx.saved_tensors
         v = np.ascontiguousarray(vertices.detach().cpu().numpy())
         s = np.ascontiguousarray(sdf.detach().cpu().numpy())

@@ -24,15 +24,12 @@ def _cases() -> tuple[np.ndarray, np.ndarray]:
     for pattern in range(1, 15):
         above = [i for i in range(4) if pattern >> i & 1]
         below = [i for i in range(4) if i not in above]
-        lone = len(above) != 2
         first, rest = (below, above) if len(below) == 1 else (above, below)
         p, q, r, s = first + rest
         if sum(x > y for x, y in itertools.combinations((p, q, r, s), 2)) % 2:
             r, s = s, r
-        if lone:
-            polygon = [(p, q), (p, r), (p, s)] if len(below) == 1 else [(p, r), (p, q), (p, s)]
-        else:
-            polygon = [(p, r), (q, r), (q, s), (p, s)]
+        polygons = {1: [(p, q), (p, r), (p, s)], 3: [(p, r), (p, q), (p, s)], 2: [(p, r), (q, r), (q, s), (p, s)]}
+        polygon = polygons[len(below)]
         e = [number[frozenset(x)] for x in polygon]
         count[pattern] = len(e) - 2
         corners[pattern, : len(e) - 2] = [[e[0], e[i + 1], e[i + 2]] for i in range(len(e) - 2)]

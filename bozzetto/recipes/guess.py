@@ -29,7 +29,7 @@ from bozzetto.kernels.antialias import antialias
 from bozzetto.kernels.interpolate import interpolate
 from bozzetto.kernels.rasterize import rasterize
 from bozzetto.mesh import Mesh, vertex_normals
-from bozzetto.priors.first_guess import FirstGuess
+from bozzetto.priors.first_guess import LEVEL, FirstGuess
 from bozzetto.priors.first_guess import Guess as Prediction
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.run import Run, Tensors
@@ -118,7 +118,7 @@ def predict(source: Source, prior: FirstGuess) -> Tensors:
     occupancy, colour, view = (x.float().cpu() for x in (guess.occupancy, guess.colour, guess.view))
     coverage = F.avg_pool2d(picture[:, 3:], 2)[0]
     return {
-        "occupancy": agree_with_silhouette((occupancy[0] + occupancy[1].flip(-1)) / 2, coverage),
+        "occupancy": agree_with_silhouette((occupancy[0] + occupancy[1].flip(-1)) / 2 - LEVEL, coverage),
         "colour": (colour[0] + colour[1].flip(-1)) / 2,
         "view": view.mean(0),
     }

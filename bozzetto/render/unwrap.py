@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -96,10 +97,17 @@ def _xatlas(vertices: np.ndarray, faces: np.ndarray, seconds: float) -> tuple[np
         done = subprocess.run(command, input=data.getvalue(), capture_output=True, timeout=PATIENCE * seconds, check=True, env=environment)
         answer = np.load(io.BytesIO(done.stdout))
     except subprocess.TimeoutExpired:
-        why = f"it took more than {PATIENCE * seconds:g} s over {len(faces)} faces"
-    except (OSError, subprocess.CalledProcessError) as e:
-        lines = (getattr(e, "stderr", None) or str(e).encode()).decode(errors="replace").strip().splitlines()
-        why = lines[-1] if lines else str(e)
+        why = f"it took more than {PATIENCE * seconds:g} s"
+    except subprocess.CalledProcessError as e:
+        lines = e.stderr.decode(errors="replace").strip().splitlines()
+        is_late = -e.returncode == getattr(signal, "SIGXCPU", None)
+        why = (
+            f"it took more than {seconds:g} s of processor time"
+            if is_late
+            else f"it ended with {e.returncode}: {lines[-1] if lines else ''}"
+        )
+    except OSError as e:
+        why = f"its process did not start ({e})"
     else:
         new_faces = answer["faces"].astype(np.int64)
         flat = (answer["uv"].astype(np.float64) * answer["size"])[new_faces]

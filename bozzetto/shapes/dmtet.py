@@ -38,6 +38,9 @@ class DMTet(nn.Module):
     steps   of the optimisation at which `grow` subdivides
     """
 
+    rest: Tensor
+    reach: Tensor
+
     def __init__(self, grid: TetGrid, sdf: Tensor, *, deform: float = 1.0, steps: Sequence[int] = ()) -> None:
         super().__init__()
         if sdf.shape != (len(grid.vertices),) or not 0 <= deform <= 1:

@@ -68,6 +68,8 @@ class LoopSurface(nn.Module):
     levels  how often it is subdivided; alpha belongs to the first, later ones are plain
     """
 
+    faces: Tensor
+
     def __init__(self, vertices: Tensor, faces: Tensor, levels: int = 1) -> None:
         super().__init__()
         self.levels = levels

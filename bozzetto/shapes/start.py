@@ -41,7 +41,7 @@ def ellipsoid(grid: TetGrid, radii: Corner, centre: Corner = 0.0) -> Tensor:
 def occupancy(grid: TetGrid, logits: Occupancy) -> Tensor:
     """The same zero set as the logits', which are interpolated linearly if they are a volume (X, Y, Z) of cells that fill the box.
 
-    Minus the logits divided by their median slope across the surface; ends of crossed edges are not cut off.
+    Minus the logits divided by the median length of their gradient at the surface; ends of crossed edges are not cut off.
     """
     if isinstance(logits, Tensor):
         v, lo, hi = grid.vertices, grid.vertices[0], grid.vertices[-1]
@@ -54,8 +54,10 @@ def occupancy(grid: TetGrid, logits: Occupancy) -> Tensor:
     ends = crossed_edges(grid.hold(field), grid)
     if not len(ends):
         raise EmptySurface("dmtet: the occupancy has one sign everywhere; move its threshold or fit the box to the object")
-    a, b = ends.unbind(1)
-    slope = ((field[a] - field[b]).abs() / (grid.vertices[a] - grid.vertices[b]).norm(dim=1)).median()
+    assert grid.cells is not None
+    step = ((grid.vertices[-1] - grid.vertices[0]) / torch.tensor(grid.cells).to(field)).tolist()
+    slopes = torch.gradient(field.view([c + 1 for c in grid.cells]), spacing=step)
+    slope = torch.stack(slopes).norm(dim=0).reshape(-1)[ends.reshape(-1)].median()
     sdf = field / slope.clamp(min=torch.finfo(field.dtype).tiny)
     cut = sdf.clamp(-BAND * grid.spacing, BAND * grid.spacing)
     cut[ends] = sdf[ends]

@@ -67,8 +67,10 @@ class TetGrid:
         """
         lo, hi = ((x, x, x) if isinstance(x, (int, float)) else tuple(x) for x in (lower, upper))
         sides = [b - a for a, b in zip(lo, hi, strict=True)]
-        n = (*(max(round(cells * side / max(sides)), 1) for side in sides),) if isinstance(cells, int) and max(sides) > 0 else cells
-        n = (n, n, n) if isinstance(n, int) else n
+        if isinstance(cells, int):
+            counts = [max(round(cells * side / max(*sides, 1e-300)), 1) for side in sides]
+            cells = (counts[0], counts[1], counts[2])
+        n = cells
         if min(n) < 1 or not all(a < b for a, b in zip(lo, hi, strict=True)):
             raise ValueError(f"kuhn: expected at least one cell a side and lower < upper, got {n}, {lo}, {hi}")
         axes = [torch.arange(c + 1, dtype=torch.float64) * ((b - a) / c) + a for c, a, b in zip(n, lo, hi, strict=True)]

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 from bozzetto.data.objects import Packed
 from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Carved, Drawable, carve_object, draw_sample, drawable
-from bozzetto.priors.first_guess import FirstGuess, FirstGuessConfig, Guess, save
+from bozzetto.priors.first_guess import LEVEL, FirstGuess, FirstGuessConfig, Guess, save
 from bozzetto.training.loop import LoopSettings, train
 
 WINDOW = 1500  # procedural objects in play at a time
@@ -125,7 +125,7 @@ def validation_samples(packed: Packed, size: int, depths: int) -> dict[str, list
 
 @torch.no_grad()
 def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dict[str, float]:
-    """Mean occupancy IoU a group (both sides cut at 1/2, within the silhouette), colour error, elevation error in degrees."""
+    """Mean occupancy IoU a group (truth cut at 1/2, the guess at LEVEL, within the silhouette), colour error, elevation error in degrees."""
     network.eval()
     device = next(network.parameters()).device
     out: dict[str, float] = {}
@@ -135,7 +135,7 @@ def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dic
             batch = {key: torch.stack([s[key] for s in samples[k : k + 16]]).to(device) for key in samples[0]}
             guess = network(batch["picture"])
             seen = F.avg_pool2d(batch["picture"][:, 3:], 2) > 0
-            mine, truth = (guess.occupancy > 0) & seen, batch["occupancy"] > 127
+            mine, truth = (guess.occupancy > LEVEL) & seen, batch["occupancy"] > 127
             iou = (mine & truth).sum((1, 2, 3)) / (mine | truth).sum((1, 2, 3)).clamp(min=1)
             colour = (guess.colour_at(batch["points"]) - batch["colour"]).abs().mean((1, 2))
             tilt = (guess.view[:, 0] - batch["view"][:, 0]).abs().rad2deg()

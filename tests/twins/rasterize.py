@@ -176,8 +176,9 @@ def bilinear(image: Tensor, uv: Tensor, mode: str) -> Tensor:
     H, W, _ = image.shape
     x, y = uv[0] * W - 0.5, uv[1] * H - 0.5
     total = image.new_zeros(image.shape[2])
-    for j in (math.floor(float(y)), math.floor(float(y)) + 1):
-        for i in (math.floor(float(x)), math.floor(float(x)) + 1):
+    i0, j0 = math.floor(float(x.detach())), math.floor(float(y.detach()))
+    for j in (j0, j0 + 1):
+        for i in (i0, i0 + 1):
             at = (j % H, i % W) if mode == "wrap" else (min(max(j, 0), H - 1), min(max(i, 0), W - 1))
             total = total + (1 - (x - i).abs()) * (1 - (y - j).abs()) * image[at]
     return total
