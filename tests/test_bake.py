@@ -305,13 +305,9 @@ def test_uv_7_a_picture_of_a_plane_goes_back_by_its_homography(ortho):
     assert (weight[inside] > 0.3).all()
     torch.testing.assert_close(colour[inside, :2], expected[inside], rtol=0, atol=2e-6)  # a ramp is exact under bilinear lookup
     assert (colour[weight > 0][:, 2] - 0.5).abs().max() < 1e-6  # alpha divided out
-    away, turned = seen(t.position, -t.normal, camera, *picture(camera, [(0.0, 0.5)]))
-    assert (turned == 0).all() and (away == 0).all()
-    to_camera = (
-        torch.nn.functional.normalize(camera.position.float() - t.position, dim=1)
-        if not ortho
-        else camera.c2w[0, :, 2].float().expand(len(t.index), 3)
-    )
+    assert all((x == 0).all() for x in seen(t.position, -t.normal, camera, *picture(camera, [(0.0, 0.5)])))
+    back = camera.c2w[0, :, 2].float().expand(len(t.index), 3)
+    to_camera = back if ortho else torch.nn.functional.normalize(p.float() - t.position, dim=1)
     for power in (1.0, 3.0):
         w = seen(t.position, t.normal, camera, *picture(camera, [(0.0, 0.5)]), power=power)[1]
         torch.testing.assert_close(w[inside], to_camera[inside, 0] ** power, rtol=1e-4, atol=0)
@@ -321,17 +317,12 @@ def test_uv_7_what_is_behind_something_gets_no_weight():
     camera = view([2.0, 0.0, 0.0])
     t = texels(plane(), 64)
     weight = seen(t.position, t.normal, camera, *picture(camera, [(0.0, 0.5), (0.3, 0.2)]))[1]
-    shadow = 0.2 * 2.0 / 1.7  # of the square in front, seen from x = 2
-    distance = t.position[:, 1:].abs().amax(1)
+    shadow, distance = 0.2 * 2.0 / 1.7, t.position[:, 1:].abs().amax(1)  # of the square in front, seen from x = 2
     assert (weight[distance < shadow - 1e-3] == 0).all() and (distance < shadow).any()
     pixel = 2.0 / camera.K[0, 0, 0].item()
     assert (weight[(distance > shadow + 1.5 * pixel) & (distance < 0.5 - 4 * pixel)] > 0.5).all()
-    front = seen(
-        t.position * torch.tensor([1.0, 0.38, 0.38]) + torch.tensor([0.3, 0, 0]),
-        t.normal,
-        camera,
-        *picture(camera, [(0.0, 0.5), (0.3, 0.2)]),
-    )[1]
+    ahead = t.position * torch.tensor([1.0, 0.38, 0.38]) + torch.tensor([0.3, 0, 0])
+    front = seen(ahead, t.normal, camera, *picture(camera, [(0.0, 0.5), (0.3, 0.2)]))[1]
     assert (front[distance < 0.4] > 0.5).all()
 
 
