@@ -96,8 +96,7 @@ class _Antialias(torch.autograd.Function):
         start, stop, where, ends, m = ctx.pairs
         col, pos = as_array(colour), as_array(clip)
         g = as_array(grad, col.dtype)
-        b, h = col.shape[:2]
-        d_col = d_pos = None
+        b, h, d_col, d_pos = *col.shape[:2], None, None
         if ctx.needs_input_grad[0]:
             total = g.copy()
             pool.run(_blend_back, b * h, g, start, stop, where, m, total, grain=BAND)

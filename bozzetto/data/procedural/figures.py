@@ -136,7 +136,7 @@ def figure(rng: Rng) -> Sketch:
     hair, trim = mat.painted(rng, mat.FURS), mat.painted(rng)
     if kind == "peg":
         h, r = rng.uniform(0.6, 0.9), rng.uniform(0.2, 0.28)
-        s.add(revolve(spline([(1.3 * r, 0), (1.35 * r, 0.1), (0.8 * r, 0.75 * h), (0.45 * r, h)], 14).tolist() + np.array([[0, h]]), 22), top, (lambda p: p.centres[:, 2] < 0.45 * h, low))
+        s.add(revolve([*spline([(1.3 * r, 0), (1.35 * r, 0.1), (0.8 * r, 0.75 * h), (0.45 * r, h)], 14).tolist(), [0, h]], 22), top, (lambda p: p.centres[:, 2] < 0.45 * h, low))
         if chance(rng, 0.4):
             s.add(both(limb([(0, 0.75 * r, 0.75 * h), (0.1, 1.2 * r, 0.5 * h), (0.16, 1.05 * r, 0.4 * h)], [0.35 * r, 0.3 * r, 0.3 * r], 7)), top)
         head, q = np.array([0, 0, h + 0.8 * r]), 0.95 * r

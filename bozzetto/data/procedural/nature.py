@@ -352,7 +352,7 @@ def plant(rng: Rng) -> Sketch:
             elif kind == "flowers":
                 blossom(s, rng.uniform(0.13, 0.22), tip, (tip[0], tip[1], 0.5), petals, heart, int(rng.integers(5, 9)))
             else:
-                cup = revolve(curve([(0.02, 0), (0.13, 0.08), (0.14, 0.2), (0.08, 0.32)], 8).tolist() + np.array([[0, 0.24]]), 12)
+                cup = revolve([*curve([(0.02, 0), (0.13, 0.08), (0.14, 0.2), (0.08, 0.32)], 8).tolist(), [0, 0.24]], 12)
                 s.add(_ribbed(cup, 6, 0.15).move(*tip), petals)
         if kind != "round":
             s.add([leaf_blade(rng.uniform(0.3, 0.6), 0.14, 0.3).turn("y", -0.8).turn("z", 2.4 * k + 1).move(z=z) for k in range(5)], green)
