@@ -47,6 +47,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cells", type=int, default=64, help="cells a side")
     parser.add_argument("--repeats", type=int, default=30)
+    parser.add_argument("--seconds", type=float, default=4, help="at most so many for each number")
     args = parser.parse_args()
     grid = TetGrid.kuhn(args.cells, -1, 1)
     centre = torch.tensor([0.013, 0.007, 0.003])
@@ -90,7 +91,7 @@ def main() -> None:
                 cells = []
                 for fn in (lambda march=march, v=vertices, s=sdf: march(v, s), both):
                     for clock in (time.process_time, time.perf_counter):
-                        cells.append(measure(fn, repeats=args.repeats, clock=clock))
+                        cells.append(measure(fn, repeats=args.repeats, seconds=args.seconds, clock=clock))
                 peer.setdefault(n, cells[0][0])
                 print(f"| {name} | {method} | {n} | {' | '.join(map(milliseconds, cells))} | {peer[n] / cells[0][0]:.1f} |", flush=True)
 

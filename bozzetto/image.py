@@ -231,16 +231,14 @@ def _decode(path: str | Path, data: bytes) -> np.ndarray:
                 if image.format == "GIF":
                     raise InputError(f"{path}: GIF pictures are not read; {_ADVICE}")
                 image.load()  # raises for a truncated file, which OpenCV would half-load
-                if image.format == "PNG" and data[24] == 16:  # bits per channel, in IHDR; Pillow would keep 8 of them
-                    pixels = _decode_16_bits(data)
-                else:
-                    pixels = np.asarray(_to_srgb(image))
+                deep = image.format == "PNG" and data[24] == 16  # bits per channel, in IHDR; Pillow would keep 8 of them
+                pixels = _decode_16_bits(data) if deep else np.asarray(_to_srgb(image))
                 return np.ascontiguousarray(_upright(pixels, image))
     except InputError:
         raise
     except Image.DecompressionBombError:
         raise too_large from None
-    except Exception:  # noqa: BLE001 - decoders raise OSError, SyntaxError, struct.error, ...: the bytes are a person's, all mean this
+    except Exception:  # decoders raise OSError, SyntaxError, struct.error, ...: the bytes are a person's, all mean this
         raise InputError(f"{path}: the picture is damaged or cut short; export or download it again") from None
 
 
@@ -280,7 +278,7 @@ def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     """Undo the rotation or mirroring that EXIF's orientation tag (274) records."""
     try:
         orientation = image.getexif().get(274, 1)
-    except Exception:  # noqa: BLE001 - as above; damaged metadata say nothing about the pixels
+    except Exception:  # as above: damaged metadata say nothing about the pixels
         orientation = 1
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

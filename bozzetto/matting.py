@@ -14,7 +14,7 @@ Letters: M is background (H, W) bool, B background colour, F object colour, r ra
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -27,6 +27,7 @@ from bozzetto.image import Picture, read_pixels
 WORK = 512  # pixels, longer side while searching: a wire leg is still two pixels wide, and the search takes a second
 TAU = 4.0  # CIELAB; nearly twice the just visible difference: above soft shadows' slopes and JPEG, below a grey wire on a grey floor
 CHROMA = 1.5  # how much more a difference of hue counts than one of lightness, because shadows change lightness only
+_WEIGHTS = np.array([1, CHROMA, CHROMA], np.float32)
 _HINT = "give a picture with a plain background or transparency, or a mask with --mask"
 
 
@@ -111,7 +112,7 @@ def _classical(rgb: np.ndarray) -> np.ndarray | None:
     h, w = rgb.shape[:2]
     scale = min(1.0, WORK / max(h, w))
     small = cv2.resize(rgb, (max(8, round(w * scale)), max(8, round(h * scale))), interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-    lab, noise = _calm(cv2.cvtColor(small, cv2.COLOR_RGB2LAB) * np.float32([1, CHROMA, CHROMA]))
+    lab, noise = _calm(cv2.cvtColor(small, cv2.COLOR_RGB2LAB) * _WEIGHTS)
     tau = max(TAU, 3 * noise)
     M = _grow_from_afar(lab, _seeds(lab, tau), tau)
     for _ in range(3):  # a gap behind a gap behind a gap
@@ -133,7 +134,7 @@ def _classical(rgb: np.ndarray) -> np.ndarray | None:
 
 def _calm(lab: np.ndarray) -> tuple[np.ndarray, float]:
     """The picture with its noise smoothed, edges kept; and the noise's standard deviation that is left, in CIELAB units."""
-    kernel = np.float32([[1, -2, 1], [-2, 4, -2], [1, -2, 1]])  # Immerkaer 1996: blind to edges and gradients; its norm is 6
+    kernel = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)  # Immerkaer 1996: blind to edges and gradients; its norm is 6
     frame = np.ones(lab.shape[:2], bool)
     b = max(3, min(frame.shape) // 12)
     frame[b:-b, b:-b] = False
@@ -154,7 +155,7 @@ def _seeds(lab: np.ndarray, tau: float) -> np.ndarray:
     t = 2
     sides = [lab[:t].reshape(-1, 3), lab[-t:].reshape(-1, 3), lab[:, :t].reshape(-1, 3), lab[:, -t:].reshape(-1, 3)]
     M = np.zeros((h, w), bool)
-    regions = [np.s_[:t], np.s_[-t:], np.s_[:, :t], np.s_[:, -t:]]
+    regions: list[Any] = [np.s_[:t], np.s_[-t:], np.s_[:, :t], np.s_[:, -t:]]
     for k, region in enumerate(regions):
         found = np.zeros(len(sides[k]), int)
         for side in sides:
@@ -282,7 +283,8 @@ def _decide(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
 def _grabcut(lab: np.ndarray, state: np.ndarray, rounds: int) -> np.ndarray:
     """The object, (H, W) bool, from OpenCV's four states; a state without object or background is returned as it is."""
     if len(np.unique(state % 2)) == 2:
-        small = (lab * np.float32([2.55, 1 / CHROMA, 1 / CHROMA]) + np.float32([0, 128, 128])).clip(0, 255).round().astype(np.uint8)
+        usual = np.array([2.55, 1, 1], np.float32) / _WEIGHTS  # OpenCV's bytes of CIELAB
+        small = (lab * usual + np.array([0, 128, 128], np.float32)).clip(0, 255).round().astype(np.uint8)
         cv2.setRNGSeed(0)  # its colour models start from a random draw
         state, _, _ = cv2.grabCut(small, state.copy(), None, np.zeros((1, 65)), np.zeros((1, 65)), rounds, cv2.GC_INIT_WITH_MASK)
     return state % 2 == 1  # GC_FGD and GC_PR_FGD are odd

@@ -81,8 +81,7 @@ class _March(torch.autograd.Function):
         pool.run(_interpolate, len(ends), ends, v, s, _margin(v), verts, grain=8192)
         ctx.save_for_backward(vertices, sdf)
         ctx.ends = ends
-        device = vertices.device
-        out = torch.from_numpy(verts).to(device), torch.from_numpy(faces).to(device), torch.from_numpy(ends.astype(np.int64)).to(device)
+            out = torch.from_numpy(verts).to(device), torch.from_numpy(faces).to(device), torch.from_numpy(ends.astype(np.int64)).to(device)
         ctx.mark_non_differentiable(out[1], out[2])
         return out
 
@@ -176,12 +175,12 @@ def _lattice(sdf: np.ndarray, nx: int, ny: int, nz: int) -> tuple[np.ndarray, np
     signs, active = np.empty((rows, words), np.int64), np.empty((rows, words), np.int64)
     mask, pattern, first = np.empty(len(sdf), np.uint8), np.empty(len(sdf), np.uint8), np.empty(len(sdf), np.int32)
     num_ends, num_faces = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    pool.run(_lattice_signs, rows, sdf, nz, signs, grain=512)
-    pool.run(_lattice_count, rows, signs, nx, ny, nz, active, mask, pattern, num_ends, num_faces, grain=512)
+    pool.run(_lattice_signs, rows, sdf, nz, signs, grain=2048)
+    pool.run(_lattice_count, rows, signs, nx, ny, nz, active, mask, pattern, num_ends, num_faces, grain=2048)
     start_ends, start_faces = _starts(num_ends), _starts(num_faces)
     ends, faces = np.empty((start_ends[-1], 2), np.int32), np.empty((start_faces[-1], 3), np.int64)
-    pool.run(_lattice_ends, rows, active, mask, ny, nz, start_ends, first, ends, grain=512)
-    pool.run(_lattice_faces, rows, active, mask, pattern, first, ny, nz, start_faces, faces, grain=512)
+    pool.run(_lattice_ends, rows, active, mask, ny, nz, start_ends, first, ends, grain=2048)
+    pool.run(_lattice_faces, rows, active, mask, pattern, first, ny, nz, start_faces, faces, grain=2048)
     return ends, faces
 
 

@@ -13,35 +13,58 @@ from collections.abc import Callable
 import numpy as np
 
 from bozzetto.data.objects import Object
-from bozzetto.data.procedural import buildings, craft, creatures, figures, furniture, household, keepsakes, nature, things, treats, vehicles, vessels
+from bozzetto.data.procedural.aircraft import helicopter, plane, rocket
+from bozzetto.data.procedural.animals import quadruped
+from bozzetto.data.procedural.boats import boat
+from bozzetto.data.procedural.bugs import bug
+from bozzetto.data.procedural.buildings import house, tower
+from bozzetto.data.procedural.cars import car
+from bozzetto.data.procedural.chairs import chair, stool
+from bozzetto.data.procedural.characters import monster, robot, snowman
+from bozzetto.data.procedural.clothes import hat, shoe
+from bozzetto.data.procedural.creatures import bird, fish
+from bozzetto.data.procedural.cycles import bicycle
+from bozzetto.data.procedural.figures import figure, teddy
+from bozzetto.data.procedural.furniture import armchair, bed, sofa, table
+from bozzetto.data.procedural.harvest import fruit, mushroom, vegetable
+from bozzetto.data.procedural.household import cabinet, clock, dresser, lamp, shelf
+from bozzetto.data.procedural.keepsakes import balloon, blocks, gift, lantern, umbrella
+from bozzetto.data.procedural.kitchen import basket, jug, pan
+from bozzetto.data.procedural.letters import letter
+from bozzetto.data.procedural.music import drum, guitar
+from bozzetto.data.procedural.nature import cactus, flower, plant, tree
 from bozzetto.data.procedural.sketch import Sketch
+from bozzetto.data.procedural.snacks import snack
+from bozzetto.data.procedural.tools import tool
+from bozzetto.data.procedural.treats import cake, ice_cream
+from bozzetto.data.procedural.vehicles import bus, train, truck
+from bozzetto.data.procedural.vessels import bottle, bowl, mug, teapot, vase
 
+# fmt: off
 FAMILIES: dict[str, Callable[[np.random.Generator], Sketch]] = {
     f.__name__: f
     for f in (
-        furniture.chair, furniture.stool, furniture.sofa, furniture.armchair, furniture.table, furniture.bed,
-        household.shelf, household.cabinet, household.dresser, household.lamp, household.clock,
-        vessels.mug, vessels.teapot, vessels.bottle, vessels.vase, vessels.bowl, vessels.jug, vessels.pan, vessels.basket,
-        nature.fruit, nature.vegetable, nature.mushroom, nature.tree, nature.plant, nature.cactus, nature.flower,
-        vehicles.car, vehicles.truck, vehicles.bus, vehicles.train,
-        craft.boat, craft.plane, craft.helicopter, craft.rocket, craft.bicycle,
-        creatures.quadruped, creatures.bird, creatures.fish, creatures.bug,
-        figures.teddy, figures.figure, figures.robot, figures.snowman, figures.monster,
-        treats.cake, treats.ice_cream, treats.snack,
-        buildings.house, buildings.tower,
-        things.hat, things.shoe, things.tool, things.guitar, things.drum,
-        keepsakes.letter, keepsakes.gift, keepsakes.lantern, keepsakes.balloon, keepsakes.umbrella, keepsakes.blocks,
+        chair, stool, sofa, armchair, table, bed, shelf, cabinet, dresser, lamp, clock,
+        mug, teapot, bottle, vase, bowl, jug, pan, basket,
+        fruit, vegetable, mushroom, tree, plant, cactus, flower,
+        car, truck, bus, train, boat, plane, helicopter, rocket, bicycle,
+        quadruped, bird, fish, bug, teddy, figure, robot, snowman, monster,
+        cake, ice_cream, snack, house, tower,
+        hat, shoe, tool, guitar, drum, letter, gift, lantern, balloon, umbrella, blocks,
     )
 }
+# fmt: on
 HELD_OUT_FAMILIES = ("mug", "boat", "quadruped", "stool")  # never trained on; their kin (teapot, car, bird, chair) are
 
 
 def make(family: str, seed: int) -> Object:
     """The object of a family that belongs to a seed.
 
-    raises  ValueError for a family that does not exist
+    raises  ValueError for a family that does not exist, or a negative seed
     """
     if family not in FAMILIES:
         raise ValueError(f"make: no family {family!r}; there are {', '.join(sorted(FAMILIES))}")
+    if seed < 0:
+        raise ValueError(f"make: expected a seed of 0 or more, got {seed}")
     rng = np.random.default_rng([zlib.crc32(family.encode()), seed])
     return FAMILIES[family](rng).finish(f"procedural/{family}/{seed}")

@@ -3,19 +3,34 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from bozzetto.data.procedural import materials as mat
 from bozzetto.data.procedural import patterns
-from bozzetto.data.procedural.furniture import legs
+from bozzetto.data.procedural.chairs import legs
 from bozzetto.data.procedural.materials import Material
 from bozzetto.data.procedural.outlines import extrude, smooth
-from bozzetto.data.procedural.sketch import Sketch, chance, pick
+from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
 from bozzetto.data.procedural.solids import (
-    Part, around, beam, both, box, circle, cylinder, ellipsoid, fillet, hollow, loft, revolve, rod, spline, sweep, torus,
+    Part,
+    around,
+    beam,
+    both,
+    box,
+    circle,
+    cylinder,
+    ellipsoid,
+    fillet,
+    hollow,
+    loft,
+    revolve,
+    rod,
+    spline,
+    sweep,
+    torus,
 )
-
-Rng = np.random.Generator
 
 
 def _books(rng: Rng, s: Sketch, y0: float, y1: float, z: float, room: float, d: float) -> None:
@@ -38,7 +53,9 @@ def _ornament(rng: Rng, s: Sketch, y: float, z: float, room: float, wide: float)
     elif kind == "box":
         s.add(box(1.6 * r, 2 * r, rng.uniform(0.8, 2) * r, 0.01).rest(z).move(y=y), m)
     elif kind == "vase":
-        s.add(revolve([(0, 0), (0.5 * r, 0), (0.9 * r, 0.7 * r), (0.35 * r, 1.6 * r), (0.5 * r, 2 * r), (0, 2 * r)], 14).rest(z).move(y=y), m)
+        s.add(
+            revolve([(0, 0), (0.5 * r, 0), (0.9 * r, 0.7 * r), (0.35 * r, 1.6 * r), (0.5 * r, 2 * r), (0, 2 * r)], 14).rest(z).move(y=y), m
+        )
     else:
         s.add(box(1.8 * r, 2.2 * r, 0.75 * room, 0.01).rest(z).move(y=y), mat.fabric(rng))
 
@@ -76,7 +93,7 @@ def shelf(rng: Rng) -> Sketch:
     for k, (z, deep) in enumerate(zip(levels, depths, strict=True)):
         x = -0.8 * d + deep / 2 if kind == "ladder" else 0.0
         shift = (0.22 * w * (-1) ** k) if kind == "stagger" else 0.0
-        wide = (0.62 * w if kind == "stagger" else w - 0.01)
+        wide = 0.62 * w if kind == "stagger" else w - 0.01
         s.add(box(deep - 0.012, wide, t, 0.1 * t).move(x + 0.006, shift, z), wood)
         if k == rows:
             continue
@@ -84,7 +101,7 @@ def shelf(rng: Rng) -> Sketch:
         if kind == "case":
             for y in edges[1:-1]:
                 s.add(box(0.94 * d, t, room + t).move(0.01, y, z + t / 2 + room / 2), wood)
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in itertools.pairwise(edges):
             if kind == "stagger":
                 a, b = (0.03, shift + wide / 2) if shift > 0 else (shift - wide / 2, -0.03)
             if not chance(rng, filled):
@@ -102,7 +119,9 @@ def shelf(rng: Rng) -> Sketch:
 def _handle(rng: Rng, kind: str, size: float) -> Part:
     """A pull that sticks out along +x, lengthwise along z."""
     if kind == "knob":
-        return revolve([(0, 0), (0.3 * size, 0), (0.22 * size, 0.3 * size), (0.5 * size, 0.6 * size), (0.4 * size, 0.85 * size), (0, 0.9 * size)], 12).turn("y", np.pi / 2)
+        return revolve(
+            [(0, 0), (0.3 * size, 0), (0.22 * size, 0.3 * size), (0.5 * size, 0.6 * size), (0.4 * size, 0.85 * size), (0, 0.9 * size)], 12
+        ).turn("y", np.pi / 2)
     if kind == "bar":
         return sweep(fillet([(0, 0, -size), (0.5 * size, 0, -size), (0.5 * size, 0, size), (0, 0, size)], 0.25 * size, 2), 0.12 * size, 6)
     return box(0.4 * size, 0.35 * size, 2 * size, 0.05 * size).move(0.2 * size)
@@ -115,7 +134,15 @@ def _carcass(rng: Rng, s: Sketch, w: float, h: float, d: float) -> tuple[Materia
     foot = pick(rng, (0.0, 0.05, rng.uniform(0.08, 0.3)))
     s.add(box(d, w, h, rng.uniform(0, 0.04)).rest(foot), body)
     if foot > 0.06:
-        legs(rng, s, d / 2 - 0.05, w / 2 - 0.05, foot + 0.01, body if chance(rng, 0.5) else mat.metal(rng), ("taper", "square", "round", "block", "turned"))
+        legs(
+            rng,
+            s,
+            d / 2 - 0.05,
+            w / 2 - 0.05,
+            foot + 0.01,
+            body if chance(rng, 0.5) else mat.metal(rng),
+            ("taper", "square", "round", "block", "turned"),
+        )
     elif foot > 0:
         s.add(box(0.9 * d, 0.94 * w, 0.06).rest(0), mat.darker(body))
     if chance(rng, 0.5):
@@ -127,7 +154,9 @@ def _carcass(rng: Rng, s: Sketch, w: float, h: float, d: float) -> tuple[Materia
     return body, front, foot
 
 
-def _front(rng: Rng, s: Sketch, x: float, y: float, z: float, wide: float, high: float, panel: str, front: Material, trim: Material) -> None:
+def _front(
+    rng: Rng, s: Sketch, x: float, y: float, z: float, wide: float, high: float, panel: str, front: Material, trim: Material
+) -> None:
     """One door or drawer front, its middle at (y, z)."""
     s.add(box(0.024, wide, high, 0.006).move(x, y, z), front)
     if panel == "raised":
@@ -138,7 +167,13 @@ def _front(rng: Rng, s: Sketch, x: float, y: float, z: float, wide: float, high:
         s.add([box(0.022, t, high).move(x + 0.012, y + k * (wide - t) / 2, z) for k in (-1, 1)], trim)
     elif panel == "slats":
         n = max(int(high / 0.08), 3)
-        s.add([box(0.02, 0.8 * wide, 0.5 * high / n).turn("y", 0.4).move(x + 0.012, y, z + ((k + 0.5) / n - 0.5) * 0.9 * high) for k in range(n)], trim)
+        s.add(
+            [
+                box(0.02, 0.8 * wide, 0.5 * high / n).turn("y", 0.4).move(x + 0.012, y, z + ((k + 0.5) / n - 0.5) * 0.9 * high)
+                for k in range(n)
+            ],
+            trim,
+        )
 
 
 def cabinet(rng: Rng) -> Sketch:
@@ -187,19 +222,25 @@ def dresser(rng: Rng) -> Sketch:
     tones = [front, front, mat.painted(rng)] if chance(rng, 0.25) else [front]
     for k in range(cols):
         y = (k + 0.5) * wide - (w - 0.04) / 2
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in itertools.pairwise(edges):
             out = rng.uniform(0.08, 0.25) if chance(rng, 0.06) else 0.0
             x, tall, tone = d / 2 + 0.008 + out, b - a - 0.014, pick(rng, tones)
             if bow:
-                outline = np.concatenate([np.stack([bow * (1 - np.linspace(-1, 1, 9) ** 2), np.linspace(-1, 1, 9) * (wide - 0.014) / 2], 1),
-                                          [[-0.02, (wide - 0.014) / 2], [-0.02, -(wide - 0.014) / 2]]])
+                outline = np.concatenate(
+                    [
+                        np.stack([bow * (1 - np.linspace(-1, 1, 9) ** 2), np.linspace(-1, 1, 9) * (wide - 0.014) / 2], 1),
+                        [[-0.02, (wide - 0.014) / 2], [-0.02, -(wide - 0.014) / 2]],
+                    ]
+                )
                 s.add(extrude(outline, tall, bevel=0.004).move(x, y, (a + b) / 2), tone)
             else:
                 _front(rng, s, x, y, (a + b) / 2, wide - 0.014, tall, panel, tone, tone)
             if out:
                 s.add(box(out, wide - 0.05, 0.8 * tall).move(d / 2 + out / 2, y, (a + b) / 2 - 0.02), mat.darker(body, 0.6))
             for q in (0.0,) if wide < 0.5 else (-0.28, 0.28):
-                s.add(_handle(rng, knob, size).turn("x", np.pi / 2).move(x + 0.01 + bow * (1 - (2 * q) ** 2), y + q * wide, (a + b) / 2), pull)
+                s.add(
+                    _handle(rng, knob, size).turn("x", np.pi / 2).move(x + 0.01 + bow * (1 - (2 * q) ** 2), y + q * wide, (a + b) / 2), pull
+                )
     if chance(rng, 0.15):
         r = rng.uniform(0.2, 0.32)
         oval = cylinder(r, 0.03, n=32).scale(1, rng.uniform(0.7, 1.1), 1).turn("y", np.pi / 2 - 0.1).move(-0.3 * d, 0, foot + h + 1.02 * r)
@@ -213,7 +254,10 @@ def _shade(rng: Rng, s: Sketch, r: float, z: float) -> float:
     shade = mat.fabric(rng, 0.4) if chance(rng, 0.7) else pick(rng, (mat.plastic, mat.metal, mat.ceramic))(rng)
     kind = pick(rng, ("cone", "drum", "bell", "dome", "globe", "square"), (4, 3, 2, 2, 2, 1))
     if kind == "globe":
-        s.add(ellipsoid(r, r, rng.uniform(0.8, 1.1) * r, 24).move(z=z), mat.painted(rng, [mat.rgb("fff3d6"), mat.rgb("f7f7f2"), mat.rgb("f3d9a4")]))
+        s.add(
+            ellipsoid(r, r, rng.uniform(0.8, 1.1) * r, 24).move(z=z),
+            mat.painted(rng, [mat.rgb("fff3d6"), mat.rgb("f7f7f2"), mat.rgb("f3d9a4")]),
+        )
         return 2 * r
     high = rng.uniform(0.8, 1.7) * r
     top = {"cone": rng.uniform(0.3, 0.75), "square": rng.uniform(0.5, 0.9), "drum": rng.uniform(0.92, 1.0)}.get(kind, 0.3) * r
@@ -267,7 +311,9 @@ def lamp(rng: Rng) -> Sketch:
             _shade(rng, s, r * 1.2, -0.05)
     elif kind == "arc":
         h, out = rng.uniform(1.2, 1.7), rng.uniform(0.4, 0.9)
-        path = spline([(0, -out / 2, 0.02), (0, -out / 2, 0.6 * h), (0, -0.2 * out, h), (0, 0.3 * out, 0.97 * h), (0, out / 2, 0.75 * h)], 24)
+        path = spline(
+            [(0, -out / 2, 0.02), (0, -out / 2, 0.6 * h), (0, -0.2 * out, h), (0, 0.3 * out, 0.97 * h), (0, out / 2, 0.75 * h)], 24
+        )
         s.add(sweep(path, 0.012, 8), stem)
         s.add(box(0.25, 0.25, 0.06, 0.02).rest(0).move(y=-out / 2), mat.stone(rng))
         top = Sketch("")
@@ -284,7 +330,13 @@ def lamp(rng: Rng) -> Sketch:
         head = elbow + np.array([b * 0.9, 0, b * 0.4])
         double = rng.uniform(0.008, 0.014)
         for y in (-double, double):
-            s.add([rod((0, y, 0.03), elbow + np.array([0, y, 0]), 0.006, sides=8), rod(elbow + np.array([0, y, 0]), head + np.array([0, y, 0]), 0.006, sides=8)], stem)
+            s.add(
+                [
+                    rod((0, y, 0.03), elbow + np.array([0, y, 0]), 0.006, sides=8),
+                    rod(elbow + np.array([0, y, 0]), head + np.array([0, y, 0]), 0.006, sides=8),
+                ],
+                stem,
+            )
         s.add([cylinder(0.02, 5 * double, n=14).turn("x", np.pi / 2).move(*p) for p in (elbow, head, np.array([0, 0, 0.035]))], stem)
         s.add(cylinder(0.09, 0.03, n=24, radius=0.01).rest(0), stem)
         hood = revolve(hollow([(0.02, 0), (0.03, 0.03), (0.05, 0.05), (0.085, 0.13), (0.09, 0.16)], 0.005), 24)
@@ -344,8 +396,13 @@ def clock(rng: Rng) -> Sketch:
         long = rng.uniform(1.6, 2.6)
         s.add(box(0.8 * depth, 0.8, long, 0.02).move(z=-0.5 - long / 2), body)
         s.add(box(0.03, 0.55, 0.8 * long).move(0.4 * depth, 0, -0.5 - long / 2), mat.glass(rng))
-        s.add([cylinder(0.16, 0.04, n=20).turn("y", np.pi / 2).move(0.45 * depth, 0, -0.5 - 0.7 * long),
-               rod((0.44 * depth, 0, -0.6), (0.44 * depth, 0, -0.5 - 0.7 * long), 0.02)], trim)
+        s.add(
+            [
+                cylinder(0.16, 0.04, n=20).turn("y", np.pi / 2).move(0.45 * depth, 0, -0.5 - 0.7 * long),
+                rod((0.44 * depth, 0, -0.6), (0.44 * depth, 0, -0.5 - 0.7 * long), 0.02),
+            ],
+            trim,
+        )
         s.add(box(depth, 1.1, 0.7, 0.03).move(z=-0.8 - long), body)
         s.add(box(depth + 0.1, 1.3, 0.1, 0.02).move(z=0.6), body)
         s.add(extrude([(-0.6, 0.64), (0.6, 0.64), (0, rng.uniform(0.75, 1.0))], depth).facing(), body)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things to hang up, give and play with: letter, gift, lantern, balloon, umbrella, toy blocks."""
+"""Things to give, hang up and play with: gift, lantern, balloon, umbrella, toy blocks."""
 
 from __future__ import annotations
 
@@ -7,99 +7,25 @@ import numpy as np
 
 from bozzetto.data.procedural import materials as mat
 from bozzetto.data.procedural import patterns
-from bozzetto.data.procedural.outlines import arc, extrude, gear, heart, star
-from bozzetto.data.procedural.sketch import Sketch, chance, pick
+from bozzetto.data.procedural.outlines import arc, extrude, heart, star
+from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick, sectors
 from bozzetto.data.procedural.solids import (
-    Array, Part, around, both, box, circle, cylinder, ellipsoid, fillet, loft, rectangle, revolve, rod, spline, sweep, torus,
+    Array,
+    Part,
+    around,
+    both,
+    box,
+    circle,
+    cylinder,
+    ellipsoid,
+    fillet,
+    loft,
+    revolve,
+    rod,
+    spline,
+    sweep,
+    torus,
 )
-
-Rng = np.random.Generator
-
-# Strokes of block capitals and digits on a grid 2 wide and 4 high, a poly-line each; those that end where they start are closed.
-STROKES: dict[str, tuple[tuple[tuple[float, float], ...], ...]] = {
-    "A": (((0, 0), (1, 4), (2, 0)), ((0.4, 1.4), (1.6, 1.4))),
-    "B": (((0, 0), (0, 4), (1.4, 4), (1.9, 3.1), (1.4, 2.1), (0, 2.1)), ((1.2, 2.1), (2, 1.2), (1.5, 0), (0, 0))),
-    "C": (((2, 3.3), (1.4, 4), (0.6, 4), (0, 3.2), (0, 0.8), (0.6, 0), (1.4, 0), (2, 0.7)),),
-    "D": (((0, 0), (0, 4), (1.1, 4), (2, 2.9), (2, 1.1), (1.1, 0), (0, 0)),),
-    "E": (((2, 4), (0, 4), (0, 0), (2, 0)), ((0, 2), (1.5, 2))),
-    "F": (((2, 4), (0, 4), (0, 0)), ((0, 2.1), (1.5, 2.1))),
-    "G": (((2, 3.3), (1.4, 4), (0.6, 4), (0, 3.2), (0, 0.8), (0.6, 0), (2, 0), (2, 1.8), (1.1, 1.8)),),
-    "H": (((0, 0), (0, 4)), ((2, 0), (2, 4)), ((0, 2), (2, 2))),
-    "J": (((2, 4), (2, 0.8), (1.4, 0), (0.6, 0), (0, 0.8)),),
-    "K": (((0, 0), (0, 4)), ((2, 4), (0.1, 1.8)), ((0.7, 2.4), (2, 0))),
-    "L": (((0, 4), (0, 0), (2, 0)),),
-    "M": (((0, 0), (0, 4), (1.1, 1.6), (2.2, 4), (2.2, 0)),),
-    "N": (((0, 0), (0, 4), (2, 0), (2, 4)),),
-    "O": (((0, 0.9), (0, 3.1), (0.7, 4), (1.3, 4), (2, 3.1), (2, 0.9), (1.3, 0), (0.7, 0), (0, 0.9)),),
-    "P": (((0, 0), (0, 4), (1.4, 4), (2, 3), (1.4, 2), (0, 2)),),
-    "R": (((0, 0), (0, 4), (1.4, 4), (2, 3), (1.4, 2), (0, 2)), ((0.9, 2), (2, 0))),
-    "S": (((2, 3.4), (1.4, 4), (0.5, 4), (0, 3.1), (0.4, 2.2), (1.6, 1.8), (2, 0.9), (1.5, 0), (0.6, 0), (0, 0.6)),),
-    "T": (((1, 0), (1, 4)), ((0, 4), (2, 4))),
-    "U": (((0, 4), (0, 0.8), (0.6, 0), (1.4, 0), (2, 0.8), (2, 4)),),
-    "V": (((0, 4), (1, 0), (2, 4)),),
-    "W": (((0, 4), (0.6, 0), (1.2, 2.6), (1.8, 0), (2.4, 4)),),
-    "X": (((0, 0), (2, 4)), ((0, 4), (2, 0))),
-    "Y": (((0, 4), (1, 2), (2, 4)), ((1, 2), (1, 0))),
-    "Z": (((0, 4), (2, 4), (0, 0), (2, 0)),),
-    "1": (((0.3, 3.2), (1, 4), (1, 0)), ((0.2, 0), (1.8, 0))),
-    "2": (((0, 3.2), (0.6, 4), (1.5, 4), (2, 3.1), (1.6, 2), (0, 0), (2, 0)),),
-    "3": (((0, 4), (2, 4), (0.9, 2.4), (1.7, 2), (2, 1), (1.3, 0), (0, 0.3)),),
-    "4": (((1.5, 0), (1.5, 4), (0, 1.3), (2.1, 1.3)),),
-    "5": (((1.9, 4), (0.2, 4), (0.1, 2.3), (1.3, 2.5), (2, 1.6), (1.6, 0.3), (0.7, 0), (0, 0.4)),),
-    "6": (((1.7, 4), (0.5, 2.8), (0, 1.2), (0.6, 0), (1.4, 0), (2, 1), (1.5, 2), (0.4, 1.9)),),
-    "7": (((0, 4), (2, 4), (0.7, 0)),),
-    "8": (((1, 2.1), (0.2, 3.1), (0.6, 4), (1.4, 4), (1.8, 3.1), (0, 1), (0.6, 0), (1.4, 0), (2, 1), (1, 2.1)),),
-    "9": (((0.4, 0), (1.6, 1.4), (2, 2.9), (1.4, 4), (0.6, 4), (0, 3.1), (0.5, 2.1), (1.8, 2.3)),),
-}
-
-
-def letter(rng: Rng) -> Sketch:
-    """A block capital or digit, or a star, heart, ring, arrow, cross, moon, cog; flat-cut, bevelled or of round tube; on a foot at times."""
-    glyph = pick(rng, (*STROKES, *(("star", "heart", "arrow", "cross", "moon", "cog", "ring", "tick") * 2)))
-    s = Sketch(f"letter {glyph}" if glyph in STROKES and glyph.isalpha() else f"digit {glyph}" if glyph in STROKES else glyph)
-    paint, t = mat.finish(rng), rng.uniform(0.22, 0.5)
-    depth = rng.uniform(0.4, 1.6)
-    if glyph in STROKES:
-        style, aspect = pick(rng, ("board", "tube", "round")), rng.uniform(0.8, 1.4)
-        other = mat.finish(rng) if chance(rng, 0.25) else paint
-        for k, stroke in enumerate(STROKES[glyph]):
-            p = np.array(stroke, float) * [aspect, 1]
-            is_loop = bool((p[0] == p[-1]).all())
-            path = fillet(p[:-1] if is_loop else p, 0.6 if style != "board" else 0.12, 3, closed=is_loop)
-            path = np.column_stack([np.full(len(path), 0.02 * k), path])
-            size = np.array([[t, t if style == "tube" else depth / 2]] * len(path)) if style != "round" else np.full(len(path), t)
-            section = {"board": rectangle(1, 1, 0.08), "tube": rectangle(1, 1, 0.45, 3), "round": circle(12)}[style]
-            s.add(sweep(path, size, section, closed=is_loop, ends="round" if style == "round" else "flat", up=(1, 0, 0)), paint if k % 2 == 0 else other)
-    else:
-        holes: list[Array] = []
-        if glyph == "star":
-            outline = star(pick(rng, (5, 5, 6, 8)), 2, rng.uniform(0.7, 1.3))
-        elif glyph == "heart":
-            outline = heart(4)
-        elif glyph == "arrow":
-            outline = np.array([(-0.5, -2), (0.5, -2), (0.5, 0.3), (1.3, 0.3), (0, 2), (-1.3, 0.3), (-0.5, 0.3)]) * [rng.uniform(0.7, 1.3), 1]
-        elif glyph == "cross":
-            q = rng.uniform(0.35, 0.7)
-            outline = np.array([(-q, -2), (q, -2), (q, -q), (2, -q), (2, q), (q, q), (q, 2), (-q, 2), (-q, q), (-2, q), (-2, -q), (-q, -q)])
-        elif glyph == "moon":
-            q = rng.uniform(0.5, 1.2)
-            a = np.linspace(0.5, 2 * np.pi - 0.5, 24)
-            b = np.linspace(2 * np.pi - 0.75, 0.75, 18)
-            outline = np.concatenate([2 * np.stack([np.cos(a), np.sin(a)], 1), np.stack([q + 1.55 * np.cos(b), 1.35 * np.sin(b)], 1)])
-        elif glyph == "cog":
-            outline, holes = gear(int(rng.integers(7, 13)), 2, 1.6), [circle(20) * rng.uniform(0.3, 0.9)]
-        elif glyph == "ring":
-            outline, holes = circle(36, pick(rng, (2.0, 6.0, 1.2))) * 2, [circle(36, 2.0) * rng.uniform(0.8, 1.35)]
-        else:
-            outline = np.array([(-1.6, 0.1), (-0.5, -1.2), (1.9, 1.5), (1.4, 2.0), (-0.5, -0.1), (-1.1, 0.6)])
-        s.add(extrude(outline, depth, holes, bevel=pick(rng, (0.03, 0.12, 0.2)) if glyph != "cog" else 0.05).facing(), paint)
-        if chance(rng, 0.35):
-            s.add(extrude(outline * 0.62, depth * 1.15, [h * 1.5 for h in holes if np.abs(h).max() * 1.5 < np.abs(outline).max() * 0.5], bevel=0.03).facing(), mat.painted(rng)) if not holes else None
-    if len(s.parts) == 1 or chance(rng, 0.3):
-        low, high = s.bounds()
-        w = high[1] - low[1]
-        s.add(box(max(1.6 * depth, 1.0), w * rng.uniform(0.7, 1.1), 0.3, 0.06).move(0, (low[1] + high[1]) / 2, low[2] - 0.1), mat.wood(rng))
-    return s
 
 
 def gift(rng: Rng) -> Sketch:
@@ -112,7 +38,12 @@ def gift(rng: Rng) -> Sketch:
         z = 0.0
         for k in range(pick(rng, (1, 1, 1, 2, 3))):
             if k:
-                d, w, h, paper = d * rng.uniform(0.6, 0.8), w * rng.uniform(0.6, 0.8), rng.uniform(0.2, 0.5), mat.printed(rng) if chance(rng, 0.5) else mat.painted(rng)
+                d, w, h, paper = (
+                    d * rng.uniform(0.6, 0.8),
+                    w * rng.uniform(0.6, 0.8),
+                    rng.uniform(0.2, 0.5),
+                    mat.printed(rng) if chance(rng, 0.5) else mat.painted(rng),
+                )
             one, t = Sketch(""), rng.uniform(0.03, 0.08)
             is_round = chance(rng, 0.2)
             lid = chance(rng, 0.4)
@@ -125,7 +56,9 @@ def gift(rng: Rng) -> Sketch:
                 if lid:
                     one.add(box(d + 0.04, w + 0.04, 0.18 * h, 0.01).move(z=0.93 * h), paper if chance(rng, 0.4) else mat.painted(rng))
                 over = 0.05 if lid else 0.015
-                one.add([box(d + over, 2 * t, h + 0.04).move(z=h / 2 + 0.005), box(2 * t, w + over, h + 0.042).move(z=h / 2 + 0.006)], ribbon)
+                one.add(
+                    [box(d + over, 2 * t, h + 0.04).move(z=h / 2 + 0.005), box(2 * t, w + over, h + 0.042).move(z=h / 2 + 0.006)], ribbon
+                )
             turn, at = rng.normal(0, 0.25) * (k > 0), z
             s.merge(one, lambda p, turn=turn, at=at: p.turn("z", turn).move(z=at))
             z += h * 1.02
@@ -144,12 +77,24 @@ def gift(rng: Rng) -> Sketch:
         lid.add([extrude(half * 1.04, 0.07).upright().move(0, y, 0) for y in (-0.38 * w, 0.0, 0.38 * w)], trim)
         s.merge(lid, lambda p: p.move(d / 2).turn("y", -opening).move(-d / 2, 0, h + 0.01))
         s.add([box(d + 0.03, 0.07, h).move(0, y, h / 2) for y in (-0.38 * w, 0.38 * w)], trim)
-        s.add([box(0.05, 0.16, 0.16, 0.02).move(d / 2, 0, h - 0.06), torus(0.06, 0.015, 16, 6).turn("y", np.pi / 2).move(d / 2 + 0.03, 0, h - 0.12)], trim)
+        s.add(
+            [
+                box(0.05, 0.16, 0.16, 0.02).move(d / 2, 0, h - 0.06),
+                torus(0.06, 0.015, 16, 6).turn("y", np.pi / 2).move(d / 2 + 0.03, 0, h - 0.12),
+            ],
+            trim,
+        )
         s.add(both(torus(0.08, 0.018, 16, 6).turn("x", np.pi / 2).move(0, w / 2 + 0.02, 0.6 * h)), mat.DARK)
         if opening > 0.3:
             gold = mat.plain(mat.rgb("e8b923"), "gold")
             s.add(ellipsoid(0.44 * d, 0.46 * w, 0.12, 20).move(z=h), gold)
-            s.add([cylinder(0.06, 0.02, n=14).turn("x", rng.uniform(-1, 1)).move(*(rng.uniform(-0.35, 0.35, 2) * [d, w]), h + 0.1) for _ in range(9)], gold)
+            s.add(
+                [
+                    cylinder(0.06, 0.02, n=14).turn("x", rng.uniform(-1, 1)).move(*(rng.uniform(-0.35, 0.35, 2) * [d, w]), h + 0.1)
+                    for _ in range(9)
+                ],
+                gold,
+            )
     elif kind == "suitcase":
         w, h, d = rng.uniform(0.7, 1.0), rng.uniform(0.5, 0.75), rng.uniform(0.22, 0.34)
         shell = mat.leather(rng) if chance(rng, 0.6) else mat.plastic(rng)
@@ -157,11 +102,20 @@ def gift(rng: Rng) -> Sketch:
         s.add(box(0.03, w + 0.012, h + 0.012, 0.012).move(z=h / 2), trim)
         s.add(sweep(fillet([(0, -0.14, h), (0, -0.14, h + 0.11), (0, 0.14, h + 0.11), (0, 0.14, h)], 0.06, 4), 0.025, 8), mat.DARK)
         if chance(rng, 0.7):
-            s.add([box(d + 0.02, 0.07, h + 0.02, 0.01).move(0, y * w, h / 2) for y in (-0.28, 0.28)], ribbon if chance(rng, 0.4) else mat.leather(rng))
+            s.add(
+                [box(d + 0.02, 0.07, h + 0.02, 0.01).move(0, y * w, h / 2) for y in (-0.28, 0.28)],
+                ribbon if chance(rng, 0.4) else mat.leather(rng),
+            )
         s.add(both(box(0.09, 0.1, 0.05, 0.01).move(0, 0.28 * w, h + 0.01)), trim)
         s.add([p for x in (-0.4 * d, 0.4 * d) for p in both(ellipsoid(0.04, 0.04, 0.04, 10).move(x, 0.42 * w, -0.01))], mat.DARK)
         if chance(rng, 0.4):
-            s.add([cylinder(0.1, 0.02, n=18).turn("y", np.pi / 2).move(d / 2 + 0.005, rng.uniform(-0.15, 0.15) * w, h * q) for q in (0.3, 0.65)], mat.painted(rng))
+            s.add(
+                [
+                    cylinder(0.1, 0.02, n=18).turn("y", np.pi / 2).move(d / 2 + 0.005, rng.uniform(-0.15, 0.15) * w, h * q)
+                    for q in (0.3, 0.65)
+                ],
+                mat.painted(rng),
+            )
     else:
         w, h, d = rng.uniform(0.5, 0.7), rng.uniform(0.6, 0.9), rng.uniform(0.25, 0.4)
         s.add(box(d, w, h).taper(rng.uniform(1.0, 1.12)).move(z=h / 2), paper)
@@ -169,7 +123,13 @@ def gift(rng: Rng) -> Sketch:
         for x in (-0.46 * d, 0.46 * d):
             s.add(sweep(spline([(x, -0.14, h - 0.02), (x, -0.1, h + 0.16), (x, 0.1, h + 0.16), (x, 0.14, h - 0.02)], 12), 0.014, 6), ribbon)
         s.add(both(ellipsoid(0.03, 0.11, 0.07, 12).move(d / 2 + 0.03, 0.1, 0.75 * h)), ribbon)
-        s.add([cylinder(0.06 + 0.0, 0.015, n=5).turn("y", 1.3).move(rng.uniform(-0.08, 0.08), y, h + 0.05) for y in np.linspace(-0.2, 0.2, 4)], mat.WHITE)
+        s.add(
+            [
+                cylinder(0.06 + 0.0, 0.015, n=5).turn("y", 1.3).move(rng.uniform(-0.08, 0.08), y, h + 0.05)
+                for y in np.linspace(-0.2, 0.2, 4)
+            ],
+            mat.WHITE,
+        )
     return s
 
 
@@ -190,7 +150,14 @@ def lantern(rng: Rng) -> Sketch:
         s.add(sweep(spline([(0, -0.6 * q, b), (0, -0.3 * q, b + 0.18), (0, 0.3 * q, b + 0.18), (0, 0.6 * q, b)], 12), 0.012, 6), frame)
         if chance(rng, 0.6):
             tassel, long = mat.plastic(rng), rng.uniform(0.2, 0.5)
-            s.add([rod((0, 0, -0.95 * b), (0, 0, -b - 0.12), 0.012, sides=6), ellipsoid(0.05, 0.05, 0.05, 12).move(z=-b - 0.14), cylinder(0.07, long, 0.045, n=12).move(z=-b - 0.16 - long / 2)], tassel)
+            s.add(
+                [
+                    rod((0, 0, -0.95 * b), (0, 0, -b - 0.12), 0.012, sides=6),
+                    ellipsoid(0.05, 0.05, 0.05, 12).move(z=-b - 0.14),
+                    cylinder(0.07, long, 0.045, n=12).move(z=-b - 0.16 - long / 2),
+                ],
+                tassel,
+            )
         if chance(rng, 0.3):
             s.add([rod((0, 0, b + 0.15), (0, 0, b + 0.4), 0.012, sides=6), rod((0, -0.4, b + 0.4), (0, 0.4, b + 0.4), 0.025)], frame)
         return s
@@ -199,17 +166,51 @@ def lantern(rng: Rng) -> Sketch:
     phase = np.pi / n
     s.add(revolve([(0, 0), (1.25 * r, 0), (1.25 * r, 0.05), (1.05 * r, 0.1), (0, 0.1)], n if kind == "box" else 28).turn("z", phase), frame)
     if kind == "storm":
-        s.add(revolve([(0, 0.1), (0.75 * r, 0.1), *spline([(0.75 * r, 0.14), (1.05 * r, 0.14 + 0.4 * h), (0.65 * r, 0.1 + h)], 10), (0, 0.1 + h)], 24), mat.plain(mat.rgb("dbe8ea"), "white"))
-        s.add(both(sweep(fillet([(0, 0.7 * r, 0.1), (0, 1.35 * r, 0.25), (0, 1.35 * r, h - 0.05), (0, 0.7 * r, h + 0.15)], 0.1, 4), 0.022, 8)), frame)
+        s.add(
+            revolve(
+                [(0, 0.1), (0.75 * r, 0.1), *spline([(0.75 * r, 0.14), (1.05 * r, 0.14 + 0.4 * h), (0.65 * r, 0.1 + h)], 10), (0, 0.1 + h)],
+                24,
+            ),
+            mat.plain(mat.rgb("dbe8ea"), "white"),
+        )
+        s.add(
+            both(
+                sweep(fillet([(0, 0.7 * r, 0.1), (0, 1.35 * r, 0.25), (0, 1.35 * r, h - 0.05), (0, 0.7 * r, h + 0.15)], 0.1, 4), 0.022, 8)
+            ),
+            frame,
+        )
     else:
-        s.add(revolve([(0, 0.1), (0.93 * r, 0.1), (0.93 * r * rng.uniform(1, 1.15), 0.1 + h), (0, 0.1 + h)], n).turn("z", phase), mat.plain(mat.rgb("d8e4d8"), "white") if chance(rng, 0.5) else glow)
+        s.add(
+            revolve([(0, 0.1), (0.93 * r, 0.1), (0.93 * r * rng.uniform(1, 1.15), 0.1 + h), (0, 0.1 + h)], n).turn("z", phase),
+            mat.plain(mat.rgb("d8e4d8"), "white") if chance(rng, 0.5) else glow,
+        )
         s.add(around(rod((r, 0, 0.08), (r * 1.06, 0, 0.12 + h), 0.022, sides=6), n, phase), frame)
         s.add(torus(r, 0.018, n, 6).turn("z", phase).move(z=0.1 + h / 2), frame)
     s.add([cylinder(0.07, 0.3 * h, n=14).move(z=0.1 + 0.15 * h), ellipsoid(0.035, 0.035, 0.09, 10).move(z=0.14 + 0.38 * h)], glow)
     top = h + 0.1
-    s.add(revolve([(0, top - 0.02), (1.25 * r, top - 0.02), (1.2 * r, top + 0.03), (0.45 * r, top + 0.6 * r), (0.3 * r, top + 0.62 * r), (0.3 * r, top + 0.75 * r), (0, top + 0.8 * r)], n if kind == "box" else 28).turn("z", phase), frame)
-    s.add(torus(0.3 * r + 0.05, 0.02, 22, 8).turn("y", np.pi / 2).move(z=top + 0.8 * r + 0.12) if chance(rng, 0.6) else
-          sweep(spline([(0, -1.1 * r, top), (0, -0.9 * r, top + 1.3 * r), (0, 0.9 * r, top + 1.3 * r), (0, 1.1 * r, top)], 16), 0.018, 8), frame)
+    s.add(
+        revolve(
+            [
+                (0, top - 0.02),
+                (1.25 * r, top - 0.02),
+                (1.2 * r, top + 0.03),
+                (0.45 * r, top + 0.6 * r),
+                (0.3 * r, top + 0.62 * r),
+                (0.3 * r, top + 0.75 * r),
+                (0, top + 0.8 * r),
+            ],
+            n if kind == "box" else 28,
+        ).turn("z", phase),
+        frame,
+    )
+    s.add(
+        torus(0.3 * r + 0.05, 0.02, 22, 8).turn("y", np.pi / 2).move(z=top + 0.8 * r + 0.12)
+        if chance(rng, 0.6)
+        else sweep(
+            spline([(0, -1.1 * r, top), (0, -0.9 * r, top + 1.3 * r), (0, 0.9 * r, top + 1.3 * r), (0, 1.1 * r, top)], 16), 0.018, 8
+        ),
+        frame,
+    )
     return s
 
 
@@ -223,9 +224,11 @@ def balloon(rng: Rng) -> Sketch:
         tall = rng.uniform(0.9, 1.2)
         profile = spline([(0.1, -0.62 * tall), (0.36, -0.3 * tall), (r, 0.12 * tall), (0.36, 0.42 * tall), (0.02, 0.5 * tall)], 20)
         part = revolve(np.concatenate([[[0, profile[0, 1]]], profile, [[0, 0.5 * tall]]]), 4 * gores)
-        puff = part.warp(lambda v: v * np.column_stack([k := 0.96 + 0.04 * np.abs(np.sin(gores / 2 * np.arctan2(v[:, 1], v[:, 0]))), k, np.ones(len(v))]))
+        puff = part.warp(
+            lambda v: v * np.column_stack([k := 0.96 + 0.04 * np.abs(np.sin(gores / 2 * np.arctan2(v[:, 1], v[:, 0]))), k, np.ones(len(v))])
+        )
         kind = pick(rng, ("gores", "bands", "plain"))
-        test = (lambda p: np.floor((np.arctan2(p.centres[:, 1], p.centres[:, 0]) + np.pi + 1e-3) / (2 * np.pi) * gores) % 2 == 0) if kind == "gores" else (lambda p: np.abs(p.centres[:, 2] - 0.1) < 0.12)
+        test = sectors(gores) if kind == "gores" else (lambda p: np.abs(p.centres[:, 2] - 0.1) < 0.12)
         s.add(puff, skin, *([(test, second)] if kind != "plain" else []))
         z, q = -0.62 * tall - rng.uniform(0.16, 0.3), rng.uniform(0.09, 0.13)
         s.add(revolve([(0, z - 0.16), (0.8 * q, z - 0.16), (q, z), (0, z)], 20, pick(rng, (2.0, 6.0))), wicker)
@@ -256,7 +259,11 @@ def balloon(rng: Rng) -> Sketch:
             s.add(box(0.16, 0.16, 0.14, 0.02).move(*hand), mat.printed(rng))
     else:
         fat = rng.uniform(0.2, 0.28)
-        s.add(revolve(spline([(0, -1.0), (0.4, -0.85), (0.95, -0.1), (0.8, 0.6), (0, 0.95)], 22) * [fat, 0.75], 28).turn("y", np.pi / 2), skin, *([(lambda p: np.abs(p.centres[:, 2]) < 0.06, second)] if chance(rng, 0.5) else []))
+        s.add(
+            revolve(spline([(0, -1.0), (0.4, -0.85), (0.95, -0.1), (0.8, 0.6), (0, 0.95)], 22) * [fat, 0.75], 28).turn("y", np.pi / 2),
+            skin,
+            *([(lambda p: np.abs(p.centres[:, 2]) < 0.06, second)] if chance(rng, 0.5) else []),
+        )
         fin = extrude([(-0.14, 0), (0.14, 0), (0.02, 0.2), (-0.16, 0.2)], 0.025, bevel=0.008).upright().move(-0.55, 0, 0.08)
         s.add([fin.turn("x", k * np.pi / 2) for k in range(4)], second)
         s.add(box(0.34, 0.12, 0.1, 0.03).move(0.05, 0, -fat - 0.04), mat.painted(rng))
@@ -269,7 +276,11 @@ def umbrella(rng: Rng) -> Sketch:
     """Open umbrella or parasol, upright or laid aslant, beach parasol in sand, garden parasol with a table, closed umbrella."""
     kind = pick(rng, ("open", "open", "beach", "garden", "closed"))
     s = Sketch("parasol" if kind in ("beach", "garden") else "umbrella")
-    cloth, second, rodm = mat.fabric(rng, 0.4) if chance(rng, 0.6) else mat.plastic(rng), mat.plastic(rng), pick(rng, (mat.metal, mat.wood))(rng)
+    cloth, second, rodm = (
+        mat.fabric(rng, 0.4) if chance(rng, 0.6) else mat.plastic(rng),
+        mat.plastic(rng),
+        pick(rng, (mat.metal, mat.wood))(rng),
+    )
     n, r = int(rng.integers(6, 13)), 0.5
     high, long = rng.uniform(0.14, 0.34), rng.uniform(0.7, 1.0)
     if kind == "closed":
@@ -282,7 +293,7 @@ def umbrella(rng: Rng) -> Sketch:
         s.add(sweep(spline([(0, 0, -0.15), (0, 0, -0.3), (0, 0.06, -0.38), (0, 0.13, -0.3)], 12), 0.025, 8, ends="round"), mat.wood(rng))
         return s
     t = np.linspace(0, 1, 8)
-    dome = np.column_stack([r * t, -high * t**rng.uniform(1.3, 2.2)])
+    dome = np.column_stack([r * t, -high * t ** rng.uniform(1.3, 2.2)])
     scallop = rng.uniform(0.0, 0.09)
     thick = 0.012
     profile = np.concatenate([[[0, -thick]], (dome - [0, thick])[1:], dome[::-1][:-1], [[0, 0.0]]])
@@ -294,15 +305,23 @@ def umbrella(rng: Rng) -> Sketch:
         wave = np.abs(np.sin(n / 2 * a))
         k = 1 - scallop * wave * out
         return np.column_stack([v[:, 0] * k, v[:, 1] * k, v[:, 2] - 0.03 * wave * out * (1 - out) * 2])
-    test = (lambda p: np.floor((np.arctan2(p.centres[:, 1], p.centres[:, 0]) + np.pi + 1e-3) / (2 * np.pi) * n) % 2 == 0)
-    s.add(shell.warp(sag), cloth, *([(test, second)] if chance(rng, 0.5) else []))
+
+    s.add(shell.warp(sag), cloth, *([(sectors(n), second)] if chance(rng, 0.5) else []))
     s.add(rod((0, 0, -long), (0, 0, 0.06), 0.014 if kind == "open" else 0.022), rodm)
     s.add(ellipsoid(0.03, 0.03, 0.04, 10).move(z=0.05), second)
     rib = sweep(np.column_stack([dome[:, 0], 0 * t, dome[:, 1] - 0.02]), 0.006, 5)
     s.add(around(rib, n), rodm)
     s.add(around(rod((0.0, 0, -0.35), (0.5 * r, 0, dome[4, 1] - 0.02), 0.005, sides=5), n), rodm)
     if kind == "open":
-        s.add(sweep(spline([(0, 0, -long + 0.02), (0, 0, -long - 0.06), (0, 0.06, -long - 0.13), (0, 0.12, -long - 0.05)], 12), 0.022, 8, ends="round"), mat.wood(rng))
+        s.add(
+            sweep(
+                spline([(0, 0, -long + 0.02), (0, 0, -long - 0.06), (0, 0.06, -long - 0.13), (0, 0.12, -long - 0.05)], 12),
+                0.022,
+                8,
+                ends="round",
+            ),
+            mat.wood(rng),
+        )
         tilt, turn = pick(rng, ((0, 0), (rng.uniform(0.3, 1.3), rng.uniform(0, 6.3))))
         out = Sketch(s.noun)
         out.merge(s, lambda p: p.turn("y", tilt).turn("z", turn))
@@ -333,11 +352,22 @@ def blocks(rng: Rng) -> Sketch:
                 shape = pick(rng, ("cube", "cube", "can", "arch", "roof", "ball") if level else ("cube", "cube", "can", "arch"))
                 if shape == "cube":
                     p: Part = box(q, q, q, 0.02)
-                    s.add(extrude(pick(rng, (star(5, 0.3 * q, 0.13 * q), heart(0.5 * q), circle(16) * 0.25 * q)), 0.02).facing().move(q / 2, y, z + q / 2), pick(rng, tones))
+                    s.add(
+                        extrude(pick(rng, (star(5, 0.3 * q, 0.13 * q), heart(0.5 * q), circle(16) * 0.25 * q)), 0.02)
+                        .facing()
+                        .move(q / 2, y, z + q / 2),
+                        pick(rng, tones),
+                    )
                 elif shape == "can":
                     p = cylinder(q / 2, q, n=24, radius=0.02)
                 elif shape == "arch":
-                    p = extrude(np.concatenate([[(q / 2, -q / 2), (q / 2, q / 2), (-q / 2, q / 2), (-q / 2, -q / 2)], arc(0.27 * q, np.pi, 0, 12, 0, -q / 2)]), q, bevel=0.01).facing()
+                    p = extrude(
+                        np.concatenate(
+                            [[(q / 2, -q / 2), (q / 2, q / 2), (-q / 2, q / 2), (-q / 2, -q / 2)], arc(0.27 * q, np.pi, 0, 12, 0, -q / 2)]
+                        ),
+                        q,
+                        bevel=0.01,
+                    ).facing()
                 elif shape == "roof":
                     p = extrude([(-q / 2, -q / 2), (q / 2, -q / 2), (0, 0.35 * q)], q, bevel=0.01).facing()
                 else:
@@ -350,13 +380,20 @@ def blocks(rng: Rng) -> Sketch:
         z = 0.08
         for k in range(n):
             t, r = 0.1 - 0.008 * k, 0.34 - 0.22 * k / n
-            s.add(torus(max(r - t, 0.6 * t), t, 30, 12).scale(1, 1, 0.9).move(rng.normal(0, 0.01), 0, z + 0.9 * t), mat.plain(mat.TOY[(k * 5 + len(tones)) % 11]) if chance(rng, 0.7) else pick(rng, tones))
+            s.add(
+                torus(max(r - t, 0.6 * t), t, 30, 12).scale(1, 1, 0.9).move(rng.normal(0, 0.01), 0, z + 0.9 * t),
+                mat.plain(mat.TOY[(k * 5 + len(tones)) % 11]) if chance(rng, 0.7) else pick(rng, tones),
+            )
             z += 1.7 * t
         s.add([rod((0, 0, 0), (0, 0, z + 0.05), 0.05), ellipsoid(0.1, 0.1, 0.1, 16).move(z=z + 0.1)], tones[1])
     elif kind == "top":
         prof = spline([(0.02, 0), (0.1, 0.08), (0.48, 0.38), (0.42, 0.5), (0.1, 0.58), (0.05, 0.7)], 22)
         level = rng.uniform(0.2, 0.4)
-        s.add(revolve(np.concatenate([[[0, 0]], prof, [[0, 0.7]]]), 32), tones[0], (lambda p: np.abs(p.centres[:, 2] - level) < 0.07, tones[1]))
+        s.add(
+            revolve(np.concatenate([[[0, 0]], prof, [[0, 0.7]]]), 32),
+            tones[0],
+            (lambda p: np.abs(p.centres[:, 2] - level) < 0.07, tones[1]),
+        )
         s.add([rod((0, 0, 0.65), (0, 0, 1.0), 0.04), ellipsoid(0.08, 0.08, 0.06, 14).move(z=1.0)], tones[2])
         s.add(cylinder(0.012, 0.1, 0.03, n=10).move(z=0.0), mat.DARK)
         out, tilt = Sketch(s.noun), rng.uniform(0, 0.7)
@@ -364,8 +401,26 @@ def blocks(rng: Rng) -> Sketch:
         return out
     else:
         s.add(box(0.7, 0.4, 0.08, 0.03).move(z=0.16), tones[0])
-        s.add([p for x in (-0.24, 0.24) for p in both(cylinder(0.12, 0.07, n=24, radius=0.02).turn("x", np.pi / 2).move(x, 0.22, 0.12))], tones[1])
-        body = loft(np.stack([np.column_stack([circle(20) * [a, b] + [x, 0], np.full(20, z)]) for a, b, x, z in ((0.24, 0.16, 0, 0.2), (0.3, 0.18, 0, 0.36), (0.24, 0.14, -0.02, 0.5), (0.12, 0.1, 0.12, 0.58), (0.12, 0.1, 0.18, 0.7))]), None, (0.18, 0, 0.78))
+        s.add(
+            [p for x in (-0.24, 0.24) for p in both(cylinder(0.12, 0.07, n=24, radius=0.02).turn("x", np.pi / 2).move(x, 0.22, 0.12))],
+            tones[1],
+        )
+        body = loft(
+            np.stack(
+                [
+                    np.column_stack([circle(20) * [a, b] + [x, 0], np.full(20, z)])
+                    for a, b, x, z in (
+                        (0.24, 0.16, 0, 0.2),
+                        (0.3, 0.18, 0, 0.36),
+                        (0.24, 0.14, -0.02, 0.5),
+                        (0.12, 0.1, 0.12, 0.58),
+                        (0.12, 0.1, 0.18, 0.7),
+                    )
+                ]
+            ),
+            None,
+            (0.18, 0, 0.78),
+        )
         s.add(body, tones[2])
         s.add(both(ellipsoid(0.025, 0.02, 0.025, 10).move(0.27, 0.07, 0.69)), mat.BLACK)
         s.add(rod((0.27, 0, 0.65), (0.4, 0, 0.63), 0.05, 0.03, ends="round"), tones[3])

@@ -37,21 +37,71 @@ def rgb(code: str) -> Array:
 
 
 NAMED = {
-    "black": "1c1c1e", "white": "f2f1ec", "grey": "8b8d90", "red": "c8242b", "orange": "ec7a1c", "yellow": "f4c92b", "green": "3f9142",
-    "blue": "2460b4", "light blue": "7fb8e0", "purple": "7a3f94", "pink": "ea8fb0", "brown": "70482c", "beige": "d8c4a0", "turquoise": "35a89f",
-    "dark red": "6e1d22", "dark green": "24472f", "dark blue": "1d2a4d", "olive": "7b7a3a", "cream": "efe4c6", "dark grey": "4a4c50",
+    "black": "1c1c1e",
+    "white": "f2f1ec",
+    "grey": "8b8d90",
+    "red": "c8242b",
+    "orange": "ec7a1c",
+    "yellow": "f4c92b",
+    "green": "3f9142",
+    "blue": "2460b4",
+    "light blue": "7fb8e0",
+    "purple": "7a3f94",
+    "pink": "ea8fb0",
+    "brown": "70482c",
+    "beige": "d8c4a0",
+    "turquoise": "35a89f",
+    "dark red": "6e1d22",
+    "dark green": "24472f",
+    "dark blue": "1d2a4d",
+    "olive": "7b7a3a",
+    "cream": "efe4c6",
+    "dark grey": "4a4c50",
 }
 _NAMES, _VALUES = list(NAMED), np.stack([rgb(v) for v in NAMED.values()])
-TOY = [rgb(c) for c in ("d7263d", "f46036", "ffc914", "2e9e4f", "1b78d0", "7b3fa0", "f078a8", "18a999", "f7f3e8", "2b2d34", "8cc63f", "4fc3f7")]
-SOFT = [rgb(c) for c in ("d9b8a0", "b7c4b1", "a8b8c8", "e3d5b8", "c49a8a", "8e9aaf", "cbc0d3", "efd3d7", "7d8f7a", "b08968", "dde5b6", "5e6472")]
-WOODS = [rgb(c) for c in ("c89b63", "a8713f", "8a5a33", "6b4226", "4a2e1d", "d9b98a", "e4cda6", "b5835a", "9c6b4a", "7c4a2d", "3a2a22", "cfa77b")]
+TOY = [
+    rgb(c) for c in ("d7263d", "f46036", "ffc914", "2e9e4f", "1b78d0", "7b3fa0", "f078a8", "18a999", "f7f3e8", "2b2d34", "8cc63f", "4fc3f7")
+]
+SOFT = [
+    rgb(c) for c in ("d9b8a0", "b7c4b1", "a8b8c8", "e3d5b8", "c49a8a", "8e9aaf", "cbc0d3", "efd3d7", "7d8f7a", "b08968", "dde5b6", "5e6472")
+]
+WOODS = [
+    rgb(c) for c in ("c89b63", "a8713f", "8a5a33", "6b4226", "4a2e1d", "d9b98a", "e4cda6", "b5835a", "9c6b4a", "7c4a2d", "3a2a22", "cfa77b")
+]
 METALS = [rgb(c) for c in ("c4c8cc", "9a9ea3", "6d7176", "3c3e42", "b08d4c", "d4af5a", "a86b4a", "e2e4e6", "232427", "7f8a94")]
-CLOTH = [rgb(c) for c in ("6b705c", "a5a58d", "cb997e", "b23a48", "3d5a80", "293241", "98c1d9", "e0b1cb", "5e548e", "8d99ae", "e9c46a", "2a9d8f",
-                          "264653", "e76f51", "d6ccc2", "f5ebe0", "606c38", "dda15e", "7f4f24", "454545", "c9ada7", "9a8c98")]
+CLOTH = [
+    rgb(c)
+    for c in (
+        "6b705c",
+        "a5a58d",
+        "cb997e",
+        "b23a48",
+        "3d5a80",
+        "293241",
+        "98c1d9",
+        "e0b1cb",
+        "5e548e",
+        "8d99ae",
+        "e9c46a",
+        "2a9d8f",
+        "264653",
+        "e76f51",
+        "d6ccc2",
+        "f5ebe0",
+        "606c38",
+        "dda15e",
+        "7f4f24",
+        "454545",
+        "c9ada7",
+        "9a8c98",
+    )
+]
 EARTH = [rgb(c) for c in ("b5573a", "c97b52", "a44a2e", "8f5b3f", "d8a27a", "5e4032", "e6d2b5", "7d6b5a")]
 PLANTS = [rgb(c) for c in ("3c7a34", "5a9a3a", "2f5d34", "7fae45", "4f7f52", "88a04b", "265c40", "a3b64c")]
 FLOWERS = [rgb(c) for c in ("e63b5a", "f6c623", "f08cb4", "ffffff", "8a4fb0", "f07c2a", "4a6fd0", "c2185b", "fbe9a0")]
-FURS = [rgb(c) for c in ("8b5a2b", "c68e4e", "e3c08f", "5a3a22", "2a2624", "f0ece4", "9c948c", "d98e3f", "6e6660", "b87f55", "faf3e3", "4a4440")]
+FURS = [
+    rgb(c) for c in ("8b5a2b", "c68e4e", "e3c08f", "5a3a22", "2a2624", "f0ece4", "9c948c", "d98e3f", "6e6660", "b87f55", "faf3e3", "4a4440")
+]
 SKINS = [rgb(c) for c in ("f5d0b0", "e8b48c", "c98d62", "9a6238", "6b4226", "f7dcc4")]
 STONES = [rgb(c) for c in ("b8b2a7", "8d8a86", "d6cfc4", "6a6b6e", "a89c8c", "c9c5bd")]
 

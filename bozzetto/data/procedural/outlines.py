@@ -6,6 +6,7 @@ Ear clipping with bridges to the holes is Meisters' theorem (1975) and Held's br
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,9 @@ import numpy as np
 from bozzetto.data.procedural.solids import CREASE, Array, Part, Vector, spline
 
 
-def extrude(outline: Sequence[Vector] | Array, depth: float, holes: Sequence[Array] = (), bevel: float = 0.0, crease: float = CREASE) -> Part:
+def extrude(
+    outline: Sequence[Vector] | Array, depth: float, holes: Sequence[Array] = (), bevel: float = 0.0, crease: float = CREASE
+) -> Part:
     """A board of this outline, from z = -depth/2 to depth/2, with holes right through it and its edges bevelled."""
     loops = [_wound(np.asarray(outline, float), 1), *(_wound(np.asarray(h, float), -1) for h in holes)]
     flat = np.concatenate(loops)
@@ -26,7 +29,7 @@ def extrude(outline: Sequence[Vector] | Array, depth: float, holes: Sequence[Arr
         levels = [(small, -depth / 2), (flat, bevel - depth / 2), (flat, depth / 2 - bevel), (small, depth / 2)]
     vertices = np.concatenate([np.column_stack([p, np.full(count, z)]) for p, z in levels])
     size = max(np.ptp(flat, axis=0).max(), depth)
-    heights = np.cumsum([0.0, *(np.hypot(bevel * (a is not b), zb - za) for (a, za), (b, zb) in zip(levels, levels[1:], strict=False))])
+    heights = np.cumsum([0.0, *(np.hypot(bevel * (a is not b), zb - za) for (a, za), (b, zb) in itertools.pairwise(levels))])
     last = (len(levels) - 1) * count
     cap = flat[triangles] / size
     faces, uvs = [triangles[:, ::-1], triangles + last], [cap[:, ::-1], cap]
@@ -94,8 +97,11 @@ def _ears(p: list[list[float]], ring: list[int]) -> list[tuple[int, int, int]]:
                 x, y = p[k]
                 if (x, y) in ((ax, ay), (bx, by), (cx, cy)):
                     continue
-                if ((bx - ax) * (y - ay) - (by - ay) * (x - ax) >= 0 and (cx - bx) * (y - by) - (cy - by) * (x - bx) >= 0
-                        and (ax - cx) * (y - cy) - (ay - cy) * (x - cx) >= 0):
+                if (
+                    (bx - ax) * (y - ay) - (by - ay) * (x - ax) >= 0
+                    and (cx - bx) * (y - by) - (cy - by) * (x - bx) >= 0
+                    and (ax - cx) * (y - cy) - (ay - cy) * (x - cx) >= 0
+                ):
                     is_ear = False
                     break
         if is_ear:

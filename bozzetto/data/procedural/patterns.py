@@ -95,7 +95,7 @@ def dots(rng: np.random.Generator, *c: Array) -> Array:
 
 def wood(rng: np.random.Generator, *c: Array) -> Array:
     """Grain along v."""
-    x, y = _grid()
+    x, _ = _grid()
     bend = noise(rng, low=(1.0, 2.0), power=3)
     rings = np.sin(2 * np.pi * (int(rng.integers(2, 6)) * x + rng.uniform(0.2, 0.7) * bend))
     fine = noise(rng, low=(1.0, 24.0))
@@ -220,12 +220,14 @@ def bands(rng: np.random.Generator, *c: Array) -> Array:
     _, y = _grid()
     out = np.broadcast_to(c[0], (SIZE, 8, 3))
     for k in range(int(rng.integers(1, 5))):
-        out = _mix_into(out, c[1 + k % (len(c) - 1)], _edge(rng.uniform(0.01, 0.08) - np.abs(y - rng.uniform(0.1, 0.9)), 40) + np.zeros((1, 8)))
+        out = _mix_into(
+            out, c[1 + k % (len(c) - 1)], _edge(rng.uniform(0.01, 0.08) - np.abs(y - rng.uniform(0.1, 0.9)), 40) + np.zeros((1, 8))
+        )
     return _picture(out)
 
 
 def glaze(rng: np.random.Generator, *c: Array) -> Array:
     """A glaze that has run down: an uneven border between two colours; to be laid on once."""
-    x, y = _grid()
+    _, y = _grid()
     border = rng.uniform(0.25, 0.6) + 0.1 * noise(rng, low=(1, 3))[:1]
     return _picture(_mix(c[0], c[1], _edge(y - border, 20)) * (1 + 0.05 * noise(rng, low=(6, 6)))[..., None])

@@ -12,6 +12,7 @@ from bozzetto.data.procedural.materials import Material
 from bozzetto.data.procedural.solids import Array, Part
 from bozzetto.kernels.pool import njit
 
+Rng = np.random.Generator
 Paint = tuple[Callable[[Part], Array], Material]
 
 
@@ -162,12 +163,17 @@ def _gather(vertices, faces, cosine, order, first, out):
 # ---- drawing lots ----
 
 
-def pick(rng: np.random.Generator, options: Sequence, weights: Sequence[float] | None = None):
+def pick(rng: Rng, options: Sequence, weights: Sequence[float] | None = None):
     """One of the options, whatever they are."""
     p = None if weights is None else np.asarray(weights, float) / np.sum(weights)
     return options[int(rng.choice(len(options), p=p))]
 
 
-def chance(rng: np.random.Generator, p: float) -> bool:
+def chance(rng: Rng, p: float) -> bool:
     """True so often."""
     return bool(rng.random() < p)
+
+
+def sectors(count: int) -> Callable[[Part], Array]:
+    """A test for `paint`: every other sector about z, of so many."""
+    return lambda part: np.floor((np.arctan2(part.centres[:, 1], part.centres[:, 0]) + np.pi + 1e-3) / (2 * np.pi) * count) % 2 == 0

@@ -229,8 +229,10 @@ def box(x: float, y: float, z: float, radius: float = 0.0, steps: int = 2) -> Pa
     radius = min(radius, 0.499 * 2 * min(a, b, h))
     t = np.linspace(0.06, np.pi / 2, steps + 1) if radius > 0 else np.array([np.pi / 2])
     inset, rise = radius * (1 - np.sin(t)), h - radius + radius * np.cos(t)
-    half = [np.column_stack([rectangle(a - k, b - k, max(radius - k, 0.02 * radius), steps), np.full(4 * (steps + 1 if radius > 0 else 1), w)])
-            for k, w in zip(inset, rise, strict=True)]
+    half = [
+        np.column_stack([rectangle(a - k, b - k, max(radius - k, 0.02 * radius), steps), np.full(4 * (steps + 1 if radius > 0 else 1), w)])
+        for k, w in zip(inset, rise, strict=True)
+    ]
     rings = np.stack([np.column_stack([r[:, :2], -r[:, 2]]) for r in half] + half[::-1])
     part = loft(rings, crease=CREASE)
     order = [2, 0, 1] if axis == 0 else [1, 2, 0] if axis == 1 else [0, 1, 2]  # loft axes (y, z, x), (z, x, y) or (x, y, z)
@@ -356,6 +358,12 @@ def _shut(p: Array, r: Array, ends: str) -> tuple[Array, Array, Array, Array]:
 def rod(a: Vector, b: Vector, r: float, r_end: float | None = None, sides: int = 10, ends: str = "flat") -> Part:
     """A round bar from a to b."""
     return sweep([a, b], [r, r if r_end is None else r_end], sides, ends=ends)
+
+
+def limb(points: Sequence[Vector], radii: Sequence[float], n: int = 10, sides: int = 10) -> Part:
+    """A smooth round limb through points with these radii."""
+    curve = spline(np.column_stack([np.asarray(points, float), radii]), n)
+    return sweep(curve[:, :3], np.maximum(curve[:, 3], 0.004), sides, ends="round")
 
 
 def beam(a: Vector, b: Vector, width: float, height: float, up: Vector = (0, 0, 1), radius: float = 0.0, taper: float = 1.0) -> Part:

@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Things that hold things: mug, teapot, bottle, vase, bowl, jug, pan, basket. Spouts point to +x and handles mostly to -x or ±y."""
+"""Pots and their kin: mug, teapot, bottle, vase, bowl. Spouts point to +x, handles mostly to -x or ±y."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural import patterns
 from bozzetto.data.procedural.materials import Material
-from bozzetto.data.procedural.sketch import Paint, Sketch, chance, pick
+from bozzetto.data.procedural.sketch import Paint, Rng, Sketch, chance, pick
 from bozzetto.data.procedural.solids import (
-    Array, Part, both, box, circle, cylinder, ellipsoid, fillet, hollow, rectangle, revolve, rod, spline, sweep, torus,
+    Array,
+    Part,
+    both,
+    box,
+    circle,
+    cylinder,
+    ellipsoid,
+    fillet,
+    hollow,
+    revolve,
+    rod,
+    spline,
+    sweep,
+    torus,
 )
-
-Rng = np.random.Generator
 
 
 def curve(points: list[tuple[float, float]], n: int = 16) -> Array:
@@ -29,6 +39,7 @@ def inside(material: Material) -> Paint:
         n, c = part.outward, part.centres
         inwards = (n[:, :2] * c[:, :2]).sum(1) / np.maximum(np.hypot(c[:, 0], c[:, 1]), 1e-9)
         return (inwards < -0.02) | (n[:, 2] > 0.98)
+
     return test, material
 
 
@@ -38,8 +49,16 @@ def ear(a: tuple[float, float], b: tuple[float, float], out: float, n: int = 16,
     if square:
         x = max(x0, x1) + out
         return fillet([(x0, 0, z0), (x, 0, z0), (x, 0, z1), (x1, 0, z1)], 0.5 * abs(z0 - z1), 4)
-    return spline([(x0, 0, z0), (x0 + 0.75 * out, 0, z0 + 0.06 * (z0 - z1)), (max(x0, x1) + out, 0, 0.62 * z0 + 0.38 * z1),
-                   (x1 + 0.7 * out, 0, 0.25 * z0 + 0.75 * z1), (x1, 0, z1)], n)
+    return spline(
+        [
+            (x0, 0, z0),
+            (x0 + 0.75 * out, 0, z0 + 0.06 * (z0 - z1)),
+            (max(x0, x1) + out, 0, 0.62 * z0 + 0.38 * z1),
+            (x1 + 0.7 * out, 0, 0.25 * z0 + 0.75 * z1),
+            (x1, 0, z1),
+        ],
+        n,
+    )
 
 
 def mug(rng: Rng) -> Sketch:
@@ -50,7 +69,13 @@ def mug(rng: Rng) -> Sketch:
     mid, top = {"straight": (1, 1), "taper": (0.93, 0.85), "belly": (1.15, 0.9), "flare": (1.0, 1.3), "waist": (0.85, 1.05)}[kind]
     base = {"flare": rng.uniform(0.5, 0.75)}.get(kind, rng.uniform(0.85, 1.0))
     if kind in ("straight", "taper"):
-        outer = np.array([(0.9 * base * r, 0), (base * r, 0.04), *((r * (base + (top - base) * t), 0.04 + t * (h - 0.04)) for t in np.linspace(0.1, 1, 8))])
+        outer = np.array(
+            [
+                (0.9 * base * r, 0),
+                (base * r, 0.04),
+                *((r * (base + (top - base) * t), 0.04 + t * (h - 0.04)) for t in np.linspace(0.1, 1, 8)),
+            ]
+        )
     else:
         outer = curve([(0.8 * base * r, 0), (base * r, 0.05), (mid * r, 0.45 * h), (top * r, h)], 14)
     glaze, other = mat.ceramic(rng) if chance(rng, 0.85) else mat.metal(rng), pick(rng, (mat.WHITE, mat.painted(rng)))
@@ -65,7 +90,10 @@ def mug(rng: Rng) -> Sketch:
         path = ear((x0, z0), (x1, z1), rng.uniform(0.2, 0.42), square=chance(rng, 0.3))
         t = rng.uniform(0.035, 0.07)
         handle = sweep(path, np.array([[t, t * rng.uniform(0.8, 1.8)]] * len(path)), circle(10, pick(rng, (2, 4))))
-        s.add(handle.turn("z", side * np.pi / 2 + rng.normal(0, 0.25)), glaze if glaze.tiles is not None and chance(rng, 0.7) else mat.plain(glaze.colour))
+        s.add(
+            handle.turn("z", side * np.pi / 2 + rng.normal(0, 0.25)),
+            glaze if glaze.tiles is not None and chance(rng, 0.7) else mat.plain(glaze.colour),
+        )
     if chance(rng, 0.45):
         fill, level = mat.plain(mat.rgb(pick(rng, ("4a2c1a", "2c1a10", "b5722e", "7fa05a", "f1e6d0")))), rng.uniform(0.6, 0.88) * h
         q = float(np.interp(level, outer[:, 1], outer[:, 0])) - 0.7 * wall
@@ -73,7 +101,10 @@ def mug(rng: Rng) -> Sketch:
     if chance(rng, 0.18):
         s.noun = "cup and saucer"
         w = rng.uniform(0.65, 0.85)
-        s.add(revolve(hollow([(0.3, -0.1), (0.4, -0.08), (0.6 * w + 0.1, -0.04), (w, 0.03)], 0.04), 36), glaze if glaze.tiles is not None else other)
+        s.add(
+            revolve(hollow([(0.3, -0.1), (0.4, -0.08), (0.6 * w + 0.1, -0.04), (w, 0.03)], 0.04), 36),
+            glaze if glaze.tiles is not None else other,
+        )
     elif chance(rng, 0.1):
         s.add(rod((0.1, 0.1, 0.1), (0.3, 0.25, h + 0.3), 0.025, ends="round"), mat.metal(rng))
     return s
@@ -91,15 +122,24 @@ def teapot(rng: Rng) -> Sketch:
     trim = plain_m if chance(rng, 0.6) else pick(rng, (mat.metal, mat.painted))(rng)
     power = pick(rng, (2.0, 2.0, 2.0, 4.0))
     s.add(revolve(np.concatenate([[[0, 0]], outer, [[0, h]]]), 32, power), body_m)
-    lid = curve([(neck * 1.05, h - 0.01), (neck * 0.9, h + 0.05), (0.4 * neck, h + 0.5 * neck * rng.uniform(0.3, 1)), (0.02, h + 0.5 * neck)], 8)
+    lid = curve(
+        [(neck * 1.05, h - 0.01), (neck * 0.9, h + 0.05), (0.4 * neck, h + 0.5 * neck * rng.uniform(0.3, 1)), (0.02, h + 0.5 * neck)], 8
+    )
     s.add(revolve(np.concatenate([[[0, h - 0.02]], lid, [[0, lid[-1, 1] + 0.005]]]), 24), plain_m if chance(rng, 0.7) else trim)
     k, top = rng.uniform(0.05, 0.085), float(lid[-1, 1])
-    s.add(pick(rng, (ellipsoid(k, k, k, 12), cylinder(0.8 * k, 2 * k, n=12, radius=0.3 * k), ellipsoid(k, k, 0.6 * k, 12))).move(z=top + 0.7 * k), trim)
+    s.add(
+        pick(rng, (ellipsoid(k, k, k, 12), cylinder(0.8 * k, 2 * k, n=12, radius=0.3 * k), ellipsoid(k, k, 0.6 * k, 12))).move(
+            z=top + 0.7 * k
+        ),
+        trim,
+    )
     z0 = rng.uniform(0.25, 0.5) * h
     x0, reach, lift = float(np.interp(z0, outer[:, 1], outer[:, 0])) - 0.05, rng.uniform(0.28, 0.45), rng.uniform(0.85, 1.1) * h
     style = pick(rng, ("s", "straight", "short"))
     if style == "s":
-        path = spline([(x0, 0, z0), (x0 + 0.5 * reach, 0, z0 + 0.1), (x0 + 0.7 * reach, 0, 0.6 * lift + 0.4 * z0), (x0 + 1.15 * reach, 0, lift)], 14)
+        path = spline(
+            [(x0, 0, z0), (x0 + 0.5 * reach, 0, z0 + 0.1), (x0 + 0.7 * reach, 0, 0.6 * lift + 0.4 * z0), (x0 + 1.15 * reach, 0, lift)], 14
+        )
     else:
         reach *= 1 if style == "straight" else 0.6
         path = spline([(x0, 0, z0), (x0 + reach / 2, 0, (z0 + lift) / 2), (x0 + reach, 0, lift)], 8)
@@ -110,7 +150,9 @@ def teapot(rng: Rng) -> Sketch:
     if (s.noun == "kettle" and chance(rng, 0.8)) or chance(rng, 0.2):
         z1 = 0.8 * h
         x1 = float(np.interp(z1, outer[:, 1], outer[:, 0])) - 0.02
-        arch = spline([(-x1, 0, z1), (-1.05 * x1, 0, h + 0.15), (0, 0, h + rng.uniform(0.4, 0.6)), (1.05 * x1, 0, h + 0.15), (x1, 0, z1)], 20)
+        arch = spline(
+            [(-x1, 0, z1), (-1.05 * x1, 0, h + 0.15), (0, 0, h + rng.uniform(0.4, 0.6)), (1.05 * x1, 0, h + 0.15), (x1, 0, z1)], 20
+        )
         s.add(sweep(arch, 0.8 * t, 8), handle_m)
         s.add(sweep(arch[6:14], 1.3 * t, 10, ends="round"), trim)
     else:
@@ -128,9 +170,18 @@ def bottle(rng: Rng) -> Sketch:
     power = pick(rng, (2.0, 2.0, 2.0, 5.0))
     neck, shoulder, start = rng.uniform(0.07, 0.15), rng.uniform(0.5, 0.75) * h, rng.uniform(0.0, 0.2)
     waist = pick(rng, (1.0, 1.0, rng.uniform(0.75, 1.2)))
-    outer = np.concatenate([[(0.88 * r, 0)], spline([(r, 0.04), (r * waist, 0.5 * shoulder), (r, shoulder)], 7),
-                            spline([(r, shoulder), (r * (0.85 - start), shoulder + 0.14 * h), (neck * 1.05, shoulder + 0.26 * h), (neck, h)], 12)[1:]])
-    glass = mat.plain(mat.choose(rng, [mat.rgb(c) for c in ("1f4d2b", "5a2f12", "cfe3e6", "2c4f7c", "e9efe8", "7a1f24")])) if chance(rng, 0.5) else mat.ceramic(rng)
+    outer = np.concatenate(
+        [
+            [(0.88 * r, 0)],
+            spline([(r, 0.04), (r * waist, 0.5 * shoulder), (r, shoulder)], 7),
+            spline([(r, shoulder), (r * (0.85 - start), shoulder + 0.14 * h), (neck * 1.05, shoulder + 0.26 * h), (neck, h)], 12)[1:],
+        ]
+    )
+    glass = (
+        mat.plain(mat.choose(rng, [mat.rgb(c) for c in ("1f4d2b", "5a2f12", "cfe3e6", "2c4f7c", "e9efe8", "7a1f24")]))
+        if chance(rng, 0.5)
+        else mat.ceramic(rng)
+    )
     s.add(revolve(np.concatenate([[[0, 0]], outer, [[0, h]]]), 28, power), glass)
     cap = pick(rng, (mat.metal, mat.plastic, mat.bark))(rng)
     kind = pick(rng, ("cap", "cork", "spray", "ball", "pump"), (4, 2, 1, 1, 1))
@@ -170,7 +221,10 @@ def _bunch(rng: Rng, s: Sketch, r: float, z: float, tall: float) -> None:
     for _ in range(int(rng.integers(2, 8))):
         a, out, high = rng.uniform(0, 2 * np.pi), rng.uniform(0.1, 0.7) * tall, rng.uniform(0.5, 1.0) * tall
         tip = np.array([out * np.cos(a), out * np.sin(a), z + high])
-        s.add(sweep(spline([(0.4 * r * np.cos(a), 0.4 * r * np.sin(a), z - 0.25), (*(0.45 * tip[:2]), z + 0.5 * high), tip], 8), 0.014, 5), stem)
+        s.add(
+            sweep(spline([(0.4 * r * np.cos(a), 0.4 * r * np.sin(a), z - 0.25), (*(0.45 * tip[:2]), z + 0.5 * high), tip], 8), 0.014, 5),
+            stem,
+        )
         blossom(s, rng.uniform(0.09, 0.16), tip, (*(1.2 * tip[:2]), 0.6), petals, heart, int(rng.integers(5, 8)))
 
 
@@ -201,10 +255,18 @@ def vase(rng: Rng) -> Sketch:
             a = np.arctan2(v[:, 1], v[:, 0]) + twist * v[:, 2] / h
             k = 1 + depth * np.cos(min(ribs, 8) * a)
             return np.column_stack([v[:, 0] * k, v[:, 1] * k, v[:, 2]])
+
         part = part.warp(flute)
     elif sides < 32 and twist:
-        part = part.warp(lambda v: np.column_stack([v[:, 0] * np.cos(twist * v[:, 2]) - v[:, 1] * np.sin(twist * v[:, 2]),
-                                                    v[:, 0] * np.sin(twist * v[:, 2]) + v[:, 1] * np.cos(twist * v[:, 2]), v[:, 2]]))
+        part = part.warp(
+            lambda v: np.column_stack(
+                [
+                    v[:, 0] * np.cos(twist * v[:, 2]) - v[:, 1] * np.sin(twist * v[:, 2]),
+                    v[:, 0] * np.sin(twist * v[:, 2]) + v[:, 1] * np.cos(twist * v[:, 2]),
+                    v[:, 2],
+                ]
+            )
+        )
     glaze = pick(rng, (mat.ceramic, mat.terracotta, mat.stone, mat.metal), (6, 1.5, 1, 1))(rng)
     s.add(part, glaze, *([inside(mat.darker(glaze))] if chance(rng, 0.5) else []))
     accent = mat.painted(rng) if chance(rng, 0.5) else mat.plain(glaze.colour)
@@ -240,7 +302,9 @@ def bowl(rng: Rng) -> Sketch:
     part, is_wavy = revolve(hollow(outer, wall, 0.05), sides, power), chance(rng, 0.2)
     if is_wavy:
         waves, swing = int(rng.integers(4, 9)), rng.uniform(0.02, 0.06)
-        part = part.warp(lambda v: v + np.column_stack([0 * v[:, :2], swing * np.cos(waves * np.arctan2(v[:, 1], v[:, 0])) * (v[:, 2] / h)]))
+        part = part.warp(
+            lambda v: v + np.column_stack([0 * v[:, :2], swing * np.cos(waves * np.arctan2(v[:, 1], v[:, 0])) * (v[:, 2] / h)])
+        )
     s.add(part, m, *([inside(mat.painted(rng))] if chance(rng, 0.5) else []))
     if s.noun != "goblet":
         s.add(torus(0.85 * float(outer[0, 0]), 0.02, 28, 6), mat.plain(m.colour * 0.9))
@@ -252,128 +316,26 @@ def bowl(rng: Rng) -> Sketch:
         other = mat.painted(rng)
         for _ in range(int(rng.integers(3, 10))):
             at, ang = rng.uniform(0, 0.28), rng.uniform(0, 2 * np.pi)
-            s.add(ellipsoid(a, a, a * rng.uniform(0.85, 1.2), 12).move(at * np.cos(ang), at * np.sin(ang), max(h - 0.02, 0.1) + rng.uniform(0, 0.1)), pick(rng, (m, m, other)))
+            s.add(
+                ellipsoid(a, a, a * rng.uniform(0.85, 1.2), 12).move(
+                    at * np.cos(ang), at * np.sin(ang), max(h - 0.02, 0.1) + rng.uniform(0, 0.1)
+                ),
+                pick(rng, (m, m, other)),
+            )
     elif kind == "soup":
         z = 0.8 * float(outer[-1, 1])
         q = float(np.interp(z, outer[:, 1], outer[:, 0])) - 0.6 * wall
         s.add(revolve([(0, z - 0.03), (q, z - 0.03), (q, z), (0, z)], sides, power), mat.painted(rng))
         if chance(rng, 0.5):
-            spoon = sweep(spline([(0, 0, z - 0.05), (0.35, 0.2, z + 0.12), (0.75, 0.45, z + 0.22)], 10), np.column_stack([np.linspace(0.03, 0.04, 10), np.full(10, 0.015)]), 8)
+            spoon = sweep(
+                spline([(0, 0, z - 0.05), (0.35, 0.2, z + 0.12), (0.75, 0.45, z + 0.22)], 10),
+                np.column_stack([np.linspace(0.03, 0.04, 10), np.full(10, 0.015)]),
+                8,
+            )
             s.add(spoon, mat.metal(rng))
     elif kind == "egg":
         s.add(ellipsoid(0.12, 0.12, 0.16, 16).move(z=h + 0.08), mat.painted(rng, mat.SKINS))
     if chance(rng, 0.12):
         z = 0.9 * float(outer[-1, 1])
         s.add(both(sweep(fillet([(0.1, 0.46, z), (0.1, 0.62, z), (-0.1, 0.62, z), (-0.1, 0.46, z)], 0.06, 4), 0.022, 8)), mat.metal(rng))
-    return s
-
-
-def jug(rng: Rng) -> Sketch:
-    """Pitcher with a lip, watering can with a rose, bucket with a bail. The spout is at +x."""
-    kind = pick(rng, ("jug", "watering can", "bucket"), (3, 2, 1.5))
-    s = Sketch(kind)
-    h, wall = rng.uniform(0.8, 1.3), 0.035
-    t = rng.uniform(0.03, 0.05)
-    if kind == "jug":
-        outer = curve([(0.3, 0), (0.33, 0.04), (rng.uniform(0.34, 0.52), 0.4 * h), (rng.uniform(0.2, 0.3), 0.8 * h), (rng.uniform(0.25, 0.36), h)], 20)
-        lip, m = rng.uniform(0.15, 0.3), mat.ceramic(rng)
-
-        def pull(v: Array) -> Array:
-            k = np.clip((v[:, 2] - 0.75 * h) / (0.25 * h), 0, 1) ** 2 * np.exp(-((np.arctan2(v[:, 1], v[:, 0]) / 0.5) ** 2))
-            return v + np.column_stack([lip * k, 0 * k, 0.3 * lip * k])
-        s.add(revolve(hollow(outer, wall), 36).warp(pull), m, *([inside(mat.WHITE)] if chance(rng, 0.4) else []))
-        z0, z1 = rng.uniform(0.85, 0.93) * h, rng.uniform(0.2, 0.4) * h
-        x0, x1 = np.interp([z0, z1], outer[:, 1], outer[:, 0]) - 0.02
-        s.add(sweep(ear((x0, z0), (x1, z1), rng.uniform(0.22, 0.36), square=chance(rng, 0.2)), t, 10).turn("z", np.pi), mat.plain(m.colour))
-        if chance(rng, 0.4):
-            s.add(torus(float(np.interp(0.15 * h, outer[:, 1], outer[:, 0])), 0.02, 36, 6).move(z=0.15 * h), mat.painted(rng))
-        return s
-    m = pick(rng, (mat.metal, mat.plastic, mat.painted))(rng)
-    trim = mat.painted(rng) if chance(rng, 0.5) else m
-    r0, r1 = (rng.uniform(0.36, 0.5), rng.uniform(0.28, 0.42)) if kind == "watering can" else (rng.uniform(0.3, 0.36), rng.uniform(0.4, 0.5))
-    h = rng.uniform(0.6, 0.9)
-    outer = np.column_stack([np.linspace(r0, r1, 6), np.linspace(0, h, 6)])
-    s.add(revolve(hollow(outer, wall), 32), m, *([inside(mat.darker(m))]))
-    s.add([torus(r1 - 0.01, 0.025, 36, 8).move(z=h), torus(r0, 0.02, 36, 6).move(z=0.03)], trim)
-    if kind == "bucket":
-        lean = rng.uniform(-0.9, 0.9)
-        a = np.linspace(0, np.pi, 16)
-        bail = np.column_stack([0 * a, (r1 + 0.02) * np.cos(a), rng.uniform(0.9, 1.1) * r1 * np.sin(a)])
-        s.add([sweep(bail, 0.016, 6).turn("y", lean).move(z=h - 0.05), *both(ellipsoid(0.05, 0.03, 0.06, 10).move(0, r1 + 0.01, h - 0.05))], trim)
-        if chance(rng, 0.4):
-            s.add(revolve([(0, 0), (r1 - wall, 0), (0.6 * r1, 0.12), (0, 0.16)], 28).move(z=0.85 * h), mat.painted(rng))
-        return s
-    end = np.array([rng.uniform(0.75, 1.0), 0, rng.uniform(0.95, 1.25) * h])
-    path = spline([(r0 - 0.05, 0, 0.15 * h), (0.6 * end[0] + 0.05, 0, 0.5 * h), end], 12)
-    s.add(sweep(path, np.linspace(0.08, 0.045, 12), 12), trim)
-    s.add(revolve([(0, -0.02), (0.05, -0.02), (0.13, 0.1), (0.12, 0.12), (0, 0.14)], 20).aim(path[-1] - path[-3]).move(*end), m)
-    s.add(sweep(ear((r1 - 0.03, 0.9 * h), (r0 - 0.05, 0.25 * h), rng.uniform(0.25, 0.36)), t, 8).turn("z", np.pi), trim)
-    if chance(rng, 0.6):
-        s.add(sweep(spline([(-r1 + 0.02, 0, h), (-0.1, 0, h + rng.uniform(0.25, 0.4)), (r1 - 0.05, 0, h)], 12), t, 8), trim)
-    if chance(rng, 0.6):
-        s.add(cylinder(r1 - 0.02, 0.03, n=28).move(-0.1, 0, h - 0.01).scale(0.8, 1, 1), m)
-    return s
-
-
-def pan(rng: Rng) -> Sketch:
-    """Frying pan, saucepan, stock pot, wok; with lid or food in it at times. The long handle points to ±y."""
-    kind = pick(rng, ("frying pan", "saucepan", "pot"), (2, 2, 2))
-    s = Sketch(kind)
-    r, wall = 0.45, 0.03
-    h = {"frying pan": rng.uniform(0.08, 0.16), "saucepan": rng.uniform(0.25, 0.5), "pot": rng.uniform(0.3, 0.7)}[kind]
-    body, grip = pick(rng, (mat.metal, mat.painted, mat.plastic), (4, 2, 1))(rng), pick(rng, (mat.DARK, mat.BLACK, mat.wood(rng), mat.metal(rng)))
-    outer = curve([((0.75 if kind == "frying pan" else 0.92) * r, 0), (0.97 * r, 0.12 * h), (r, 0.6 * h), (r * 1.02, h)], 8)
-    s.add(revolve(hollow(outer, wall), 36), body, *([inside(mat.painted(rng, mat.METALS))] if chance(rng, 0.6) else []))
-    s.add(torus(1.01 * r, 0.02, 40, 6).move(z=h), body)
-    turn = np.pi / 2 * pick(rng, (-1, 1)) + rng.normal(0, 0.3)
-    if kind == "pot":
-        z, out = 0.8 * h, rng.uniform(0.1, 0.17)
-        s.add(both(sweep(fillet([(-0.13, r - 0.02, z), (-0.13, r + out, z + 0.02), (0.13, r + out, z + 0.02), (0.13, r - 0.02, z)], 0.07, 4), rng.uniform(0.02, 0.035), 8)), grip)
-    else:
-        path = spline([(r - 0.02, 0, 0.75 * h), (r + 0.3, 0, 0.9 * h + 0.06), (r + rng.uniform(0.6, 0.85), 0, 0.9 * h + rng.uniform(0.05, 0.2))], 10)
-        s.add(sweep(path, np.column_stack([np.linspace(0.05, 0.07, 10), np.linspace(0.025, 0.035, 10)]), circle(10, 3), ends="round", up=(0, 0, 1)).turn("z", turn), grip)
-    lid = kind != "frying pan" and chance(rng, 0.6)
-    if lid:
-        top = mat.glass(rng) if chance(rng, 0.3) else body
-        lift = rng.uniform(0.05, 0.15)
-        s.add(revolve([(0, h), (1.03 * r, h), (1.03 * r, h + 0.025), (0.6 * r, h + 0.025 + 0.7 * lift), (0, h + 0.03 + lift)], 32), top)
-        s.add(revolve([(0, 0), (0.04, 0), (0.035, 0.05), (0.08, 0.08), (0.07, 0.12), (0, 0.13)], 14).move(z=h + 0.03 + lift), grip)
-    elif chance(rng, 0.6):
-        if kind == "frying pan":
-            for _ in range(int(rng.integers(1, 4))):
-                x, y, q = *rng.uniform(-0.16, 0.16, 2), rng.uniform(0.1, 0.17)
-                s.add(ellipsoid(q, q * rng.uniform(0.8, 1), 0.02, 14).move(x, y, 0.05), mat.WHITE)
-                s.add(ellipsoid(0.4 * q, 0.4 * q, 0.04, 12).move(x, y, 0.06), mat.plain(mat.rgb("f5b81c")))
-        else:
-            s.add(cylinder(0.95 * r, 0.03, n=30).move(z=0.75 * h), mat.painted(rng))
-    return s
-
-
-def basket(rng: Rng) -> Sketch:
-    """Wicker or wire, round or square, with an arched handle or two ears, empty or full of fruit or eggs."""
-    s = Sketch("basket")
-    h, r0, r1 = rng.uniform(0.25, 0.6), rng.uniform(0.28, 0.42), rng.uniform(0.42, 0.52)
-    squash, power = rng.uniform(0.65, 1.0), pick(rng, (2.0, 5.0))
-    straw = mat.textured(patterns.weave(rng, mat.choose(rng, mat.WOODS)), "wicker", rng.uniform(5, 9))
-    rim = mat.plain(straw.colour * 0.8, "wicker") if chance(rng, 0.6) else mat.painted(rng)
-    outer = np.column_stack([np.linspace(r0, r1, 6), np.linspace(0, h, 6)])
-    ring = np.column_stack([circle(32, power) * (r1 - 0.01), np.full(32, h)])
-
-    def oval(p: Part) -> Part:
-        return p.scale(squash, 1, 1)
-    s.add(oval(revolve(hollow(outer, 0.04), 32, power)), straw, inside(mat.darker(straw)))
-    s.add(oval(sweep(ring, 0.03, 8, closed=True)), rim)
-    if chance(rng, 0.7):
-        a, high = np.linspace(0, np.pi, 20), rng.uniform(0.35, 0.7)
-        arch = np.column_stack([0 * a, r1 * np.cos(a), h - 0.05 + high * np.sin(a)])
-        s.add(sweep(arch, np.array([[0.05, 0.018]] * 20), rectangle(1, 1, 0.4), up=(0, 0.01, 1)), rim)
-    else:
-        s.add(both(sweep(spline([(-0.14, r1, h - 0.02), (-0.1, r1 + 0.1, h + 0.1), (0.1, r1 + 0.1, h + 0.1), (0.14, r1, h - 0.02)], 12), 0.025, 8)), rim)
-    if chance(rng, 0.65):
-        stuff = [mat.painted(rng) for _ in range(int(rng.integers(1, 4)))]
-        tall = pick(rng, (1.0, 1.0, 1.35))
-        for _ in range(int(rng.integers(5, 13))):
-            a, q, at = rng.uniform(0, 6.3), rng.uniform(0.09, 0.14), rng.uniform(0, 0.75) * r1
-            ball = ellipsoid(q, q, q * tall, 12).move(squash * at * np.cos(a), at * np.sin(a), h + 0.12 * (1 - at / r1) - 0.03)
-            s.add(ball, pick(rng, stuff))
     return s
