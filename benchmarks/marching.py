@@ -57,9 +57,7 @@ def main() -> None:
 
     fine = subdivide_surface(grid, sphere(grid)).grid
     print(machine("torch", "numba"), "\n")
-    print(
-        "| grid | method | threads | forward, CPU ms | forward, ms | forward + backward, CPU ms | forward + backward, ms | peer / ours, forward |"
-    )
+    print("| grid | method | threads | forward, CPU ms | forward, ms | and backward, CPU ms | and backward, ms | PyTorch / this, CPU |")
     print("|---|---|---|---|---|---|---|---|")
     for name, g in ((f"{args.cells}³ × 6 tets", grid), (f"refined, {len(fine.tets) / 1e6:.2f} M tets", fine)):
         plain = TetGrid(g.vertices, g.side, listed=g.tets)

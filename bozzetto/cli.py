@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: `bozzetto <verb>`. Flags are dataclasses; heavy imports happen inside the verbs.
 
-Exit codes: 0 done, 1 a bug (with its traceback, or the stage and step where numbers ran away), 2 something to mend in what was given, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a bug (its traceback, or the stage and step where numbers ran away), 2 something to mend in what was given, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class Lift:
     """folder of weights; the embedded ones by default"""
     mask: Path | None = None
     """a picture that is white where the object is, for one picture"""
+    matting: Literal["classical", "rembg"] = "classical"
+    """how to find the object where the picture has no transparency: rembg needs that package, and fetches its weights itself"""
     elevation_deg: float | None = None
     """how far above the horizon the picture was taken from, -90..90; estimated by default"""
     azimuth_deg: float = 0.0
@@ -135,6 +137,7 @@ def lift(args: Lift) -> int:
                     preset=args.preset,
                     prior=args.prior,
                     mask=args.mask,
+                    matting=args.matting,
                     azimuth=math.radians(args.azimuth_deg),
                     elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
                     seed=args.seed,
@@ -167,7 +170,7 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
     for flag, value, limit in (("--elevation-deg", args.elevation_deg, 90.0), ("--azimuth-deg", args.azimuth_deg, 360.0)):
         if value is not None and not abs(value) <= limit:
             raise InputError(f"{flag} {value}: expected a number from -{limit:.0f} to {limit:.0f}")
-    if not args.device.split(":")[0] in ("cpu", "cuda", "mps"):
+    if args.device.split(":")[0] not in ("cpu", "cuda", "mps"):
         raise InputError(f"--device {args.device}: expected cpu, cuda, cuda:N or mps")
     if not 0 <= args.seed < 2**63:
         raise InputError(f"--seed {args.seed}: expected a whole number from 0 to 2^63 - 1")

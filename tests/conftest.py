@@ -42,7 +42,7 @@ def validate_gltf() -> Callable[[Path], dict[str, Any]]:
 
 @pytest.fixture(scope="session")
 def bpy_python() -> str:
-    """An interpreter that can `import bpy` (Blender): this one, or the one that BOZZETTO_BLENDER_PYTHON names; skips where there is none."""
+    """An interpreter that can `import bpy` (Blender): this one, or the one BOZZETTO_BLENDER_PYTHON names; skips where there is none."""
     for python in (os.environ.get("BOZZETTO_BLENDER_PYTHON"), sys.executable):
         if python and subprocess.run([python, "-c", "import bpy"], capture_output=True).returncode == 0:
             return python

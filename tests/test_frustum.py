@@ -70,7 +70,9 @@ def test_an_open_sheet_stays_solid_and_thin():
     v = np.array([[0, -0.5, -0.5], [0, 0.5, -0.5], [0, 0.5, 0.5], [0, -0.5, 0.5]], np.float32)
     f = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
     n = np.tile(np.array([1, 0, 0], np.float32), (2, 3, 1))
-    sheet = Object(v, f, n, np.zeros(2, np.int16), np.ones((1, 3), np.float32), np.zeros((2, 3, 2), np.float32), (None,), "sheet", "test/sheet")
+    sheet = Object(
+        v, f, n, np.zeros(2, np.int16), np.ones((1, 3), np.float32), np.zeros((2, 3, 2), np.float32), (None,), "sheet", "test/sheet"
+    )
     inside = carve_object(drawable(sheet)).inside
     thickness = inside.sum(0)[GRID // 4 : -GRID // 4, GRID // 4 : -GRID // 4]
     assert thickness.min() >= 1 and thickness.max() <= 2
@@ -82,7 +84,9 @@ def test_the_camera_aimed_at_a_crop_sees_what_the_crop_rule_cuts(azimuth, elevat
     o = ball(0.35)
     stretched = o.vertices * np.array([1.2, 0.7, 0.9], np.float32)
     camera, p = crop_camera(stretched, azimuth, elevation, distance, 256)
-    d = drawable(Object(stretched, *(getattr(o, k) for k in ("faces", "normals", "material", "colours", "uv", "textures", "name", "source"))))
+    d = drawable(
+        Object(stretched, *(getattr(o, k) for k in ("faces", "normals", "material", "colours", "uv", "textures", "name", "source")))
+    )
     views = render(d, camera)
     cut = crop(views.rgb[0], views.alpha[0], 256, margin=MARGIN, premultiplied=True)
     left, top, side = cut.box

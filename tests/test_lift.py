@@ -6,7 +6,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -76,7 +75,7 @@ def test_the_pictures_view_is_met(chair):
 
 
 def test_the_record_says_how_to_make_it_again(chair):
-    asset, out = chair
+    _, out = chair
     described = json.loads((out / "asset.json").read_text())
     for key in ("seed", "settings", "versions", "prior", "camera", "seconds", "losses", "peak_gb", "elevation_deg", "digest"):
         assert key in described, key
@@ -94,7 +93,9 @@ def test_confidence_says_what_the_picture_showed(chair):
 
 def test_the_same_picture_and_seed_give_the_same_bytes(chair, tmp_path):
     _, out = chair
-    done = subprocess.run(command("lift", CHAIR, "--preset", "draft", "--out", tmp_path / "again", "--json"), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command("lift", CHAIR, "--preset", "draft", "--out", tmp_path / "again", "--json"), cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["faces"] > 1000
     assert sha(tmp_path / "again" / "asset.glb") == sha(out / "asset.glb")
@@ -102,7 +103,7 @@ def test_the_same_picture_and_seed_give_the_same_bytes(chair, tmp_path):
 
 def test_killed_at_ten_moments_and_resumed_it_ends_in_the_same_bytes(chair, tmp_path):
     _, out = chair
-    draw = random.Random(0)
+    draw = np.random.default_rng(0)
     folder = tmp_path / "killed"
     kills = 0
     for _ in range(10):
@@ -145,7 +146,9 @@ def test_a_folder_of_pictures_gives_a_folder_of_assets_and_one_failure_stops_not
     for name in ("a", "c"):
         Image.open(CHAIR).resize((128, 128)).save(pictures / f"{name}.png")
     (pictures / "b.png").write_text("not a picture")
-    done = subprocess.run(command("lift", pictures, "--preset", "draft", "--out", tmp_path / "out"), cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        command("lift", pictures, "--preset", "draft", "--out", tmp_path / "out"), cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 2 and done.stderr.count("error:") == 1 and "b.png" in done.stderr
     assert all((tmp_path / "out" / name / "asset.glb").exists() for name in ("a", "c"))
     assert not (tmp_path / "out" / "b").exists()

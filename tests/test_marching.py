@@ -277,6 +277,10 @@ def test_wrong_input_is_named():
     grid = lattice(2)
     with pytest.raises(ValueError, match=r"vertices \(N, 3\)"):
         marching_tetrahedra(grid.vertices[:-1], sphere(grid), grid)
+    with pytest.raises(ValueError, match="N = 27"):
+        marching_tetrahedra(lattice(1).vertices, sphere(lattice(1)), grid)
+    with pytest.raises(ValueError, match="27 vertices"):
+        crossed_edges(sphere(lattice(1)), grid)
     with pytest.raises(ValueError, match="float32 or float64"):
         marching_tetrahedra(grid.vertices, sphere(grid).float(), grid)
     with pytest.raises(ValueError, match="not finite"):

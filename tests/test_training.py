@@ -19,7 +19,7 @@ TINY = FirstGuessConfig(widths=(8, 16, 24, 48), blocks=(1, 1, 2), depths=8, colo
 
 def tiny() -> FirstGuess:
     with torch.random.fork_rng():
-        torch.manual_seed(0)
+        torch.manual_seed(0)  # noqa: TID251 — layers draw from the global state
         return FirstGuess(TINY)
 
 
@@ -79,7 +79,7 @@ def test_orthogonalised_has_singular_values_near_one_and_the_same_directions():
     u, _, vt = torch.linalg.svd(m, full_matrices=False)
     middle = u.mT @ orthogonalised(m) @ vt.mT
     values = middle.diagonal()
-    assert 0.6 < values.min() and values.max() < 1.25
+    assert values.min() > 0.6 and values.max() < 1.25
     assert (middle - torch.diag(values)).abs().max() < 0.05  # bfloat16
     torch.testing.assert_close(orthogonalised(m.mT), orthogonalised(m).mT, rtol=0, atol=0)
 

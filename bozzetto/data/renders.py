@@ -91,7 +91,11 @@ def render(obj: Object | Drawable, cameras: Camera, lights: np.ndarray = UNLIT, 
     for v in range(count):
         rast = np.zeros((h * s, w * s, 4), np.float32)
         rasterize_arrays(homogeneous @ M[v].T.astype(np.float32), d.faces, rast)
-        rgb, alpha, normal = np.zeros((h * s, w * s, 3), np.float32), np.zeros((h * s, w * s), np.float32), np.zeros((h * s, w * s, 3), np.float32)
+        rgb, alpha, normal = (
+            np.zeros((h * s, w * s, 3), np.float32),
+            np.zeros((h * s, w * s), np.float32),
+            np.zeros((h * s, w * s, 3), np.float32),
+        )
         light = np.ascontiguousarray(lights[v] if lights.ndim == 3 else lights, np.float64)
         pool.run(shade, h * s, rast, d.normals, *d.surface(), eyes[v], light, rgb, alpha, normal, grain=64)
         z = rast[..., 2]
@@ -163,7 +167,9 @@ def carve_object(d: Drawable, *, views: int = 48, points: int = 4096, seed: int 
     return Carved(inside, hit[pick, 0].astype(np.int32) - 1, np.ascontiguousarray(hit[pick, 1:], np.float32))
 
 
-def crop_camera(vertices: np.ndarray, azimuth: float, elevation: float, distance: float, size: int, margin: float = MARGIN) -> tuple[Camera, float]:
+def crop_camera(
+    vertices: np.ndarray, azimuth: float, elevation: float, distance: float, size: int, margin: float = MARGIN
+) -> tuple[Camera, float]:
     """The camera at a pose whose picture is the crop of these vertices, and p = S / depth of the object's centre.
 
     vertices (N, 3) in the world; angles in radians; distance from the origin in object units; p is 0.. about 1
@@ -201,7 +207,21 @@ def frustum_occupancy(carved: Carved, camera: Camera, p: float, stretch: np.ndar
     dt = 2 * DEPTH_RANGE / depths
     out = np.zeros((cells, cells, depths), np.float32)
     start = origin / stretch - DEPTH_RANGE * S * forward
-    pool.run(sample_frustum, cells, start, right * S / cells, down * S / cells, forward * S * dt, 1 - p * DEPTH_RANGE, p * dt, carved.inside, EXTENT, seen, out, grain=16)
+    pool.run(
+        sample_frustum,
+        cells,
+        start,
+        right * S / cells,
+        down * S / cells,
+        forward * S * dt,
+        1 - p * DEPTH_RANGE,
+        p * dt,
+        carved.inside,
+        EXTENT,
+        seen,
+        out,
+        grain=16,
+    )
     return out
 
 
@@ -263,7 +283,17 @@ class Sample:
     view: np.ndarray
 
 
-def draw_sample(d: Drawable, carved: Carved, rng: np.random.Generator, *, size: int, depths: int, points: int = 512, pose: Pose = Pose(), augment: bool = True) -> Sample:
+def draw_sample(
+    d: Drawable,
+    carved: Carved,
+    rng: np.random.Generator,
+    *,
+    size: int,
+    depths: int,
+    points: int = 512,
+    pose: Pose = Pose(),
+    augment: bool = True,
+) -> Sample:
     """A random picture of an object and the truth behind it; everything that is drawn comes from `rng`."""
     e = math.radians(rng.triangular(pose.elevation[0], min(15.0, pose.elevation[1]), pose.elevation[1]))
     a = math.radians(rng.uniform(-35, 35) if rng.random() < pose.frontal else rng.uniform(-180, 180))

@@ -91,11 +91,11 @@ def sample_frustum(lo, hi, origin, d_column, d_row, d_depth, near_scale, d_scale
                     z = (origin[2] + m * uz + at * d_depth[2] + extent) * scale - 0.5
                     if not (x > 0 and y > 0 and z > 0 and x < n - 1 and y < n - 1 and z < n - 1):
                         continue
-                    i, j, l = int(x), int(y), int(z)
-                    s, t, u = x - i, y - j, z - l
-                    c00 = (1 - s) * grid[i, j, l] + s * grid[i + 1, j, l]
-                    c10 = (1 - s) * grid[i, j + 1, l] + s * grid[i + 1, j + 1, l]
-                    c01 = (1 - s) * grid[i, j, l + 1] + s * grid[i + 1, j, l + 1]
-                    c11 = (1 - s) * grid[i, j + 1, l + 1] + s * grid[i + 1, j + 1, l + 1]
+                    i, j, q = int(x), int(y), int(z)
+                    s, t, u = x - i, y - j, z - q
+                    c00 = (1 - s) * grid[i, j, q] + s * grid[i + 1, j, q]
+                    c10 = (1 - s) * grid[i, j + 1, q] + s * grid[i + 1, j + 1, q]
+                    c01 = (1 - s) * grid[i, j, q + 1] + s * grid[i + 1, j, q + 1]
+                    c11 = (1 - s) * grid[i, j + 1, q + 1] + s * grid[i + 1, j + 1, q + 1]
                     total += (1 - u) * ((1 - t) * c00 + t * c10) + u * ((1 - t) * c01 + t * c11)
                 out[r, c, k] = 0.5 * total

@@ -2,13 +2,12 @@
 """Marching tetrahedra: the zero set of an SDF on a tetrahedral grid as triangles, with gradients.
 
 Shen et al. 2021, Deep Marching Tetrahedra (arXiv:2111.04276), Sec. 3.1.3 and Eq. 2. The cases are derived from the rule
-below, none is copied. Differs from the released code: triangles face *increasing* SDF (outward, as the SDF is negative
+in `tets.py`, none is copied. Differs from the released code: triangles face *increasing* SDF (outward, as the SDF is negative
 inside), edges are numbered beforehand instead of by `unique` in each call, and a Kuhn lattice needs no list of tets at all.
 
 Letters: N grid vertices, T tets, E edges; M vertices and F faces of the surface; edge (a, b) with a < b and SDF s_a, s_b of
 different signs ("positive" is strict: 0 counts as inside); t = s_a / (s_a - s_b), v_ab = v_a + t (v_b - v_a).
-A lattice cell has corners 0..7 = 4 dx + 2 dy + dz; each vertex owns the edges in the directions 1..7 towards its cell's
-other corners, so that one byte a vertex, `mask`, says which of them are crossed, and which of the cell's corners differ.
+In a lattice, one byte a vertex, `mask`, says which of the seven edges it owns are crossed, and so which of its cell's corners differ.
 """
 
 from __future__ import annotations
@@ -27,16 +26,13 @@ TINY = 1e-18  # least |s_b - s_a| in gradients; keeps 1 / TINY finite in float32
 
 
 class Grid(Protocol):
-    """What this kernel reads of a grid, `bozzetto.shapes.tetgrid.TetGrid`."""
+    """What this kernel reads of a grid, `bozzetto.shapes.tetgrid.TetGrid`: N, the cells of a lattice (else None), the lists of others."""
 
+    def __len__(self) -> int: ...
     @property
-    def cells(self) -> tuple[int, int, int] | None:
-        """The number of cells of a Kuhn lattice along x, y, z; None for any other grid."""
-        ...
-
+    def cells(self) -> tuple[int, int, int] | None: ...
     def lists(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """int32 arrays of any other grid: tets (T, 4); edges (E, 2), each (a, b) with a < b, sorted; tet edges (T, 6)."""
-        ...
 
 
 def marching_tetrahedra(vertices: Tensor, sdf: Tensor, grid: Grid) -> tuple[Tensor, Tensor, Tensor]:
@@ -51,20 +47,22 @@ def marching_tetrahedra(vertices: Tensor, sdf: Tensor, grid: Grid) -> tuple[Tens
               exactly 0 makes small triangles but no degenerate ones. The same bits for any number of threads.
     raises    ValueError for wrong shapes or dtypes, or an SDF that is not finite
     """
-    _check(vertices, sdf)
-    out: tuple[Tensor, Tensor, Tensor] = _March.apply(vertices, sdf, grid)
-    return out
+    _check(vertices, sdf, grid)
+    return _March.apply(vertices, sdf, grid)
 
 
 def crossed_edges(sdf: Tensor, grid: Grid) -> Tensor:
     """The grid edges (M, 2) int64, a < b, whose ends differ in sign: the third result of `marching_tetrahedra` alone."""
+    if sdf.shape != (len(grid),):
+        raise ValueError(f"marching: expected an sdf of the grid's {len(grid)} vertices, got {tuple(sdf.shape)}")
     s = np.ascontiguousarray(sdf.detach().cpu().numpy())
     return torch.from_numpy(_topology(s, grid)[0].astype(np.int64)).to(sdf.device)
 
 
-def _check(vertices: Tensor, sdf: Tensor) -> None:
-    if vertices.shape != (len(sdf), 3) or sdf.ndim != 1:
-        raise ValueError(f"marching: expected vertices (N, 3) and sdf (N,), got {tuple(vertices.shape)} and {tuple(sdf.shape)}")
+def _check(vertices: Tensor, sdf: Tensor, grid: Grid) -> None:
+    if sdf.shape != (len(grid),) or vertices.shape != (len(grid), 3):
+        shapes = f"{tuple(vertices.shape)} and {tuple(sdf.shape)}"
+        raise ValueError(f"marching: expected vertices (N, 3) and sdf (N,) with the grid's N = {len(grid)}, got {shapes}")
     if vertices.dtype != sdf.dtype or sdf.dtype not in (torch.float32, torch.float64):
         raise ValueError(f"marching: expected float32 or float64 for both, got {vertices.dtype} and {sdf.dtype}")
     if not torch.isfinite(sdf.detach().sum()) and not torch.isfinite(sdf.detach()).all():  # the sum first: it is much cheaper
@@ -81,7 +79,8 @@ class _March(torch.autograd.Function):
         pool.run(_interpolate, len(ends), ends, v, s, _margin(v), verts, grain=8192)
         ctx.save_for_backward(vertices, sdf)
         ctx.ends = ends
-            out = torch.from_numpy(verts).to(device), torch.from_numpy(faces).to(device), torch.from_numpy(ends.astype(np.int64)).to(device)
+        to = vertices.device
+        out = torch.from_numpy(verts).to(to), torch.from_numpy(faces).to(to), torch.from_numpy(ends.astype(np.int64)).to(to)
         ctx.mark_non_differentiable(out[1], out[2])
         return out
 

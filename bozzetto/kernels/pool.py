@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def run(kernel: Callable[..., Any], count: int, *args: Any, grain: int = 1) -> N
             _executor = ThreadPoolExecutor(_threads, thread_name_prefix="bozzetto-kernel")
         executor = _executor
     bounds = [count * i // pieces for i in range(pieces + 1)]
-    list(executor.map(lambda piece: kernel(*piece, *args), zip(bounds[:-1], bounds[1:], strict=True)))
+    list(executor.map(lambda piece: kernel(*piece, *args), pairwise(bounds)))
 
 
 def cache_folder() -> Path:

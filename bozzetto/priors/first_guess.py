@@ -103,7 +103,9 @@ class FirstGuess(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(6, a, 4, stride=2, padding=1), nn.SiLU(), nn.Conv2d(a, a, 3, padding=1), nn.SiLU())
         self.down1 = nn.Sequential(nn.Conv2d(a, b, 2, stride=2), *(Residual(b, b) for _ in range(n1)))
         self.down2 = nn.Sequential(nn.Conv2d(b, c, 2, stride=2), *(Residual(c, c) for _ in range(n2)), Attention(c, config.heads - 2))
-        self.down3 = nn.Sequential(nn.Conv2d(c, d, 2, stride=2), Residual(d, d), Attention(d, config.heads), Residual(d, d), Attention(d, config.heads))
+        self.down3 = nn.Sequential(
+            nn.Conv2d(c, d, 2, stride=2), Residual(d, d), Attention(d, config.heads), Residual(d, d), Attention(d, config.heads)
+        )
         self.middle = nn.Sequential(*(Residual(d, d) for _ in range(n3 - 2)))
         self.up2, self.join2 = nn.Conv2d(d, c, 1), nn.Sequential(Residual(2 * c, c), Attention(c, config.heads - 2), Residual(c, c))
         self.up1, self.join1 = nn.Conv2d(c, b, 1), nn.Sequential(Residual(2 * b, b), Residual(b, b))
@@ -150,7 +152,9 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> FirstGues
     try:
         state = load_file(folder / "model.safetensors")
     except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{folder}/model.safetensors: not a whole safetensors file ({error}); fetch it again (pickled weights are never read)") from None
+        raise InputError(
+            f"{folder}/model.safetensors: not a whole safetensors file ({error}); fetch it again (pickled weights are never read)"
+        ) from None
     expected = network.state_dict()
     missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
     shaped = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)

@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -46,13 +46,14 @@ class Source:
     warnings: tuple[str, ...] = ()
 
     @classmethod
-    def load(cls, path: str | Path, mask: str | Path | None = None) -> Source:
-        """Read a picture and find its object: alpha if it has some, else a mask file, else the embedded matting."""
+    def load(cls, path: str | Path, mask: str | Path | None = None, matting: Literal["classical", "rembg"] = "classical") -> Source:
+        """Read a picture and find its object: by a mask file, else the picture's transparency, else `matting`."""
         picture = image.load(path)
-        alpha = matte(picture, mask=mask)
+        alpha = matte(picture, mask=mask, method=matting)
         if not (alpha > 0.5).any():
             raise InputError(f"{path}: no object found; give a picture with a plain background, or its mask with --mask")
-        warnings = (f"{path}: the object touches the picture's border; what is cut off will be missing",) if image.touches_border(alpha) else ()
+        cut = image.touches_border(alpha)
+        warnings = (f"{path}: the object touches the picture's border; what is cut off will be missing",) if cut else ()
         rgb = foreground(picture, alpha)
         digest = hashlib.sha256(rgb.numpy().tobytes() + alpha.numpy().tobytes()).hexdigest()
         shown = picture.rgb if picture.alpha is None else picture.rgb * picture.alpha[..., None] + GREY * (1 - picture.alpha[..., None])
@@ -109,7 +110,14 @@ class Asset:
             "aspect": self.camera.size[1] / self.camera.size[0],
         }
         counts = {"vertices": len(self.mesh.vertices), "faces": len(self.mesh.faces)}
-        return {**self.record, "complete": self.is_complete, "warnings": list(self.source.warnings), "camera": view, **counts, **self.measured}
+        return {
+            **self.record,
+            "complete": self.is_complete,
+            "warnings": list(self.source.warnings),
+            "camera": view,
+            **counts,
+            **self.measured,
+        }
 
 
 def png(picture: Tensor) -> bytes:

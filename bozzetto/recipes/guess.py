@@ -26,7 +26,6 @@ from bozzetto import image
 from bozzetto.camera import Camera
 from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera, to_frustum
 from bozzetto.kernels.antialias import antialias
-from bozzetto.kernels.interpolate import interpolate
 from bozzetto.kernels.rasterize import rasterize
 from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.priors.first_guess import LEVEL, FirstGuess
@@ -101,7 +100,8 @@ def lift(source: Source, prior: FirstGuess, settings: Guess, run: Run, *, azimut
     mesh = Mesh(textured["vertices"], textured["faces"], textured["normals"], textured["uv"], textured["texture"], textured["confidence"])
     centre, scale = clean["centre"].double(), float(clean["scale"])
     c2w = torch.cat([camera.c2w[:, :, :3], ((camera.c2w[:, :, 3] - centre) * scale)[..., None]], -1)
-    measured = {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": {k: round(float(v), 6) for k, v in zip(LOSSES, shape["losses"], strict=True)}}
+    losses = {k: round(float(v), 6) for k, v in zip(LOSSES, shape["losses"], strict=True)}
+    measured = {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": losses}
     return Lifted(mesh, replace(camera, c2w=c2w), measured)
 
 

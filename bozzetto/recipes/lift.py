@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -31,6 +32,7 @@ def lift_picture(
     preset: str = "standard",
     prior: Path | None = None,
     mask: Path | None = None,
+    matting: Literal["classical", "rembg"] = "classical",
     azimuth: float = 0.0,
     elevation: float | None = None,
     seed: int = 0,
@@ -45,12 +47,13 @@ def lift_picture(
     started = time.monotonic()
     settings = guess.PRESETS[preset]
     _check_device(device)
-    source = Source.load(path, mask)
+    source = Source.load(path, mask, matting)
     folder = (prior or MINI) / "first_guess" if ((prior or MINI) / "first_guess").is_dir() else (prior or MINI)
     network = first_guess.load(folder, device=device)
     _check_writable(out)
     settings_record = {"recipe": "guess", "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
-    record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, "seed": seed, "settings": settings_record, "prior": first_guess.digest(folder)}
+    made_of = {"source": source.name, "digest": source.digest, "prior": first_guess.digest(folder)}
+    record = {"generator": "bozzetto", **made_of, "seed": seed, "settings": settings_record}
     run = Run(out, record, resume=resume, progress=progress)
     with run.interruptible(), _reproducible():
         lifted = guess.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation)

@@ -58,7 +58,9 @@ class Run:
         except ValueError:
             raise InputError(f"{self.state}/run.json: not readable; start again without --resume") from None
         if old.get("version") != new["version"]:
-            raise InputError(f"{self.folder}: was begun by version {old.get('version')}, this is {new['version']}; start again without --resume")
+            raise InputError(
+                f"{self.folder}: was begun by version {old.get('version')}, this is {new['version']}; start again without --resume"
+            )
         changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
         if changed:
             raise InputError(f"{self.folder}: was begun with other {', '.join(changed)}; give the same, or start again without --resume")

@@ -52,6 +52,10 @@ class TetGrid:
         if self.vertices.shape != (n, 3) or self.side.shape != (n,):
             raise ValueError(f"tet grid: expected {n} vertices and sides, got {tuple(self.vertices.shape)} and {tuple(self.side.shape)}")
 
+    def __len__(self) -> int:
+        """N."""
+        return len(self.vertices)
+
     @classmethod
     def kuhn(
         cls,

@@ -115,11 +115,15 @@ def validation_samples(packed: Packed, size: int, depths: int) -> dict[str, list
     groups: dict[str, list[dict[str, Tensor]]] = {"furniture": [], "families": []}
     for i in packed.indices("validation"):
         d = drawable(packed[i])
-        groups["furniture"].append(as_batch(draw_sample(d, carve_object(d), np.random.default_rng([7, i]), size=size, depths=depths, augment=False)))
+        groups["furniture"].append(
+            as_batch(draw_sample(d, carve_object(d), np.random.default_rng([7, i]), size=size, depths=depths, augment=False))
+        )
     families = [f for f in HELD_OUT_FAMILIES if f in FAMILIES]
     for k in range(48):
         d = drawable(make(families[k % len(families)], k))
-        groups["families"].append(as_batch(draw_sample(d, carve_object(d), np.random.default_rng([8, k]), size=size, depths=depths, augment=False)))
+        groups["families"].append(
+            as_batch(draw_sample(d, carve_object(d), np.random.default_rng([8, k]), size=size, depths=depths, augment=False))
+        )
     return groups
 
 
@@ -168,7 +172,9 @@ def main(settings: Settings) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
         network = FirstGuess(config).to(memory_format=torch.channels_last)
-    pictures = Pictures(settings.objects, seed=settings.loop.seed, small_until=settings.small_until, procedural=settings.procedural, depths=config.depths)
+    pictures = Pictures(
+        settings.objects, seed=settings.loop.seed, small_until=settings.small_until, procedural=settings.procedural, depths=config.depths
+    )
     packed = Packed(settings.objects)
     groups = {size: validation_samples(packed, size, config.depths) for size in (64, 128)}
 

@@ -83,7 +83,11 @@ def train(
     network, optimiser = accelerator.prepare(network, optimiser)
     average = average.to(accelerator.device)
     share = settings.batch // accelerator.num_processes
-    order = [i for start in range(seen + accelerator.process_index * share, settings.samples, settings.batch) for i in range(start, start + share)]
+    order = [
+        i
+        for start in range(seen + accelerator.process_index * share, settings.samples, settings.batch)
+        for i in range(start, start + share)
+    ]
     context = "spawn" if settings.workers else None  # fork after OpenMP hangs
     loader = DataLoader(data, share, sampler=order, num_workers=settings.workers, multiprocessing_context=context, drop_last=True)
     writer = SummaryWriter(str(folder / "log")) if accelerator.is_main_process else None
@@ -91,7 +95,7 @@ def train(
     saved, started, first = time.monotonic(), time.monotonic(), seen
     for batch in loader:
         batch = {k: v.to(accelerator.device) for k, v in batch.items()}
-        optimiser.scale = rate(settings, seen)
+        getattr(optimiser, "optimizer", optimiser).scale = rate(settings, seen)  # accelerate's wrapper keeps attributes to itself
         total, parts = loss(network, batch)
         accelerator.backward(total)
         if not torch.isfinite(total):
@@ -108,7 +112,11 @@ def train(
             for name, value in parts.items():
                 writer.add_scalar(f"loss/{name}", float(value.detach()), seen)
             left = (settings.samples - seen) / max(speed, 1e-9) / 3600
-            print(f"{seen:>9} samples  {speed:6.1f}/s  {left:5.1f} h left  " + "  ".join(f"{k} {float(v.detach()):.4f}" for k, v in parts.items()), flush=True)
+            print(
+                f"{seen:>9} samples  {speed:6.1f}/s  {left:5.1f} h left  "
+                + "  ".join(f"{k} {float(v.detach()):.4f}" for k, v in parts.items()),
+                flush=True,
+            )
         last = seen + settings.batch > settings.samples
         if seen // settings.validate_every != (seen - settings.batch) // settings.validate_every or last:
             scores = validate(average)
@@ -148,7 +156,7 @@ def _resume(path: Path, network: nn.Module, average: nn.Module, optimiser: Muon)
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
-        state = {k: file.get_tensor(k) for k in file.keys()}
+        state = {k: file.get_tensor(k) for k in sorted(file.keys())}
         seen = int(file.metadata()["samples"])
     network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
     average.load_state_dict({k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")})

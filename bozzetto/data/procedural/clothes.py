@@ -29,11 +29,11 @@ from bozzetto.data.procedural.solids import (
 
 def hat(rng: Rng) -> Sketch:
     """Top hat, bowler, straw hat, cap, cowboy hat, witch's or party hat, beanie, helmet, sombrero; hollow below."""
-    kind = pick(rng, ("top hat", "bowler", "straw hat", "cap", "cowboy hat", "pointed hat", "beanie", "helmet", "sombrero"))
+    kind = pick(rng, ("top hat", "bowler", "sun hat", "cap", "cowboy hat", "pointed hat", "beanie", "helmet", "sombrero"))
     s = Sketch(kind)
     felt = (
         mat.fabric(rng, 0.3)
-        if kind not in ("straw hat", "sombrero")
+        if kind not in ("sun hat", "sombrero")
         else mat.textured(patterns.weave(rng, mat.choose(rng, [mat.rgb("e3c887"), mat.rgb("c9a45a"), mat.rgb("f0dca8")])), "straw", 7.0)
     )
     if kind == "helmet":
@@ -44,7 +44,7 @@ def hat(rng: Rng) -> Sketch:
     brim, crown = {
         "top hat": (0.48, [(0.3, 0.05), (0.285, 0.3 * h), (0.31, 0.5 * h), (0.3, 0.51 * h)]),
         "bowler": (0.42, [(0.3, 0.06), (0.29, 0.18), (0.2, 0.3), (0.05, 0.34)]),
-        "straw hat": (0.6, [(0.31, 0.04), (0.29, 0.2), (0.22, 0.27), (0.04, 0.29)]),
+        "sun hat": (0.6, [(0.31, 0.04), (0.29, 0.2), (0.22, 0.27), (0.04, 0.29)]),
         "cowboy hat": (0.55, [(0.29, 0.06), (0.26, 0.22), (0.2, 0.32), (0.04, 0.3)]),
         "pointed hat": (0.55, [(0.3, 0.05), (0.2, 0.35), (0.09, 0.7 * h), (0.015, 0.95 * h)]),
         "sombrero": (0.75, [(0.27, 0.04), (0.24, 0.2), (0.16, 0.42), (0.03, 0.46)]),
@@ -57,7 +57,7 @@ def hat(rng: Rng) -> Sketch:
     profile = np.concatenate([outer, [[0, curve[-1, 1]]]])
     under = np.concatenate([[[0, inner[0, 1]]], inner, [[max(r - 0.02, 0.1), 0.0]]])
     body = revolve(np.concatenate([under, profile]), 36)
-    curl = rng.uniform(0.1, 0.35) * {"cowboy hat": 1.0, "bowler": 0.35, "sombrero": 0.3, "straw hat": 0.2}.get(kind, 0.0)
+    curl = rng.uniform(0.1, 0.35) * {"cowboy hat": 1.0, "bowler": 0.35, "sombrero": 0.3, "sun hat": 0.2}.get(kind, 0.0)
     dent = 0.12 if kind == "cowboy hat" else 0.0
     lean = rng.uniform(-0.25, 0.25) if kind == "pointed hat" else 0.0
 

@@ -146,7 +146,7 @@ def fillet(points: Sequence[Vector] | Array, radius: float, steps: int = 4, clos
             out.append(p[i : i + 1])
             continue
         back, ahead = p[i - 1] - p[i], p[(i + 1) % m] - p[i]
-        a, b = np.linalg.norm(back), np.linalg.norm(ahead)
+        a, b = float(np.linalg.norm(back)), float(np.linalg.norm(ahead))
         r = min(radius, 0.45 * a, 0.45 * b)
         t = np.linspace(0, 1, steps + 1)[:, None]
         start, stop = p[i] + back * (r / a), p[i] + ahead * (r / b)
