@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command line: `bozzetto <verb>`. Flags are dataclasses; heavy imports happen inside the verbs.
 
-Exit codes: 0 done, 1 a bug (its traceback, or the stage and step where numbers ran away), 2 something to mend in what was given, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a bug (its traceback, or the stage and step where numbers ran away), 2 something to mend in what was
+given, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations

@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
+import bozzetto
 from bozzetto import image
 from bozzetto.data.objects import INDEX, Packed
 from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
@@ -163,7 +164,8 @@ def bank(folder: Path, path: Path, *, size: int = 128, keys: list[Key] | None = 
     keys  which training objects; all of them by default
     """
     keys = training_objects(folder) if keys is None else keys
-    text = json.dumps([keys, size, AZIMUTHS, ELEVATIONS, FEATURE, LEVEL]).encode() + (folder / INDEX).read_bytes()
+    made_by = [keys, size, AZIMUTHS, ELEVATIONS, FEATURE, LEVEL, code_digest("data")]
+    text = json.dumps(made_by).encode() + (folder / INDEX).read_bytes()
     file = path.with_name(f"{path.stem}-{hashlib.sha256(text).hexdigest()[:12]}.safetensors")
     if not file.is_file():
         features, total = [], torch.zeros(len(AZIMUTHS) * len(ELEVATIONS), size, size, 4, dtype=torch.float64)
@@ -181,6 +183,16 @@ def bank(folder: Path, path: Path, *, size: int = 128, keys: list[Key] | None = 
         os.replace(part, file)
     kept = load_file(file)
     return Bank(folder, keys, kept["features"], kept["means"])
+
+
+def code_digest(*parts: str) -> str:
+    """Of the sources, rooms or files, that decide a result: what they made before they changed is made again."""
+    root = Path(bozzetto.__file__).parent
+    total = hashlib.sha256()
+    for part in parts:
+        for file in sorted((root / part).rglob("*.py")) if (root / part).is_dir() else [root / part]:
+            total.update(file.read_bytes())
+    return total.hexdigest()[:12]
 
 
 def _feature(rgb: Tensor, alpha: Tensor, *, premultiplied: bool) -> Tensor:

@@ -51,9 +51,8 @@ def drawing(rows: list[dict[str, float]]) -> str:
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="12">']
     out.append(f'<rect width="{WIDTH}" height="{HEIGHT}" fill="white"/>')
     for k in range(round(10 * top) + 1):
-        out.append(
-            f'<path d="M{PAD} {y(k / 10):.1f}H{WIDTH - PAD}" stroke="#ddd"/><text x="{PAD - 30}" y="{y(k / 10) + 4:.1f}">{k / 10:.1f}</text>'
-        )
+        at = y(k / 10)
+        out.append(f'<path d="M{PAD} {at:.1f}H{WIDTH - PAD}" stroke="#ddd"/><text x="{PAD - 30}" y="{at + 4:.1f}">{k / 10:.1f}</text>')
     for r in (rows[0], rows[-1]):
         out.append(f'<text x="{x(r["samples"]) - 24:.1f}" y="{HEIGHT - PAD + 20}">{int(r["samples"]):,}</text>')
     for k, (name, colour) in enumerate(DRAWN.items()):

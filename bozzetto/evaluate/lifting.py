@@ -40,7 +40,7 @@ from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES
 from bozzetto.data.renders import Drawable
 from bozzetto.errors import InputError
 from bozzetto.evaluate import baselines, report
-from bozzetto.evaluate.baselines import Bank, Candidate, Key
+from bozzetto.evaluate.baselines import Bank, Candidate, Key, code_digest
 from bozzetto.evaluate.metrics import Solid, geometry, psnr, sharpness, solid, ssim
 from bozzetto.evaluate.pictures import Model, Shot, drawn, moved, novel_cameras, shoot, triangles
 from bozzetto.priors import first_guess
@@ -108,7 +108,7 @@ def evaluate_lifting(
         "prior": first_guess.digest(folder),
         "seed": seed,
         "baselines": [getattr(baselines, k) for k in ("PERSPECTIVE", "INFLATE", "INFLATE_POWER", "EXTRUDE", "SEEDS_EACH", "LEVEL")],
-        "code": code_digest(),
+        "code": code_digest("recipes", "priors", "shapes", "render", "evaluate", "data", "image.py", "matting.py", "frustum.py"),
     }
     identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     tasks = [
@@ -143,16 +143,6 @@ def chosen(objects: Path, count: int) -> list[tuple[str, str, str, Key]]:
         family, number = families[k % len(families)], FRESH + k // len(families)
         found.append(("held-out families", family, f"procedural/{family}/{number}", (family, number)))
     return found
-
-
-def code_digest() -> str:
-    """Of the sources that decide a result: another recipe, another row."""
-    root = Path(bozzetto.__file__).parent
-    total = hashlib.sha256()
-    for room in ("recipes", "priors", "shapes", "render", "evaluate"):
-        for file in sorted((root / room).glob("*.py")):
-            total.update(file.read_bytes())
-    return total.hexdigest()[:12]
 
 
 def _kept(path: Path) -> Iterator[dict[str, Any]]:

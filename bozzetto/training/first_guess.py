@@ -129,7 +129,7 @@ def validation_samples(packed: Packed, size: int, depths: int) -> dict[str, list
 
 @torch.no_grad()
 def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dict[str, float]:
-    """Mean occupancy IoU a group (truth cut at 1/2, the guess at LEVEL, within the silhouette), colour error, elevation error in degrees."""
+    """Mean occupancy IoU a group (truth cut at 1/2, the guess at LEVEL), colour error, elevation error in degrees, error of p."""
     network.eval()
     device = next(network.parameters()).device
     out: dict[str, float] = {}
