@@ -174,7 +174,7 @@ def test_ra_9_a_ball_covers_its_disc():
 
 def test_ra_9_bits_do_not_depend_on_threads():
     v, faces = ball(5)
-    camera = orbit([0.3, 1.0, 4.0], [0.5, -0.2, 1.2], 1.7, fov=0.7, size=(75, 90))
+    camera = orbit([0.3, 1.0, 4.0, 2.0], [0.5, -0.2, 1.2, 0.0], 1.7, fov=0.7, size=(75, 90))
     clip = camera.clip((v * 0.5).float()).requires_grad_()
     results = []
     before = pool.num_threads()
@@ -182,8 +182,9 @@ def test_ra_9_bits_do_not_depend_on_threads():
         for threads in (1, 2, 3):
             pool.set_num_threads(threads)
             found = []
-            for attributes in (random(len(v), 3).float().requires_grad_(), random(3, len(v), 3).float().requires_grad_()):
+            for attributes in (random(len(v), 3).float().requires_grad_(), random(4, len(v), 3).float().requires_grad_()):
                 rast = rasterize(clip, faces, camera.size)
+                assert torch.equal(rast[1:2], rasterize(clip[1:2], faces, camera.size))
                 colour = interpolate(attributes, rast, clip, faces)
                 out = antialias(colour, rast, clip, faces)
                 found += [rast, colour, out, *grads(out, [attributes, clip])]

@@ -76,7 +76,7 @@ class _Antialias(torch.autograd.Function):
         col, pos, ras = as_array(colour), as_array(clip), as_array(rast, np.float32)
         b, h = ras.shape[:2]
         start = np.zeros(b * h + 1, np.int64)
-        pool.run(_differ, b * h, ras, start[1:], grain=BAND)
+        pool.run(_differ, b * h, ras, start[1:], grain=8 * BAND)
         np.cumsum(start, out=start)
         n = int(start[-1])
         stop, facing = np.empty(b * h, np.int64), np.empty((b, len(tri)), np.int8)  # row r's pairs are start[r]:stop[r]
@@ -84,7 +84,7 @@ class _Antialias(torch.autograd.Function):
         pool.run(_face, b * len(tri), pos, tri, facing, grain=4096)
         pool.run(_find, b * h, ras, pos, tri, beside, facing, start, stop, where, ends, m, grain=BAND)
         out = col.copy()
-        pool.run(_blend, b * h, col, start, stop, where, m, out, grain=BAND)
+        pool.run(_blend, b * h, col, start, stop, where, m, out, grain=16 * BAND)
         ctx.save_for_backward(colour, clip)
         ctx.pairs = start, stop, where, ends, m
         return torch.from_numpy(out).to(colour.device)
@@ -99,11 +99,11 @@ class _Antialias(torch.autograd.Function):
         b, h, d_col, d_pos = *col.shape[:2], None, None
         if ctx.needs_input_grad[0]:
             total = g.copy()
-            pool.run(_blend_back, b * h, g, start, stop, where, m, total, grain=BAND)
+            pool.run(_blend_back, b * h, g, start, stop, where, m, total, grain=16 * BAND)
             d_col = torch.from_numpy(total).to(colour.device)
         if ctx.needs_input_grad[1]:
             to_ends = np.empty((len(m), 2, 3))
-            pool.run(_ends_back, b * h, col, g, pos, start, stop, where, ends, m, to_ends, grain=BAND)
+            pool.run(_ends_back, b * h, col, g, pos, start, stop, where, ends, m, to_ends, grain=16 * BAND)
             to_clip = np.zeros(pos.shape)
             pool.run(_gather, b, h, start, stop, ends, to_ends, to_clip)
             d_pos = torch.from_numpy(to_clip).to(clip)

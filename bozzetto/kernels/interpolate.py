@@ -58,7 +58,7 @@ def footprint(attributes: Tensor, rast: Tensor, clip: Tensor, faces: Tensor, att
     att, pos = _same(attributes, clip)
     b, h, w = rast.shape[:3]
     out = np.zeros((b, h, w, att.shape[2], 2), att.dtype)
-    pool.run(_footprint, b * h, att, as_array(rast, np.float32), pos, tri, own, out, grain=BAND)
+    pool.run(_footprint, b * h, att, as_array(rast, np.float32), pos, tri, own, out, grain=4 * BAND)
     return torch.from_numpy(out).to(attributes)
 
 
@@ -77,7 +77,7 @@ class _Interpolate(torch.autograd.Function):
         att, pos = _same(attributes, clip)
         b, h, w = rast.shape[:3]
         out = np.zeros((b, h, w, att.shape[2]), att.dtype)
-        pool.run(_forward, b * h, att, as_array(rast, np.float32), pos, tri, own, out, grain=BAND)
+        pool.run(_forward, b * h, att, as_array(rast, np.float32), pos, tri, own, out, grain=4 * BAND)
         return torch.from_numpy(out).to(attributes)
 
     @staticmethod

@@ -12,6 +12,9 @@ Each a_i is affine in (f_x, f_y), and so is z/w: three edge functions and a plan
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -39,8 +42,12 @@ def rasterize(clip: Tensor, faces: Tensor, size: tuple[int, int]) -> Tensor:
     if nvdiffrast.is_usable(clip):
         return nvdiffrast.rasterize(clip, faces, size)
     rast = np.zeros((clip.shape[0], *size, 4), np.float32)
-    for b, p in enumerate(as_array(clip)):
-        rasterize_arrays(p, tri, rast[b])
+    pictures = as_array(clip)
+    if len(rast) % pool.num_threads() == 0:  # a thread a picture: nothing waits. The bits are the same either way
+        pool.run(lambda start, stop: [_picture(pictures[b], tri, rast[b], _here) for b in range(start, stop)], len(rast))
+    else:
+        for b, p in enumerate(pictures):
+            rasterize_arrays(p, tri, rast[b])
     return torch.from_numpy(rast).to(clip.device)
 
 
@@ -61,16 +68,25 @@ def as_faces(faces: Tensor, num_vertices: int, caller: str) -> np.ndarray:
 
 def rasterize_arrays(clip: np.ndarray, faces: np.ndarray, rast: np.ndarray) -> None:
     """One picture, arrays in, `rast` (H, W, 4) float32 zeros filled in place; `clip` (N, 4), `faces` (F, 3) int32."""
+    _picture(clip, faces, rast, pool.run)
+
+
+def _here(kernel: Callable[..., Any], count: int, *args: Any, grain: int = 1) -> None:
+    """As `pool.run`, in this thread."""
+    kernel(0, count, *args)
+
+
+def _picture(clip: np.ndarray, faces: np.ndarray, rast: np.ndarray, run: Callable[..., None]) -> None:
     h, w = rast.shape[:2]
     n = len(faces)
     if n == 0:
         return
     edge = np.empty((n, 12), np.float64)
     box = np.empty((n, 4), np.int32)
-    pool.run(_setup, n, clip, faces, h, w, edge, box, grain=4096)
+    run(_setup, n, clip, faces, h, w, edge, box, grain=4096)
     bands = -(-h // BAND)
     start, order = _bin(box, bands)
-    pool.run(_fill, bands, start, order, edge, box, rast)
+    run(_fill, bands, start, order, edge, box, rast)
 
 
 @njit

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipe `guess`: the first guess made to agree with the picture. No generative prior: fast, and every other recipe's start.
 
-1. guess    the solid behind the picture, from the embedded network, asked twice (the second time mirrored)
+1. guess    the solid behind the picture, from the embedded network, asked at two scales, plain and mirrored
 2. shape    a DMTet from its occupancy, moved until the picture's silhouette is met while the hidden side stays with the
             guess; coarse, then once subdivided round the surface
 3. clean    floaters off, smoothed, decimated, box centred and scaled to 1
@@ -39,6 +39,7 @@ from bozzetto.render.mesh import render_mesh
 from bozzetto.render.unwrap import unwrap
 from bozzetto.shapes.dmtet import DMTet, EmptySurface, normal_consistency
 
+SCALES = (64, 128)  # pixels a side at which the prior is asked
 EMPTY = -3.0  # logit of a cell that the silhouette says is empty; as far from 0 as a full one
 
 
@@ -109,18 +110,27 @@ def lift(source: Source, prior: FirstGuess, settings: Guess, run: Run, *, azimut
 
 
 def predict(source: Source, prior: FirstGuess) -> Tensors:
-    """Occupancy logits (D, h, w), colours (3, d, h', w') and (elevation, p), the mean over the picture and its mirror image."""
-    crop = image.crop(source.rgb, source.alpha, 128)
-    picture = torch.cat([crop.rgb, crop.alpha[..., None]], -1).permute(2, 0, 1)[None]
-    asked = torch.cat([picture, picture.flip(-1)]).to(next(prior.parameters()).device)
-    with torch.no_grad():
-        guess = prior(asked)
-    occupancy, colour, view = (x.float().cpu() for x in (guess.occupancy, guess.colour, guess.view))
+    """Occupancy logits (D, h, w), colours (3, d, h', w') and (elevation, p): the mean over the scales it was trained at, and mirrors.
+
+    The coarser scale knows the whole better, the finer one the edges; the table is in docs/benchmarks.md.
+    """
+    device = next(prior.parameters()).device
+    answers = []
+    for size in SCALES:
+        crop = image.crop(source.rgb, source.alpha, size)
+        picture = torch.cat([crop.rgb, crop.alpha[..., None]], -1).permute(2, 0, 1)[None]
+        with torch.no_grad():
+            guess = prior(torch.cat([picture, picture.flip(-1)]).to(device))
+        occupancy, colour, view = (x.float().cpu() for x in (guess.occupancy, guess.colour, guess.view))
+        answers.append(((occupancy[0] + occupancy[1].flip(-1)) / 2, (colour[0] + colour[1].flip(-1)) / 2, view.mean(0)))
+    cells = SCALES[-1] // 2
+    occupancy = torch.stack([F.interpolate(o[None], (cells, cells), mode="bilinear")[0] for o, _, _ in answers]).mean(0)
+    colour = torch.stack([F.interpolate(c, (cells // 2, cells // 2), mode="bilinear") for _, c, _ in answers]).mean(0)
     coverage = F.avg_pool2d(picture[:, 3:], 2)[0]
     return {
-        "occupancy": agree_with_silhouette((occupancy[0] + occupancy[1].flip(-1)) / 2 - LEVEL, coverage),
-        "colour": (colour[0] + colour[1].flip(-1)) / 2,
-        "view": view.mean(0),
+        "occupancy": agree_with_silhouette(occupancy - LEVEL, coverage),
+        "colour": colour,
+        "view": torch.stack([v for _, _, v in answers]).mean(0),
     }
 
 

@@ -22,7 +22,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, network: nn.Module, lr: float, vector_lr: float, *, momentum: float = 0.95, decay: float = 0.01) -> None:
         self.scale = 1.0
-        self.names = {p: name for name, p in network.named_parameters()}
+        self.names: dict[Tensor, str] = {p: name for name, p in network.named_parameters()}
         matrices = [p for p in network.parameters() if p.ndim >= 2]
         vectors = [p for p in network.parameters() if p.ndim < 2]
         super().__init__([{"params": matrices, "lr": lr, "matrices": True}, {"params": vectors, "lr": vector_lr, "matrices": False}], {})

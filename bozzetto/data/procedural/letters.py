@@ -6,7 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural.outlines import extrude, gear, heart, star
+from bozzetto.data.procedural.outlines import arc, extrude, gear, heart, star
 from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
 from bozzetto.data.procedural.solids import (
     Array,
@@ -90,27 +90,20 @@ def letter(rng: Rng) -> Sketch:
             q = rng.uniform(0.35, 0.7)
             outline = np.array([(-q, -2), (q, -2), (q, -q), (2, -q), (2, q), (q, q), (q, 2), (-q, 2), (-q, q), (-2, q), (-2, -q), (-q, -q)])
         elif glyph == "moon":
-            q = rng.uniform(0.5, 1.2)
-            a = np.linspace(0.5, 2 * np.pi - 0.5, 24)
-            b = np.linspace(2 * np.pi - 0.75, 0.75, 18)
-            outline = np.concatenate([2 * np.stack([np.cos(a), np.sin(a)], 1), np.stack([q + 1.55 * np.cos(b), 1.35 * np.sin(b)], 1)])
+            tip, q = rng.uniform(0.4, 0.8), rng.uniform(0.3, 1.1)  # where the horns end, and the middle of the inner circle
+            x, y = 2 * np.cos(tip), 2 * np.sin(tip)
+            end = float(np.arctan2(y, x - q))
+            outline = np.concatenate([arc(2, tip, 2 * np.pi - tip, 24), arc(np.hypot(x - q, y), 2 * np.pi - end, end, 20, q)[1:-1]])
         elif glyph == "cog":
             outline, holes = gear(int(rng.integers(7, 13)), 2, 1.6), [circle(20) * rng.uniform(0.3, 0.9)]
         elif glyph == "ring":
             outline, holes = circle(36, pick(rng, (2.0, 6.0, 1.2))) * 2, [circle(36, 2.0) * rng.uniform(0.8, 1.35)]
         else:
             outline = np.array([(-1.6, 0.1), (-0.5, -1.2), (1.9, 1.5), (1.4, 2.0), (-0.5, -0.1), (-1.1, 0.6)])
-        s.add(extrude(outline, depth, holes, bevel=pick(rng, (0.03, 0.12, 0.2)) if glyph != "cog" else 0.05).facing(), paint)
-        if chance(rng, 0.35):
-            s.add(
-                extrude(
-                    outline * 0.62,
-                    depth * 1.15,
-                    [h * 1.5 for h in holes if np.abs(h).max() * 1.5 < np.abs(outline).max() * 0.5],
-                    bevel=0.03,
-                ).facing(),
-                mat.painted(rng),
-            ) if not holes else None
+        bevel = 0.05 if glyph in ("cog", "moon") else pick(rng, (0.03, 0.12, 0.2))
+        s.add(extrude(outline, depth, holes, bevel=bevel).facing(), paint)
+        if not holes and glyph != "moon" and chance(rng, 0.35):
+            s.add(extrude(outline * 0.62, depth * 1.15, bevel=0.03).facing(), mat.painted(rng))
     if len(s.parts) == 1 or chance(rng, 0.3):
         low, high = s.bounds()
         w = high[1] - low[1]

@@ -74,7 +74,7 @@ def _bridge(points: Array, ring: list[int], hole: Array, loops: Sequence[Array])
         crosses = (_side(h, q, a) * _side(h, q, b) < -1e-12) & (_side(a, b, h) * _side(a, b, q) < -1e-12)
         if not crosses.any():
             return int(at)
-    raise ValueError("triangulate: a hole lies outside its outline")
+    raise AssertionError("triangulate: the loops cross")  # a point between loops that do not cross sees one of them
 
 
 def _side(a: Array, b: Array, c: Array) -> Array:
