@@ -85,7 +85,7 @@ def test_ra_6_visibility_has_its_gradient_from_antialias_alone():
     assert abs(float(without)) < 1e-8  # b sums to 1 but for rounding
     total = antialias(mask, rast, clip, faces).sum()
     (slope,) = torch.autograd.grad(total, scale)
-    assert abs(float(slope) / (2 * float(total)) - 1) < 4 * math.sqrt(16 / 12) / (2 * math.pi * r) / 8
+    assert abs(float(slope) / (2 * float(total.detach())) - 1) < 4 * math.sqrt(16 / 12) / (2 * math.pi * r) / 8
 
 
 @pytest.mark.parametrize("name", SCENES)
@@ -174,7 +174,7 @@ def test_ra_9_a_ball_covers_its_disc():
 
 def test_ra_9_bits_do_not_depend_on_threads():
     v, faces = ball(5)
-    camera = orbit([0.3, 1.0, 4.0, 2.0], [0.5, -0.2, 1.2, 0.0], 1.7, fov=0.7, size=(75, 90))
+    camera = orbit([0.3, 1.0, 4.0], [0.5, -0.2, 1.2], 1.7, fov=0.5, size=(180, 70))  # rows enough for pieces to part a picture
     clip = camera.clip((v * 0.5).float()).requires_grad_()
     results = []
     before = pool.num_threads()
@@ -182,7 +182,7 @@ def test_ra_9_bits_do_not_depend_on_threads():
         for threads in (1, 2, 3):
             pool.set_num_threads(threads)
             found = []
-            for attributes in (random(len(v), 3).float().requires_grad_(), random(4, len(v), 3).float().requires_grad_()):
+            for attributes in (random(len(v), 3).float().requires_grad_(), random(3, len(v), 3).float().requires_grad_()):
                 rast = rasterize(clip, faces, camera.size)
                 assert torch.equal(rast[1:2], rasterize(clip[1:2], faces, camera.size))
                 colour = interpolate(attributes, rast, clip, faces)

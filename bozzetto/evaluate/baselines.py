@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Honest baselines: what a lift must beat, given the same picture and the same training objects.
+r"""Honest baselines: what a lift must beat, given the same picture and the same training objects.
 
 As models: the silhouette inflated, the silhouette extruded (both with the picture projected through them, front and back
 alike), and the training object whose picture is nearest. As novel views: each of those drawn, the picture itself copied, and the mean
 picture of all training objects at the pose.
 
-    python -m bozzetto.evaluate.baselines --objects FOLDER
+    python -m bozzetto.evaluate.baselines --objects FOLDER --count 24 --inflate 0.4 0.55 0.7 0.85 1.0 --powers 0.5 \
+        --extrude 0.12 0.16 0.2 0.25 0.3 --perspective 0.5
 
 prints the constants below, tuned on training objects alone.
 """
@@ -40,9 +41,9 @@ from bozzetto.frustum import from_frustum, frustum_camera
 from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.shapes.dmtet import DMTet
 
-# Printed by the command above with its defaults; see `tune`.
-ELEVATION_DEG, PERSPECTIVE = 17.5, 0.5  # taken for every picture
-INFLATE, INFLATE_POWER = 0.8, 0.5
+# Printed by the command above; see `tune`.
+ELEVATION_DEG, PERSPECTIVE = 13.0, 0.5  # taken for every picture
+INFLATE, INFLATE_POWER = 0.7, 0.5
 EXTRUDE = 0.2
 
 PICTURE, CELLS = 256, 72  # pixels of the crop; grid cells along its silhouette's longest side

@@ -44,7 +44,7 @@ def rasterize(clip: Tensor, faces: Tensor, size: tuple[int, int]) -> Tensor:
     rast = np.zeros((clip.shape[0], *size, 4), np.float32)
     pictures = as_array(clip)
     if len(rast) % pool.num_threads() == 0:  # a thread a picture: nothing waits. The bits are the same either way
-        pool.run(lambda start, stop: [_picture(pictures[b], tri, rast[b], _here) for b in range(start, stop)], len(rast))
+        pool.run(_pictures, len(rast), pictures, tri, rast)
     else:
         for b, p in enumerate(pictures):
             rasterize_arrays(p, tri, rast[b])
@@ -69,6 +69,11 @@ def as_faces(faces: Tensor, num_vertices: int, caller: str) -> np.ndarray:
 def rasterize_arrays(clip: np.ndarray, faces: np.ndarray, rast: np.ndarray) -> None:
     """One picture, arrays in, `rast` (H, W, 4) float32 zeros filled in place; `clip` (N, 4), `faces` (F, 3) int32."""
     _picture(clip, faces, rast, pool.run)
+
+
+def _pictures(lo: int, hi: int, clip: np.ndarray, faces: np.ndarray, rast: np.ndarray) -> None:
+    for b in range(lo, hi):
+        _picture(clip[b], faces, rast[b], _here)
 
 
 def _here(kernel: Callable[..., Any], count: int, *args: Any, grain: int = 1) -> None:

@@ -188,8 +188,8 @@ def _ears(rng: Rng, s: Sketch, kind: str, r: float, coat: Material, inner: Mater
             [(-0.2 * r, 0.6 * r, 0.5 * r), (-0.2 * r, 1.1 * r, 0.55 * r), (-0.15 * r, 1.5 * r, 0.35 * r)], [0.12 * r, 0.22 * r, 0.08 * r], 8
         )
     s.add(both(ear), inner if kind in ("flop", "fan") and chance(rng, 0.4) else coat)
-    if kind in ("round", "disc"):
-        s.add(both(ear.scale(1, 0.97, 1).move(0.1 * r)), inner) if chance(rng, 0.4) else None
+    if kind in ("round", "disc") and chance(rng, 0.4):
+        s.add(both(ear.scale(1, 0.97, 1).move(0.1 * r)), inner)
 
 
 def _extras(rng: Rng, s: Sketch, kind: str, r: float, tip: Array, second: Material, dark: Material, face: Material) -> None:

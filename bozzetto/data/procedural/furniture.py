@@ -125,9 +125,8 @@ def table(rng: Rng) -> Sketch:
     if shape in ("round", "oval"):
         s.add(cylinder(0.5, t, n=36, radius=0.3 * t).scale(d, w, 1).move(z=h - t / 2), top_m)
     elif shape == "soft":
-        s.add(box(d, w, t, 0.4 * t).move(z=h - t / 2), top_m) if t > 0.03 else s.add(
-            revolve([(0, 0), (0.5, 0), (0.5, t), (0, t)], 36, power=5).scale(d, w, 1).move(z=h - t), top_m
-        )
+        thin = revolve([(0, 0), (0.5, 0), (0.5, t), (0, t)], 36, power=5).scale(d, w, 1).move(z=h - t)
+        s.add(box(d, w, t, 0.4 * t).move(z=h - t / 2) if t > 0.03 else thin, top_m)
     else:
         s.add(box(d, w, t, rng.uniform(0, 0.25) * t).move(z=h - t / 2), top_m)
     inner = 0.7 if shape in ("round", "oval") else 0.92
