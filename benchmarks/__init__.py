@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: threads that spin slow down all others
+
 
 def measure(
     fn: Callable[[], Any], *, repeats: int = 30, seconds: float = 10, clock: Callable[[], float] = time.perf_counter
