@@ -38,7 +38,7 @@ class LoopSettings:
     """steps"""
     cooldown: float = 0.2
     """last share of the samples, over which the rates fall linearly to nothing"""
-    ema: float = 0.9995
+    ema: float = 0.998
     """decay a step of the moving average of the weights, reached gradually"""
     seed: int = 0
     save_every: float = 300.0

@@ -311,7 +311,7 @@ def mushroom(rng: Rng) -> Sketch:
             z = 0.7 * h
             one.add(
                 revolve([(0.6 * t, z), (1.9 * t, z - 0.1), (2.0 * t, z - 0.06), (0.9 * t, z + 0.06), (0, z + 0.06)], 18).move(
-                    *(lean * 0.7), 0
+                    0.7 * lean[0], 0.7 * lean[1]
                 ),
                 pale,
             )

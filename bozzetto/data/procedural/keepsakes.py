@@ -90,7 +90,9 @@ def gift(rng: Rng) -> Sketch:
             s.add(ellipsoid(0.44 * d, 0.46 * w, 0.12, 20).move(z=h), gold)
             s.add(
                 [
-                    cylinder(0.06, 0.02, n=14).turn("x", rng.uniform(-1, 1)).move(*(rng.uniform(-0.35, 0.35, 2) * [d, w]), h + 0.1)
+                    cylinder(0.06, 0.02, n=14)
+                    .turn("x", rng.uniform(-1, 1))
+                    .move(rng.uniform(-0.35, 0.35) * d, rng.uniform(-0.35, 0.35) * w, h + 0.1)
                     for _ in range(9)
                 ],
                 gold,

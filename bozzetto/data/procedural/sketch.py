@@ -37,7 +37,7 @@ class Sketch:
             self.parts.append(p)
             self.which.append(which)
 
-    def merge(self, other: Sketch, change: Callable[[Part], Part]) -> None:
+    def merge(self, other: Sketch, change: Callable[..., Part]) -> None:
         """Put in all of another sketch, each part changed first: a wheel on a car."""
         table = np.array([self._index(m) for m in other.materials], np.int16)
         self.parts += [change(p) for p in other.parts]

@@ -70,7 +70,7 @@ class Part:
         v[:, "xyz".index(axis)] *= -1
         return replace(self, vertices=v, faces=self.faces[:, ::-1], uv=self.uv[:, ::-1])
 
-    def warp(self, f: Callable[[Array], Array]) -> Part:
+    def warp(self, f: Callable[..., Array]) -> Part:
         """Each vertex moved by `f`, (N, 3) to (N, 3)."""
         return replace(self, vertices=f(self.vertices))
 

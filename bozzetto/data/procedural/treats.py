@@ -264,7 +264,7 @@ def ice_cream(rng: Rng) -> Sketch:
             for k in range(int(rng.integers(1, 4))):
                 q = 1.12 * r * (1 - 0.07 * k)
                 ice, lean = sweet(rng), rng.normal(0, 0.02, 2)
-                s.add(blob(rng, q, 0.025, 22).move(*lean, z), ice)
+                s.add(blob(rng, q, 0.025, 22).move(lean[0], lean[1], z), ice)
                 s.add(around(ellipsoid(0.09, 0.09, 0.07, 10).move(0.93 * q, 0, z - 0.42 * q), int(rng.integers(9, 13))), ice)
                 z += 1.25 * q
             top = z - 0.25 * r
