@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bozzetto.kernels import pool
+from bozzetto.kernels import marching, pool
 from bozzetto.kernels.marching import crossed_edges, marching_tetrahedra
 from bozzetto.shapes.tetgrid import TetGrid, barycentric, determinants, locate, subdivide_surface
 from tests.twins import marching as twin
@@ -231,7 +231,9 @@ def test_random_sdf_gives_a_closed_manifold_without_degenerate_faces(seed):
     assert len(faces) > 1000
 
 
-def test_lattice_and_list_give_the_same_bits_and_so_does_any_number_of_threads():
+def test_lattice_and_list_give_the_same_bits_and_so_does_any_number_of_threads(monkeypatch):
+    monkeypatch.setattr(marching, "ROWS", 32)
+    monkeypatch.setattr(marching, "POINTS", 500)
     grid = lattice((20, 33, 70))
     sdf = (sphere(grid) + 0.1 * noise(len(grid.vertices), 4)).requires_grad_()
     v = grid.vertices.clone().requires_grad_()

@@ -23,6 +23,8 @@ from bozzetto.kernels.pool import njit
 from bozzetto.kernels.tets import BITS, CELL_CORNERS, CELL_COUNT, CORNERS, COUNT
 
 TINY = 1e-18  # least |s_b - s_a| in gradients; keeps 1 / TINY finite in float32
+ROWS, POINTS = 8192, 1 << 17  # less than twice so many (0.5 ms) are not worth a second thread
+BLOCK = 8192  # edges or tets counted together
 
 
 class Grid(Protocol):
@@ -76,7 +78,7 @@ class _March(torch.autograd.Function):
         s = np.ascontiguousarray(sdf.detach().cpu().numpy())
         ends, faces = _topology(s, grid)
         verts = np.empty((len(ends), 3), v.dtype)
-        pool.run(_interpolate, len(ends), ends, v, s, _margin(v), verts, grain=8192)
+        pool.run(_interpolate, len(ends), ends, v, s, _margin(v), verts, grain=POINTS)
         ctx.save_for_backward(vertices, sdf)
         ctx.ends = ends
         to = vertices.device
@@ -93,7 +95,7 @@ class _March(torch.autograd.Function):
         needs_v, needs_s = ctx.needs_input_grad[:2]
         gv = np.zeros((len(v) if needs_v else 0, 3), v.dtype)
         gs = np.zeros(len(s) if needs_s else 0, s.dtype)
-        pool.run(_scatter, len(s), ctx.ends, v, s, g, _margin(v), gv, gs, grain=32768)
+        pool.run(_scatter, len(s), ctx.ends, v, s, g, _margin(v), gv, gs, grain=POINTS)
         to = vertices.device
         return torch.from_numpy(gv).to(to) if needs_v else None, torch.from_numpy(gs).to(to) if needs_s else None, None
 
@@ -151,7 +153,7 @@ def _topology(sdf: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     if grid.cells is not None:
         return _lattice(sdf, *grid.cells)
     positive = np.empty(len(sdf), np.uint8)
-    pool.run(_signs, len(sdf), sdf, positive, grain=65536)
+    pool.run(_signs, len(sdf), sdf, positive, grain=POINTS)
     return _listed(positive, *grid.lists())
 
 
@@ -174,12 +176,12 @@ def _lattice(sdf: np.ndarray, nx: int, ny: int, nz: int) -> tuple[np.ndarray, np
     signs, active = np.empty((rows, words), np.int64), np.empty((rows, words), np.int64)
     mask, pattern, first = np.empty(len(sdf), np.uint8), np.empty(len(sdf), np.uint8), np.empty(len(sdf), np.int32)
     num_ends, num_faces = np.zeros(rows, np.int64), np.zeros(rows, np.int64)
-    pool.run(_lattice_signs, rows, sdf, nz, signs, grain=2048)
-    pool.run(_lattice_count, rows, signs, nx, ny, nz, active, mask, pattern, num_ends, num_faces, grain=2048)
+    pool.run(_lattice_signs, rows, sdf, nz, signs, grain=ROWS)
+    pool.run(_lattice_count, rows, signs, nx, ny, nz, active, mask, pattern, num_ends, num_faces, grain=ROWS)
     start_ends, start_faces = _starts(num_ends), _starts(num_faces)
     ends, faces = np.empty((start_ends[-1], 2), np.int32), np.empty((start_faces[-1], 3), np.int64)
-    pool.run(_lattice_ends, rows, active, mask, ny, nz, start_ends, first, ends, grain=2048)
-    pool.run(_lattice_faces, rows, active, mask, pattern, first, ny, nz, start_faces, faces, grain=2048)
+    pool.run(_lattice_ends, rows, active, mask, ny, nz, start_ends, first, ends, grain=ROWS)
+    pool.run(_lattice_faces, rows, active, mask, pattern, first, ny, nz, start_faces, faces, grain=ROWS)
     return ends, faces
 
 
@@ -298,9 +300,6 @@ def _listed(positive: np.ndarray, tets: np.ndarray, edges: np.ndarray, tet_edges
     pool.run(_listed_ends, blocks[0], positive, edges, start_ends, number, ends)
     pool.run(_listed_faces, blocks[1], case, tet_edges, number, start_faces, faces)
     return ends, faces
-
-
-BLOCK = 8192  # edges or tets counted together
 
 
 @njit
