@@ -37,7 +37,7 @@ class Cost:
     cores: int = 2
 
 
-COSTS = {"draft": Cost(), "standard": Cost(), "fine": Cost()}
+COSTS = {"draft": Cost(8, 1.0), "standard": Cost(30, 1.0), "fine": Cost()}
 
 
 @dataclass(frozen=True)
