@@ -41,8 +41,8 @@ from bozzetto.frustum import from_frustum, frustum_camera
 from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.shapes.dmtet import DMTet
 
-# Printed by the command above; see `tune`.
-ELEVATION_DEG, PERSPECTIVE = 13.0, 0.5  # taken for every picture
+# Printed by the command above with its defaults: mean IoU .349 and .327, median Chamfer .058 and .057 on its 40 training objects.
+ELEVATION_DEG, PERSPECTIVE = 14.1, 0.3  # taken for every picture
 INFLATE, INFLATE_POWER = 0.7, 0.5
 EXTRUDE = 0.2
 
@@ -249,43 +249,52 @@ class Tune:
     perspective: tuple[float, ...] = (0.05, 0.3, 0.55)
 
 
-def tune(settings: Tune) -> str:
-    """All values tried, and lines to paste here: each baseline's best mean IoU / median Chamfer over pictures of training objects.
+Way = tuple[float, ...]
+"""(p, k, power) of an inflation or (p, k) of an extrusion"""
 
-    The perspective is the one at which the two together are best.
+
+def tune(settings: Tune) -> str:
+    """All values tried, and lines to paste here: each baseline at its best mean IoU over pictures of training objects.
+
+    Their Chamfer distances are then within 4 % of the best tried. One perspective serves both: the best for the product.
     """
-    rng = np.random.default_rng(settings.seed)
-    everything = training_objects(settings.objects)
-    packed, made = ([k for k in everything if isinstance(k, int) == flag] for flag in (True, False))
-    half = settings.count // 2
-    keys = [packed[i] for i in rng.permutation(len(packed))[: settings.count - half]] + [made[i] for i in rng.permutation(len(made))[:half]]
-    ways: dict[tuple[float, ...], Callable[[Tensor, Tensor], Candidate]] = {}
-    for p in settings.perspective:
-        for q in settings.powers:
-            ways |= {(p, k, q): partial(inflated, k=k, power=q, p=p) for k in (round(k * 0.2 ** (0.5 - q), 3) for k in settings.inflate)}
-        ways |= {(p, k): partial(extruded, k=k, p=p) for k in settings.extrude}
-    found: dict[tuple[float, ...], list[tuple[float, float]]] = {way: [] for way in ways}
-    elevations = []
-    for n, key in enumerate(keys):
-        d = load(settings.objects, key)
-        shot = shoot(d, rng, PICTURE)
-        elevations.append(math.degrees(shot.elevation))
-        truth = solid(d.vertices, d.faces, points=4096)
-        for way, offer in ways.items():
-            scores = judge(offer(*shot.floats()), shot.camera.c2w[0, :, :3].numpy(), truth)
-            found[way].append((scores["iou"], scores["chamfer"]))
-        print(f"{n + 1} of {len(keys)}", file=sys.stderr, flush=True)
-    table = {way: (float(np.mean([x[0] for x in v])), float(np.median([x[1] for x in v]))) for way, v in found.items()}
-    merit = {way: iou / distance for way, (iou, distance) in table.items()}
+    elevations, found = [], []
+    for n in range(settings.count):
+        elevation, scores = try_one(settings, n)
+        elevations.append(elevation)
+        found.append(scores)
+        print(f"{n + 1} of {settings.count}", file=sys.stderr, flush=True)
+    ways = list(found[0])
+    table = {w: (float(np.mean([x[w][0] for x in found])), float(np.median([x[w][1] for x in found]))) for w in ways}
     lines = [f"{way}: mean IoU {iou:.4f}, median Chamfer {distance:.4f}" for way, (iou, distance) in table.items()]
     best = {
-        (p, n): max((w for w in table if len(w) == n and w[0] == p), key=lambda w: merit[w]) for p in settings.perspective for n in (2, 3)
+        (p, n): max((w for w in ways if len(w) == n and w[0] == p), key=table.__getitem__) for p in settings.perspective for n in (2, 3)
     }
-    p = max(settings.perspective, key=lambda p: merit[best[p, 2]] * merit[best[p, 3]])
+    p = max(settings.perspective, key=lambda p: table[best[p, 2]][0] * table[best[p, 3]][0])
     lines.append(f"ELEVATION_DEG, PERSPECTIVE = {np.median(elevations):.1f}, {p}")
     lines.append(f"INFLATE, INFLATE_POWER = {best[p, 3][1]}, {best[p, 3][2]}")
     lines.append(f"EXTRUDE = {best[p, 2][1]}")
     return "\n".join(lines)
+
+
+def try_one(settings: Tune, n: int) -> tuple[float, dict[Way, tuple[float, float]]]:
+    """Elevation in degrees of the n-th picture, and (IoU, Chamfer) of each way to make a solid of it."""
+    everything = training_objects(settings.objects)
+    kind = [k for k in everything if isinstance(k, int) == (n % 2 == 0)]  # packed and procedural in turn
+    rng = np.random.default_rng([settings.seed, n])
+    d = load(settings.objects, kind[int(rng.integers(len(kind)))])
+    shot = shoot(d, rng, PICTURE)
+    truth = solid(d.vertices, d.faces, points=4096)
+    ways: dict[Way, Callable[[Tensor, Tensor], Candidate]] = {}
+    for p in settings.perspective:
+        for q in settings.powers:
+            ways |= {(p, k, q): partial(inflated, k=k, power=q, p=p) for k in (round(k * 0.2 ** (0.5 - q), 3) for k in settings.inflate)}
+        ways |= {(p, k): partial(extruded, k=k, p=p) for k in settings.extrude}
+    scores = {}
+    for way, offer in ways.items():
+        found = judge(offer(*shot.floats()), shot.camera.c2w[0, :, :3].numpy(), truth)
+        scores[way] = found["iou"], found["chamfer"]
+    return math.degrees(shot.elevation), scores
 
 
 def judge(candidate: Candidate, axes: np.ndarray, truth: Solid) -> dict[str, float]:
