@@ -18,8 +18,10 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
 
 from bozzetto import image
@@ -40,6 +42,7 @@ from bozzetto.render.unwrap import unwrap
 from bozzetto.shapes.dmtet import DMTet, EmptySurface, normal_consistency
 
 SCALES = (64, 128)  # pixels a side at which the prior is asked
+WIRE = 2.5  # columns of the guess: parts thinner than this are wires
 EMPTY = -3.0  # logit of a cell that the silhouette says is empty; as far from 0 as a full one
 
 
@@ -134,17 +137,48 @@ def predict(source: Source, prior: FirstGuess) -> Tensors:
     }
 
 
-def agree_with_silhouette(occupancy: Tensor, coverage: Tensor, least: float = 1.5, sharpen: float = 3.0) -> Tensor:
+def agree_with_silhouette(occupancy: Tensor, coverage: Tensor, full: float = 0.3) -> Tensor:
     """Cells outside the silhouette emptied; where a pixel shows the object, something is behind it.
 
-    A column that has no full cell is lifted until its best one has `least`, and made steeper: where the network is unsure
-    of a thin part's depth its column is flat, and would fill. Clamped, so that surfaces lie midway between cells.
+    A column in which no cell passes `full` is that of a thin part whose depth is unsure: a wire that may be anywhere in ten
+    cells has a tenth in each. It gets one bar of cells, at the median of the column's probability, as long as the cells it
+    expects, and at least as the part is wide in the picture: most thin parts are round. Medians are averaged along the part,
+    so that it stays whole. Clamped, so that surfaces lie midway between cells.
 
     occupancy (D, h, w) logits, coverage (1, h, w) in [0, 1]
     """
-    best = occupancy.amax(0, keepdim=True)
-    lifted = torch.where((coverage > 0.2) & (best < 0.3), least - sharpen * (best - occupancy), occupancy)
-    return torch.where(coverage > 0, lifted, EMPTY).clamp(EMPTY, -EMPTY)
+    unsure = (coverage > 0.2) & (occupancy.amax(0, keepdim=True) < full)
+    bars = torch.where(unsure, _bars(occupancy, coverage, unsure), EMPTY)
+    kept = torch.where(coverage > 0, torch.where(unsure, bars, occupancy), EMPTY).clamp(EMPTY, -EMPTY)
+    # What is thinner than a cell of the coarse grid would be missed there; a cell wider, it is found, and trimmed to the silhouette.
+    wires = torch.where(unsure & (_width(coverage) < WIRE), bars, EMPTY)
+    return torch.maximum(kept, F.max_pool2d(wires, 3, stride=1, padding=1))
+
+
+def _bars(occupancy: Tensor, coverage: Tensor, unsure: Tensor, steep: float = 3.0, least: float = 1.5) -> Tensor:
+    """Logits (D, h, w) of one bar a column, falling by `steep` a cell from its ends."""
+    depths, _, width = occupancy.shape
+    p = torch.sigmoid(occupancy + LEVEL)
+    mass, so_far = p.sum(0, keepdim=True), p.cumsum(0)
+    cell = (so_far < mass / 2).sum(0, keepdim=True).clamp(max=depths - 1)
+    inside = p.gather(0, cell).clamp(min=1e-9)
+    median = cell + 1 - (so_far.gather(0, cell) - mass / 2) / inside
+    weight = torch.where(unsure, mass, 0)
+    for _ in range(2):
+        total = F.avg_pool2d(weight, 3, stride=1, padding=1).clamp(min=1e-12)
+        median = torch.where(unsure, F.avg_pool2d(weight * median, 3, stride=1, padding=1) / total, median)
+    across = _width(coverage) / width / (2 * DEPTH_RANGE / depths)  # in cells of depth
+    length = torch.maximum(torch.minimum(mass, 2 * across + 1), across).clamp(min=least)
+    place = torch.arange(depths).view(-1, 1, 1) + 0.5
+    return (steep * (length / 2 - (place - median).abs())).clamp(EMPTY, -EMPTY)
+
+
+def _width(coverage: Tensor) -> Tensor:
+    """(1, h, w): diameter, in pixels, of the largest disc inside the silhouette whose centre is at most a pixel away."""
+    fine = F.interpolate(coverage[None], scale_factor=4, mode="bilinear")[0, 0] > 0.35
+    radius = ndimage.distance_transform_edt(np.pad(fine.numpy(), 1))[1:-1, 1:-1]
+    near = F.max_pool2d(torch.from_numpy(radius).float()[None, None], 9, stride=1, padding=4)
+    return F.max_pool2d(near, 4)[0] / 2
 
 
 def occupancy_at(occupancy: Tensor, points: Tensor, camera: Camera, p: float) -> Tensor:
