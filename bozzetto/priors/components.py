@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One network from one folder of a published checkpoint: strict, and nothing that the folder holds is ever run.
+
+The class is ours, never one that a file names; only the settings that the class knows reach it; weights are safetensors, read
+one tensor at a time into the wanted dtype on the wanted device. Each mistake is one sentence (`InputError`).
+diffusers' and transformers' own loaders are not used: they fall back to pickles, only warn of missing tensors, and may ask the
+network for files and for code.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bozzetto.errors import InputError
+
+STEMS = ("diffusion_pytorch_model", "model")  # diffusers' and transformers' names
+PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """raises InputError where the file is missing, not JSON or not an object"""
+    if not path.is_file():
+        raise InputError(f"{path.parent}: {path.name} is missing; fetch the whole folder again")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON ({_line(error)}); fetch it again") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected an object of settings, found a {type(found).__name__}; fetch it again")
+    return found
+
+
+class Tensors:
+    """The tensors of a folder, by name; shapes are known at once, values are read when asked for.
+
+    raises  InputError for a folder without safetensors, or with a truncated or corrupted one
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from safetensors import SafetensorError, safe_open
+
+        self.folder = folder
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._file: dict[str, Any] = {}
+        for path in _files(folder):
+            try:
+                file = safe_open(path, framework="pt")
+                for name in file.keys():  # noqa: SIM118  # not a dict
+                    self.shapes[name] = tuple(file.get_slice(name).get_shape())
+                    self._file[name] = file
+            except (SafetensorError, OSError, ValueError) as error:
+                raise InputError(f"{path}: not a whole safetensors file ({_line(error)}); fetch it again") from None
+
+    def read(self, name: str, dtype: torch.dtype, device: str | torch.device) -> Tensor:
+        """raises InputError for numbers that are not finite, in the file or in dtype"""
+        tensor: Tensor = self._file[name].get_tensor(name).to(device, dtype)
+        if not bool(torch.isfinite(tensor).all()):
+            raise InputError(f"{self.folder}: {name} is not finite as {str(dtype)[6:]}; fetch it again, or load it as float32")
+        return tensor
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder.parent}: {folder.name}/ is missing; point to the folder that holds model_index.json and all its parts")
+    for stem in STEMS:
+        for variant in ("", ".fp16"):  # full precision where both are there
+            if (folder / f"{stem}{variant}.safetensors").is_file():
+                return [folder / f"{stem}{variant}.safetensors"]
+            index = folder / f"{stem}.safetensors.index{variant}.json"
+            if index.is_file():
+                shards = read_json(index).get("weight_map")
+                names = sorted({str(v) for v in shards.values()}) if isinstance(shards, dict) else []
+                if not names or any(Path(n).name != n or not (folder / n).is_file() for n in names):
+                    raise InputError(f"{index}: names files that are not in the folder; fetch the whole folder again")
+                return [folder / n for n in names]
+    pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
+    if pickles:
+        raise InputError(
+            f"{folder}: only pickled weights ({pickles[0]}), which are never opened here; fetch the .safetensors of this folder"
+        )
+    raise InputError(f"{folder}: no weights ({STEMS[0]}.safetensors or {STEMS[1]}.safetensors); fetch the whole folder again")
+
+
+def settings(folder: Path, allowed: set[str]) -> dict[str, Any]:
+    """`config.json` of a component, without what the class does not know."""
+    return {k: v for k, v in read_json(folder / "config.json").items() if k in allowed}
+
+
+def component(
+    folder: Path,
+    build: Callable[[], nn.Module],
+    dtype: torch.dtype,
+    device: str | torch.device,
+    rename: Callable[[str], str | None] = lambda name: name,
+) -> nn.Module:
+    """The network that `build` makes, with the folder's weights; `rename` is as `fill`'s names, None for a tensor to ignore."""
+    tensors = Tensors(folder)
+    names = {new: old for old in tensors.shapes if (new := rename(old)) is not None}
+    shapes = {new: tensors.shapes[old] for new, old in names.items()}
+    return fill(folder, build, shapes, lambda new: tensors.read(names[new], dtype, device))
+
+
+def fill(where: Path, build: Callable[[], nn.Module], shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor]) -> nn.Module:
+    """A network with weights from a file, frozen, in eval mode.
+
+    build   makes the network on the meta device: no memory, nothing random drawn
+    shapes  of the file's tensors, by the network's names
+    read    a tensor by that name
+    raises  InputError, about `where`, unless the file's tensors are exactly the network's, in name and shape
+    """
+    try:
+        with torch.device("meta"):
+            network = build()
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        raise InputError(f"{where}: no network can be built from its settings ({_line(error)}); fetch them again") from None
+    check(where, {k: tuple(v.shape) for k, v in network.state_dict().items()}, shapes)
+    state = {name: read(name) for name in shapes}
+    network.load_state_dict(state, assign=True)
+    for module in network.modules():  # CLIP's table of positions is in no file
+        if getattr(module, "position_ids", None) is not None:
+            module.position_ids = torch.arange(module.position_ids.shape[-1], device=next(iter(state.values())).device)[None]
+    assert not any(t.is_meta for t in [*network.parameters(), *network.buffers()])
+    return network.eval().requires_grad_(False)
+
+
+def check(where: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]) -> None:
+    """raises InputError, one sentence, unless names and shapes agree"""
+    missing, extra = sorted(expected.keys() - found.keys()), sorted(found.keys() - expected.keys())
+    shaped = sorted(k for k in expected.keys() & found.keys() if expected[k] != found[k])
+    if not (missing or extra or shaped):
+        return
+    wrong = f"{len(missing)} missing, {len(extra)} unknown, {len(shaped)} of another shape"
+    first = (missing + extra + shaped)[0]
+    shapes = f" {list(found[first])} instead of {list(expected[first])}" if first in shaped else ""
+    raise InputError(f"{where}: expected {len(expected)} tensors, {wrong}: {first}{shapes}; weights and settings do not belong together")
+
+
+def unet(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+    """diffusers' UNet2DConditionModel."""
+    from diffusers import UNet2DConditionModel
+
+    known = settings(folder, _arguments(UNet2DConditionModel))
+    return component(folder, lambda: UNet2DConditionModel(**known), dtype, device)
+
+
+def vae(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+    """diffusers' AutoencoderKL; attention may bear the names of diffusers before 0.18."""
+    from diffusers import AutoencoderKL
+
+    old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+
+    def rename(name: str) -> str:
+        return ".".join(old.get(part, part) for part in name.split(".")) if ".attentions." in name else name
+
+    known = settings(folder, _arguments(AutoencoderKL))
+    return component(folder, lambda: AutoencoderKL(**known), dtype, device, rename)
+
+
+def vision(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+    """transformers' CLIPVisionModelWithProjection. Its settings are listed here: others choose kernels and may fetch them."""
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    sizes = {"hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads", "num_channels"}
+    known = settings(folder, sizes | {"image_size", "patch_size", "hidden_act", "layer_norm_eps"})
+
+    def build() -> nn.Module:
+        return CLIPVisionModelWithProjection(CLIPVisionConfig(**known, attn_implementation="sdpa"))
+
+    return component(folder, build, dtype, device, lambda name: None if name.endswith(".position_ids") else name)
+
+
+def linear(folder: Path, dtype: torch.dtype, device: str | torch.device, names: tuple[str, ...]) -> nn.Linear:
+    """One linear layer whose size is its file's; `names` are the module's names in use, as in `projection.weight`."""
+    tensors = Tensors(folder)
+    name = next((n for n in names if f"{n}.weight" in tensors.shapes), names[0])
+    shape = tensors.shapes.get(f"{name}.weight", (0, 0))
+    if len(shape) != 2:
+        raise InputError(f"{folder}: {name}.weight should be a matrix, got shape {list(shape)}; fetch it again")
+    check(folder, {f"{name}.weight": shape, f"{name}.bias": shape[:1]}, tensors.shapes)
+    layer = nn.Linear(shape[1], shape[0], device="meta")
+    layer.load_state_dict({n: tensors.read(f"{name}.{n}", dtype, device) for n in ("weight", "bias")}, assign=True)
+    return layer.eval().requires_grad_(False)
+
+
+def _arguments(cls: type) -> set[str]:
+    return set(inspect.signature(cls.__init__).parameters) - {"self"}  # type: ignore[misc]
+
+
+def _line(error: Exception) -> str:
+    """An error's text on one line, not too long."""
+    text = " ".join(str(error).split())
+    return text if len(text) < 160 else text[:157] + "..."

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Legacy checkpoints of Zero-1-to-3 (`.ckpt`) to a folder that `load` reads; nothing in them is ever run.
+
+The file is read with torch's weights-only unpickler. Lightning files may hold the *class* of a callback as a key: an empty
+class of ours stands under each of these names (`CALLBACKS`), a list that no file can lengthen. Every tensor must be accounted
+for: used once, or known to be of no use. Averaged weights (`model_ema.`) are taken where there are any, as the authors' demo
+does, unless the configuration says `use_ema: false`.
+
+Papers: Zero-1-to-3 (arXiv:2303.11328), Zero123-XL (arXiv:2307.05663), Stable-Zero123 (released 2023-12, weights only).
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bozzetto.errors import InputError
+from bozzetto.priors import ldm
+from bozzetto.priors.components import fill
+from bozzetto.priors.loading import check_free, check_installed, save
+from bozzetto.priors.schedule import Schedule
+from bozzetto.priors.zero123 import KINDS, Zero123
+
+CALLBACKS = tuple(
+    f"{package}.callbacks.{name}"
+    for package in ("pytorch_lightning", "lightning.pytorch")
+    for name in ("model_checkpoint.ModelCheckpoint", "early_stopping.EarlyStopping", "lr_monitor.LearningRateMonitor")
+)
+USELESS = re.compile(  # schedule buffers, the text half of CLIP, the autoencoder's training loss
+    r"(betas|alphas_cumprod|alphas_cumprod_prev|sqrt_\w+|log_one_minus_\w+|posterior_\w+|lvlb_weights|logvar|scale_factor"
+    r"|first_stage_model\.loss\..+|model_ema\..+|cond_stage_model\.(mean|std)"
+    r"|cond_stage_model\.model\.((positional_embedding|text_projection|logit_scale)|(token_embedding|ln_final|transformer)\..+))"
+)
+PUBLISHED: dict[str, Any] = {  # sd-objaverse-finetune-c_concat-256.yaml, the same for all published checkpoints
+    "linear_start": 0.00085,
+    "linear_end": 0.012,
+    "timesteps": 1000,
+    "scale_factor": 0.18215,
+    "unet": {
+        "image_size": 32,
+        "in_channels": 8,
+        "out_channels": 4,
+        "model_channels": 320,
+        "attention_resolutions": [4, 2, 1],
+        "num_res_blocks": 2,
+        "channel_mult": [1, 2, 4, 4],
+        "num_heads": 8,
+        "context_dim": 768,
+    },
+    "vae": {"z_channels": 4, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2},
+}
+
+
+class _Nothing:
+    """What stands for a callback's class; it has no state and does nothing."""
+
+
+def convert(ckpt: str | Path, out: str | Path, kind: str, config: str | Path | None = None, *, half: bool = False) -> None:
+    """Write `out`, a folder in diffusers' layout, from a legacy checkpoint; all or nothing.
+
+    kind    one of zero123.KINDS
+    config  the YAML that the checkpoint was trained with, where it is not the published one
+    half    write float16, half the size, instead of float32
+    raises  InputError, one sentence: unreadable, holding code, incomplete, or not of this kind
+    """
+    ckpt, out = Path(ckpt), Path(out)
+    if kind not in KINDS:
+        raise InputError(f"--kind {kind}: expected one of {', '.join(KINDS)}")
+    check_free(out)
+    check_installed()
+    settings = PUBLISHED if config is None else read_config(Path(config))
+    state = read_checkpoint(ckpt)
+    save(assemble(ckpt, state, settings, kind, torch.float16 if half else torch.float32), out)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, by name, mapped from disk where the file allows it.
+
+    raises  InputError for what is missing, damaged, holds code or no tensors
+    """
+    from pickle import UnpicklingError
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a .ckpt")
+    stubs: list[Any] = [(_Nothing, name) for name in CALLBACKS]
+    try:
+        with torch.serialization.safe_globals(stubs):
+            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"holds {named[1]}, which could be code" if named else "is no checkpoint, or holds what could be code"
+        raise InputError(f"{path}: {what}, and is not opened; give the file that the authors published") from None
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        line = " ".join(str(error).split())[:120]
+        raise InputError(f"{path}: is no whole checkpoint of tensors ({line}); download it again") from None
+    state = raw.get("state_dict", raw) if isinstance(raw, dict) else {}
+    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
+        raise InputError(f"{path}: holds no state_dict of tensors; give the .ckpt of Zero-1-to-3")
+    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The parts of a latent-diffusion YAML that shape the networks, laid out as `PUBLISHED`."""
+    import yaml  # comes with transformers
+
+    try:
+        params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
+        first = params["first_stage_config"]["params"]["ddconfig"]
+        unet = {k: params["unet_config"]["params"][k] for k in PUBLISHED["unet"]}
+        found = {k: params.get(k, PUBLISHED[k]) for k in ("linear_start", "linear_end", "timesteps", "scale_factor")}
+        vae = {k: first[k] for k in PUBLISHED["vae"]}
+    except OSError as error:
+        raise InputError(f"{path}: cannot be opened ({error.strerror}); check the path of --config") from None
+    except KeyError as error:
+        raise InputError(f"{path}: {error} is missing; give the YAML that the checkpoint was trained with") from None
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, AttributeError):
+        raise InputError(f"{path}: is not a latent-diffusion configuration; give the YAML that the checkpoint was trained with") from None
+    return {**found, "unet": unet, "vae": vae, "use_ema": bool(params.get("use_ema", True))}
+
+
+def assemble(where: Path, state: dict[str, Tensor], settings: dict[str, Any], kind: str, dtype: torch.dtype) -> Zero123:
+    """The prior whose tensors are in `state`, by their legacy names.
+
+    raises  InputError, about `where`, for tensors that are missing, left over, mis-shaped or do not belong to the settings
+    """
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    u, v = settings["unet"], settings["vae"]
+    schedule = Schedule(settings["linear_start"], settings["linear_end"], "scaled_linear", settings["timesteps"])
+    if kind != "zero123-mini" and schedule != Schedule():
+        raise InputError(f"--config: {kind} was trained with {Schedule()}, it says {schedule}; give the right one, or --kind zero123-mini")
+    stored = state.get("alphas_cumprod")
+    if stored is not None and (stored.shape != (schedule.steps,) or not torch.allclose(stored.double(), schedule.alpha_bar(), rtol=1e-3)):
+        raise InputError(f"{where}: its noise levels are not those of the configuration ({schedule}); give its own with --config")
+    sources: dict[str, dict[str, Tensor]] = {"unet": {}, "vae": {}, "vision": {}, "projection": {}}
+    averaged = settings.get("use_ema", True) and any(k.startswith("model_ema.") for k in state)
+    unknown = []
+    for name, tensor in state.items():
+        made: dict[str, Tensor] = {}
+        if rest := _after(name, "model.diffusion_model."):
+            if new := ldm.unet_name(rest, len(u["channel_mult"]), u["num_res_blocks"]):
+                made = {new: _averaged(where, state, rest) if averaged else tensor}
+            part = "unet"
+        elif (rest := _after(name, "first_stage_model.")) and not rest.startswith("loss."):
+            if new := ldm.vae_name(rest, len(v["ch_mult"])):
+                made = {new: ldm.vae_tensor(new, tensor)}
+            part = "vae"
+        elif rest := _after(name, "cond_stage_model.model.visual."):
+            made, part = ldm.vision_tensors(rest, tensor), "vision"
+        elif rest := _after(name, "cc_projection."):
+            made, part = {rest: tensor}, "projection"
+        elif USELESS.fullmatch(name):
+            continue
+        if not made:
+            unknown.append(name)
+            continue
+        sources[part].update(made)
+    if unknown:
+        raise InputError(
+            f"{where}: {len(unknown)} tensors do not belong to Zero-1-to-3, such as {unknown[0]}; give another, or its --config"
+        )
+
+    def filled(part: str, what: str, build: Any) -> nn.Module:
+        tensors = sources[part]
+        shapes = {k: tuple(t.shape) for k, t in tensors.items()}
+        return fill(Path(f"{where} ({what})"), build, shapes, lambda k: tensors[k].to(dtype))
+
+    projection = sources["projection"].get("weight", torch.empty(0))
+    if projection.ndim != 2:
+        raise InputError(f"{where}: cc_projection.weight is missing, so this is not Zero-1-to-3; give another checkpoint")
+    rows, columns = projection.shape
+    vision = CLIPVisionConfig(**_vision_settings(where, sources["vision"]), attn_implementation="sdpa")
+    return Zero123(
+        filled("unet", "U-Net", lambda: UNet2DConditionModel(**_unet_settings(u))),
+        filled("vae", "autoencoder", lambda: AutoencoderKL(**_vae_settings(v, settings["scale_factor"]))),
+        filled("vision", "CLIP", lambda: CLIPVisionModelWithProjection(vision)),
+        filled("projection", "cc_projection", lambda: nn.Linear(columns, rows)),  # type: ignore[arg-type]
+        schedule,
+        kind,
+    )
+
+
+def _after(name: str, prefix: str) -> str:
+    return name[len(prefix) :] if name.startswith(prefix) else ""
+
+
+def _averaged(where: Path, state: dict[str, Tensor], rest: str) -> Tensor:
+    """Lightning's EMA keeps a parameter under its name without dots."""
+    name = "model_ema." + f"diffusion_model.{rest}".replace(".", "")
+    if name not in state:
+        raise InputError(f"{where}: has averaged weights, but not of {rest}; download it again")
+    return state[name]
+
+
+def _unet_settings(u: dict[str, Any]) -> dict[str, Any]:
+    """latent diffusion says at which reductions there is attention, diffusers which blocks have it."""
+    levels = len(u["channel_mult"])
+    attends = [2**i in u["attention_resolutions"] for i in range(levels)]
+    return {
+        "sample_size": u["image_size"],
+        "in_channels": u["in_channels"],
+        "out_channels": u["out_channels"],
+        "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        "block_out_channels": tuple(u["model_channels"] * m for m in u["channel_mult"]),
+        "layers_per_block": u["num_res_blocks"],
+        "cross_attention_dim": u["context_dim"],
+        "attention_head_dim": u["num_heads"],  # diffusers' name for the number of heads
+    }
+
+
+def _vae_settings(v: dict[str, Any], scale: float) -> dict[str, Any]:
+    levels = len(v["ch_mult"])
+    return {
+        "in_channels": v["in_channels"],
+        "out_channels": v["out_ch"],
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": tuple(v["ch"] * m for m in v["ch_mult"]),
+        "layers_per_block": v["num_res_blocks"],
+        "latent_channels": v["z_channels"],
+        "scaling_factor": scale,
+    }
+
+
+def _vision_settings(where: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """OpenAI's vision tower says its sizes by its tensors; a head is 64 wide."""
+    try:
+        width, _, _, patch = tensors["vision_model.embeddings.patch_embedding.weight"].shape
+        cells = len(tensors["vision_model.embeddings.position_embedding.weight"]) - 1
+        return {
+            "hidden_size": width,
+            "intermediate_size": len(tensors["vision_model.encoder.layers.0.mlp.fc1.weight"]),
+            "projection_dim": len(tensors["visual_projection.weight"]),
+            "num_hidden_layers": sum(k.endswith(".mlp.fc1.weight") for k in tensors),
+            "num_attention_heads": width // 64,
+            "image_size": round(cells**0.5) * patch,
+            "patch_size": patch,
+            "hidden_act": "quick_gelu",
+        }
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{where}: CLIP's vision tower is missing or incomplete ({error}); download the checkpoint again") from None

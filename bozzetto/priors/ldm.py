@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Names of the tensors in legacy latent-diffusion and OpenAI CLIP checkpoints, as diffusers and transformers call them.
+
+`unet_name`, `vae_name` and `vision_tensors` say what becomes of each tensor, one to one. Which level and block a U-Net's
+`input_blocks.N` is follows from the number of levels and of residual blocks in each; the U-Net's attention keeps its names.
+
+Letters: levels L, residual blocks n in each on the way down (n + 1 on the way up).
+"""
+
+from __future__ import annotations
+
+import re
+
+from torch import Tensor
+
+RESNET = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+ENDS = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "input_blocks.0.0": "conv_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
+}
+VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
+VISION = {
+    "class_embedding": "embeddings.class_embedding",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "conv1.weight": "embeddings.patch_embedding.weight",
+    "ln_pre.weight": "pre_layrnorm.weight",  # transformers' spelling
+    "ln_pre.bias": "pre_layrnorm.bias",
+    "ln_post.weight": "post_layernorm.weight",
+    "ln_post.bias": "post_layernorm.bias",
+}
+VISION_BLOCK = {
+    "ln_1": "layer_norm1",
+    "ln_2": "layer_norm2",
+    "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1",
+    "mlp.c_proj": "mlp.fc2",
+}
+
+
+def unet_name(name: str, levels: int, blocks: int) -> str | None:
+    """diffusers' name of a latent-diffusion U-Net's tensor (without `model.diffusion_model.`); None for an unknown one."""
+    stem, _, leaf = name.rpartition(".")
+    if stem in ENDS:
+        return f"{ENDS[stem]}.{leaf}"
+    if m := re.fullmatch(r"middle_block\.([012])\.(.+)", name):
+        part = int(m[1])
+        return f"mid_block.attentions.0.{m[2]}" if part == 1 else _resnet(f"mid_block.resnets.{part // 2}", m[2])
+    if m := re.fullmatch(r"input_blocks\.(\d+)\.([01])\.(.+)", name):
+        level, block = divmod(int(m[1]) - 1, blocks + 1)
+        if level >= levels:
+            return None
+        if block == blocks:
+            rest = m[3].removeprefix("op.")
+            return f"down_blocks.{level}.downsamplers.0.conv.{rest}" if rest != m[3] and level < levels - 1 else None
+        place = f"down_blocks.{level}"
+    elif m := re.fullmatch(r"output_blocks\.(\d+)\.([012])\.(.+)", name):
+        level, block = divmod(int(m[1]), blocks + 1)
+        if level >= levels:
+            return None
+        place = f"up_blocks.{level}"
+        if m[2] != "0" and m[3].startswith("conv."):
+            return f"{place}.upsamplers.0.{m[3]}" if block == blocks and level < levels - 1 else None
+    else:
+        return None
+    return _resnet(f"{place}.resnets.{block}", m[3]) if m[2] == "0" else f"{place}.attentions.{block}.{m[3]}"
+
+
+def _resnet(place: str, rest: str) -> str | None:
+    stem, _, leaf = rest.rpartition(".")
+    return f"{place}.{RESNET[stem]}.{leaf}" if stem in RESNET else None
+
+
+def vae_name(name: str, levels: int) -> str | None:
+    """diffusers' name of a latent-diffusion autoencoder's tensor (without `first_stage_model.`); None for an unknown one."""
+    side, _, rest = name.partition(".")
+    if side in ("quant_conv", "post_quant_conv"):
+        return name
+    if side not in ("encoder", "decoder"):
+        return None
+    stem, _, leaf = rest.rpartition(".")
+    if stem in ("conv_in", "conv_out", "norm_out"):
+        return f"{side}.{stem.replace('norm_out', 'conv_norm_out')}.{leaf}"
+    if m := re.fullmatch(r"mid\.block_([12])\.(.+)", stem):
+        return f"{side}.mid_block.resnets.{int(m[1]) - 1}.{_shortcut(m[2])}.{leaf}"
+    if m := re.fullmatch(r"mid\.attn_1\.(.+)", stem):
+        return f"{side}.mid_block.attentions.0.{VAE_ATTENTION[m[1]]}.{leaf}" if m[1] in VAE_ATTENTION else None
+    if not (m := re.fullmatch(r"(down|up)\.(\d+)\.(block\.(\d+)|downsample|upsample)\.(.+)", stem)):
+        return None
+    level = int(m[2]) if m[1] == "down" else levels - 1 - int(m[2])  # latent diffusion counts both from the picture
+    place = f"{side}.{m[1]}_blocks.{level}"
+    return f"{place}.resnets.{m[4]}.{_shortcut(m[5])}.{leaf}" if m[4] else f"{place}.{m[3]}rs.0.{m[5]}.{leaf}"
+
+
+def _shortcut(part: str) -> str:
+    return "conv_shortcut" if part == "nin_shortcut" else part
+
+
+def vae_tensor(name: str, tensor: Tensor) -> Tensor:
+    """Attention was made of 1 x 1 convolutions: (C, C, 1, 1) to the (C, C) of a linear layer; `name` is diffusers'."""
+    return tensor[:, :, 0, 0] if ".attentions." in name and tensor.ndim == 4 else tensor
+
+
+def vision_tensors(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """What becomes of a tensor of OpenAI's vision tower (name without `visual.`); none for an unknown one.
+
+    The projection was multiplied from the right, and one matrix held queries, keys and values.
+    """
+    if name == "proj":
+        return {"visual_projection.weight": tensor.T}
+    if name in VISION:
+        return {f"vision_model.{VISION[name]}": tensor}
+    if not (m := re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)):
+        return {}
+    layer = f"vision_model.encoder.layers.{m[1]}"
+    if m[2] in ("attn.in_proj_weight", "attn.in_proj_bias"):
+        thirds = tensor.chunk(3)
+        return {f"{layer}.self_attn.{p}_proj.{m[2].rpartition('_')[2]}": t for p, t in zip("qkv", thirds, strict=True)}
+    stem, _, leaf = m[2].rpartition(".")
+    return {f"{layer}.{VISION_BLOCK[stem]}.{leaf}": tensor} if stem in VISION_BLOCK else {}

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`Schedule`: how noise was added in training, as a diffusers folder says it (`scheduler/scheduler_config.json`).
+
+Only what decides the noise levels is kept; which sampler the folder names is the sampler's business. A key that is missing is
+refused: the defaults differ from one scheduler class to the next, and a wrong one changes every level.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bozzetto.errors import InputError
+from bozzetto.priors.components import read_json
+
+PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}  # diffusers' names to `VPDenoiser`'s
+KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """steps of noising; beta between start and end, "linear" or "scaled_linear" (linear in its root); what is predicted.
+
+    is_rescaled  shifted so that the last step is noise alone (Lin et al. 2023, arXiv:2305.08891, Alg. 1)
+    """
+
+    start: float = 0.00085
+    end: float = 0.012
+    shape: str = "scaled_linear"
+    steps: int = 1000
+    prediction: str = "eps"
+    is_rescaled: bool = False
+
+    def alpha_bar(self) -> Tensor:
+        """(steps,) float64, descending, in (0, 1); the exact 0 of a rescaled schedule enters as 2**-24, as diffusers has it."""
+        if self.shape == "scaled_linear":
+            betas = torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=torch.float64) ** 2
+        else:
+            betas = torch.linspace(self.start, self.end, self.steps, dtype=torch.float64)
+        alpha_bar = (1 - betas).cumprod(0)
+        if self.is_rescaled:
+            root = alpha_bar.sqrt()
+            alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+            alpha_bar[-1] = 2.0**-24
+        return alpha_bar
+
+    def config(self) -> dict[str, Any]:
+        """As diffusers' DDIMScheduler writes it, offset and ends as Stable Diffusion has them."""
+        return {
+            "_class_name": "DDIMScheduler",
+            "num_train_timesteps": self.steps,
+            "beta_start": self.start,
+            "beta_end": self.end,
+            "beta_schedule": self.shape,
+            "prediction_type": {v: k for k, v in PREDICTIONS.items()}[self.prediction],
+            "rescale_betas_zero_snr": self.is_rescaled,
+            "clip_sample": False,
+            "set_alpha_to_one": False,
+            "steps_offset": 1,
+        }
+
+
+def read_schedule(folder: Path) -> Schedule:
+    """raises InputError for a missing key, or what no `Schedule` says"""
+    if not folder.is_dir():
+        raise InputError(f"{folder.parent}: {folder.name}/ is missing; point to the folder that holds model_index.json and all its parts")
+    path = folder / "scheduler_config.json"
+    raw = read_json(path)
+    missing = [k for k in KEYS if k not in raw]
+    if missing:
+        raise InputError(f"{path}: {missing[0]} is missing, and its default differs between schedulers; add it")
+    steps, start, end, shape, prediction = (raw[k] for k in KEYS)
+    numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (steps, start, end))
+    if not numbers or not 0 < start <= end < 1 or not 1 <= steps <= 100_000 or int(steps) != steps:
+        raise InputError(f"{path}: expected 0 < beta_start <= beta_end < 1 and whole num_train_timesteps, got {start}, {end}, {steps}")
+    if shape not in ("linear", "scaled_linear") or prediction not in PREDICTIONS or raw.get("trained_betas"):
+        raise InputError(
+            f"{path}: only linear and scaled_linear betas with {', '.join(PREDICTIONS)} are read, got {shape}, {prediction}"
+            f"{' and trained_betas' if raw.get('trained_betas') else ''}"
+        )
+    rescaled = bool(raw.get("rescale_betas_zero_snr", False))
+    return Schedule(float(start), float(end), shape, int(steps), PREDICTIONS[prediction], rescaled)
