@@ -3,14 +3,15 @@
 
 A denoiser answers with the posterior mean of the clean sample, E[x0 | x], where x = x0 + sigma * noise. By Tweedie's formula
 that is the score: grad log q_sigma(x) = (E[x0 | x] - x) / sigma**2. Networks that were trained on another scale or to predict
-something else are adapted here, once: `VPDenoiser` for DDPM and Stable Diffusion, `ScoreDenoiser` for NCSN.
+something else are adapted here, once: `VPDenoiser` for DDPM and Stable Diffusion, `ScoreDenoiser` for NCSN, `EDMDenoiser` for EDM.
+The loops of `scores/` and `diffusion/` share what stands at the end: the check of a schedule, the draw, the guard of each step.
 
 Letters: B samples of any shape `...`; sigma and sigmas in the unit of x0; alpha_bar is diffusers' `alphas_cumprod`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -97,7 +98,7 @@ class VPDenoiser(nn.Module):
                 f"to {alpha_bar.flatten()[-1]:.3g}; a last value of 0 enters as 2**-24"
             )
         self.network, self.prediction = network, prediction
-        self.sigmas = ((1 - a) / a).sqrt().cpu()
+        self.sigmas = sigma_of(a).cpu()
 
     def step(self, sigma: Tensor | float) -> Tensor:
         """The network's time for noise levels (...): 0 to T - 1, a fraction between two, float64."""
@@ -112,13 +113,13 @@ class VPDenoiser(nn.Module):
         s = each(sigma, x)
         scale = (1 + s.double() ** 2).sqrt()  # 1 / sqrt(alpha_bar)
         step = self.step(sigma).to(x.device).float().expand(len(x))
-        made = self.network((x / scale).to(x), step, **(cond or {}))
-        made = getattr(made, "sample", made)
+        out: Any = self.network((x / scale).to(_dtype(self.network, x)), step, **(cond or {}))
+        made: Tensor = getattr(out, "sample", out).to(x)
         if self.prediction == "eps":
-            return x - s * made.to(x)
+            return x - s * made
         if self.prediction == "v":
             return (x / scale**2 - s / scale * made).to(x)
-        return made.to(x)
+        return made
 
 
 class ScoreDenoiser(nn.Module):
@@ -138,4 +139,88 @@ class ScoreDenoiser(nn.Module):
         wanted = torch.as_tensor(sigma, dtype=torch.float64).cpu().reshape(-1)
         nearest = (wanted.log()[:, None] - self.sigmas.log()).abs().argmin(1)
         level = (len(self.sigmas) - 1 - nearest).to(x.device).expand(len(x))
-        return x + s**2 * self.network(x, level, **(cond or {})).to(x)
+        return x + s**2 * self.network(x.to(_dtype(self.network, x)), level, **(cond or {})).to(x)
+
+
+class EDMDenoiser(nn.Module):
+    """A raw network F with EDM's preconditioning: D = c_skip x + c_out F(c_in x, c_noise), c_noise = ln(sigma) / 4.
+
+    network     (c_in x, c_noise (B,), **cond) to F; its input and its training target have variance 1 at every level
+    sigma_data  standard deviation of x0
+    source      Karras et al. 2022 (arXiv:2206.00364), Table 1
+    """
+
+    def __init__(self, network: Predicted, sigma_data: float = 0.5, sigmas: Sequence[float] = (0.002, 80.0)) -> None:
+        super().__init__()
+        self.network, self.sigma_data = network, sigma_data
+        self.sigmas = torch.tensor(sigmas, dtype=torch.float64)
+
+    def denoise(self, x: Tensor, sigma: Tensor | float, cond: Any = None) -> Tensor:
+        s, data = each(sigma, x).double(), self.sigma_data
+        total = s**2 + data**2
+        time = (s.log() / 4).flatten().float().expand(len(x))
+        made = self.network((x / total.sqrt()).to(_dtype(self.network, x)), time, **(cond or {}))
+        return (data**2 / total * x + s * data / total.sqrt() * made).to(x)
+
+
+def sigma_of(alpha_bar: Tensor) -> Tensor:
+    """The level of x_t / sqrt(alpha_bar), sqrt((1 - alpha_bar) / alpha_bar), any shape."""
+    return ((1 - alpha_bar) / alpha_bar).sqrt()
+
+
+def alpha_bar_of(sigma: Tensor) -> Tensor:
+    """Inverse of `sigma_of`: 1 / (1 + sigma**2), any shape."""
+    return 1 / (1 + sigma**2)
+
+
+Generators = torch.Generator | Sequence[torch.Generator]
+"""one for the batch, or one a sample, which makes each sample independent of the batch it is in"""
+
+
+def draw(like: Tensor, generator: Generators | None) -> Tensor:
+    """Standard normal numbers of like's shape (B, ...), dtype and device, drawn where the generator lives.
+
+    raises  ValueError without a generator, or for another number of generators than samples
+    """
+    if isinstance(generator, torch.Generator):
+        return torch.randn(like.shape, generator=generator, dtype=like.dtype, device=generator.device).to(like)
+    if generator is None or len(generator) != len(like):
+        got = "none" if generator is None else str(len(generator))
+        raise ValueError(f"generator: expected one, or {len(like)}, one a sample, got {got}; noise is drawn here, pass torch.Generator()")
+    return torch.stack([draw(one, g) for one, g in zip(like, generator, strict=True)])
+
+
+def descending(sigmas: Tensor) -> list[float]:
+    """The levels of a schedule (n + 1,) or a ladder, checked.
+
+    raises  ValueError unless they are finite, fall strictly, and are positive up to the last, which may be 0
+    """
+    s = torch.as_tensor(sigmas, dtype=torch.float64).cpu()
+    if s.ndim != 1 or not len(s) or not bool(torch.isfinite(s).all()):
+        raise ValueError(f"sigmas: expected finite levels (n + 1,), got shape {tuple(s.shape)}: {s.flatten()[:5].tolist()}")
+    if not bool((s.diff() < 0).all()) or s[-1] < 0:
+        raise ValueError(
+            f"sigmas: expected levels that fall to 0 or above, got {s.tolist()[:8]}; sort them, largest first, without repeats"
+        )
+    return [float(level) for level in s]
+
+
+def ask(denoiser: Denoiser, x: Tensor, sigma: float, cond: Any, step: int) -> Tensor:
+    """`denoiser.denoise`, which must give finite numbers of x's shape.
+
+    raises  ValueError that names the step and the level
+    """
+    denoised = denoiser.denoise(x, sigma, cond)
+    if denoised.shape != x.shape:
+        raise ValueError(f"step {step}, sigma {sigma:.4g}: expected a denoised {tuple(x.shape)}, got {tuple(denoised.shape)}")
+    if not bool(torch.isfinite(denoised).all()):
+        raise ValueError(
+            f"step {step}, sigma {sigma:.4g}: the denoiser gave non-finite numbers; lower guidance or step size, or use float32"
+        )
+    return denoised
+
+
+def _dtype(network: Any, x: Tensor) -> torch.dtype:
+    """What a network computes in: its parameters' dtype; a function without parameters takes x's."""
+    parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
+    return next((p.dtype for p in parameters), x.dtype)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Guidance: functions from denoisers to a denoiser, so that every sampler and every loss takes what they return.
+
+Scale g: uncond + g * (cond - uncond); g = 1 is plain conditioning, 0 is none. Papers that write 1 + w have g = 1 + w. As the
+weights sum to 1, guiding denoised, eps, score or v is one and the same.
+
+What guidance samples is *not* p(x | cond)**g p(x)**(1 - g): at each level it guides a blurred density (check CFG-4).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bozzetto.denoiser import Adapted, Denoiser, each
+
+
+def classifier_free(denoiser: Denoiser, uncond: Any, g: float, *, rescale: float = 0.0) -> Adapted:
+    """uncond + g (cond - uncond), where cond is what the result is asked under.
+
+    uncond   the learnt null condition
+    rescale  in [0, 1]: how far the result's eps goes back to the standard deviation of cond's eps, sample by sample
+             (Lin et al. 2023, arXiv:2305.08891, Sec. 3.4); 0 is off
+    source   Ho & Salimans 2022 (arXiv:2207.12598)
+    """
+    if not 0 <= rescale <= 1:
+        raise ValueError(f"rescale: expected a number in [0, 1], got {rescale}")
+
+    def guided(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        denoised = _sum(denoiser, x, sigma, [(uncond, 1 - g), (cond, g)])
+        if not rescale:
+            return denoised
+        eps, plain = x - denoised, x - denoiser.denoise(x, sigma, cond)  # both times sigma, which cancels
+        dims = tuple(range(1, x.ndim))
+        ratio = plain.std(dims, keepdim=True) / eps.std(dims, keepdim=True).clamp(min=1e-12)  # guards an eps that is constant
+        return x - eps * (1 + rescale * (ratio - 1))
+
+    return Adapted(guided, denoiser.sigmas)
+
+
+def dual(denoiser: Denoiser, none: Any, image: Any, image_scale: float, text_scale: float) -> Adapted:
+    """Two conditions with a scale each: none + S_I (image - none) + S_T (cond - image), cond being image and text.
+
+    none, image  both conditions null; the picture with the text's null
+    source       InstructPix2Pix (arXiv:2211.09800), Eq. 3; the other order needs the text with the picture's null
+    """
+    weights = [1 - image_scale, image_scale - text_scale, text_scale]
+
+    def guided(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        return _sum(denoiser, x, sigma, list(zip([none, image, cond], weights, strict=True)))
+
+    return Adapted(guided, denoiser.sigmas)
+
+
+def limited(inside: Denoiser, outside: Denoiser, low: float = 0.0, high: float = math.inf) -> Adapted:
+    """`inside` on levels low < sigma <= high, `outside` elsewhere: guidance where it helps, at one call a step elsewhere.
+
+    source  Kynkäänniemi et al. 2024 (arXiv:2404.07724)
+    """
+    if not 0 <= low < high:
+        raise ValueError(f"interval: expected 0 <= low < high, got {low} and {high}")
+
+    def chosen(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        s = each(sigma, x)
+        is_inside = (s > low) & (s <= high)
+        if bool(is_inside.all()):
+            return inside.denoise(x, sigma, cond)
+        if not bool(is_inside.any()):
+            return outside.denoise(x, sigma, cond)
+        return torch.where(is_inside, inside.denoise(x, sigma, cond), outside.denoise(x, sigma, cond))
+
+    return Adapted(chosen, inside.sigmas)
+
+
+def classifier(denoiser: Denoiser, log_prob: Callable[[Tensor, Tensor | float], Tensor], g: float = 1.0) -> Adapted:
+    """denoised + g sigma**2 grad log p(y | x): the score of p(x) p(y | x)**g, by Tweedie.
+
+    log_prob  (x, sigma) to log p(y | x), (B,), differentiable in x: a classifier of *noisy* samples
+    source    Dhariwal & Nichol 2021 (arXiv:2105.05233), Alg. 1 in this form
+    """
+
+    def guided(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(log_prob(leaf, sigma).sum(), leaf)
+        return denoiser.denoise(x, sigma, cond) + g * each(sigma, x) ** 2 * gradient
+
+    return Adapted(guided, denoiser.sigmas)
+
+
+def _sum(denoiser: Denoiser, x: Tensor, sigma: Tensor | float, branches: Sequence[tuple[Any, float]]) -> Tensor:
+    """Sum of weight * denoised over conditions; a branch of weight 0 costs no call, and weight 1 alone is exact."""
+    total = None
+    for cond, weight in branches:
+        if weight != 0:
+            part = weight * denoiser.denoise(x, sigma, cond)
+            total = part if total is None else total + part
+    assert total is not None, "weights sum to 1"
+    return total
