@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Score distillation sampling (DreamFusion, arXiv:2209.14988): a prior's score as the gradient of a rendering.
+
+    grad_x = E over sigma, noise of  w(sigma) (eps_hat - noise) = w(sigma) (x0 - D(x0 + sigma noise; sigma)) / sigma
+
+with D a denoiser, guided or not, and its network's Jacobian left out. It is the gradient of a KL divergence between the noised
+rendering and the prior's noised data, weighted over levels; its minimum is a mode, so particles collapse to one, and with
+guidance g a Gaussian's mode is extrapolated to m_u + g (m_c - m_u): the closed form of over-saturated colours.
+
+Levels are shares of the denoiser's own, as papers write t / T: 0 its smallest, 1 its largest. On the variance-preserving scale
+of the papers sigma_t**2 = 1 - alpha_bar_t is sigma**2 / (1 + sigma**2) here.
+
+Letters: x0 (B, ...) the rendering, as the prior's codec encodes it; sigma (B,) float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bozzetto.denoiser import Denoiser, each
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A number over the steps of a run: `before` until `start`, then linear to `after` at `stop`, constant from there."""
+
+    before: float
+    after: float
+    start: int = 0
+    stop: int = 0
+
+    def __call__(self, step: int) -> float:
+        if step >= self.stop:
+            return self.after
+        return self.before + (self.after - self.before) * max(step - self.start, 0) / (self.stop - self.start)
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Which noise levels a run draws from: uniform between two shares of the prior's, which may move.
+
+    The defaults are DreamFusion's, .02 to .98; threestudio's Zero-1-to-3 takes Schedule(.4, .2, 0, 200) and
+    Schedule(.85, .5, 0, 200): large levels lay out the shape, small ones add detail.
+    raises  ValueError, when drawn from, unless 0 <= lowest <= highest <= 1
+    """
+
+    lowest: Schedule = Schedule(0.02, 0.02)
+    highest: Schedule = Schedule(0.98, 0.98)
+
+    def draw(self, denoiser: Denoiser, count: int, step: int, *, generator: torch.Generator) -> Tensor:
+        """sigma (count,) float64, each drawn by itself."""
+        low, high = self.lowest(step), self.highest(step)
+        if not 0 <= low <= high <= 1:
+            raise ValueError(f"levels: expected 0 <= lowest <= highest <= 1 at step {step}, got {low} and {high}")
+        u = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device).cpu()
+        return level(denoiser, low + (high - low) * u)
+
+
+def level(denoiser: Denoiser, share: Tensor) -> Tensor:
+    """sigma at shares (...) in [0, 1] of a denoiser's levels: between two, linear in log sigma; shape of share, float64."""
+    ladder = denoiser.sigmas.double().cpu().log()
+    place = share.double() * (len(ladder) - 1)
+    low = place.floor().long().clamp(0, max(len(ladder) - 2, 0))
+    high = (low + 1).clamp(max=len(ladder) - 1)
+    return (ladder[low] + (place - low) * (ladder[high] - ladder[low])).exp()
+
+
+Weight = Callable[[Tensor], Tensor]
+"""w(sigma), of the shape of sigma"""
+
+
+def noise_variance(sigma: Tensor) -> Tensor:
+    """1 - alpha_bar: DreamFusion's weight, and nearly all code's."""
+    return sigma**2 / (1 + sigma**2)
+
+
+def uniform(sigma: Tensor) -> Tensor:
+    """1: ProlificDreamer's and DreamFusion's alternative."""
+    return torch.ones_like(sigma)
+
+
+def fantasia(sigma: Tensor) -> Tensor:
+    """sqrt(alpha_bar) (1 - alpha_bar): Fantasia3D's, light on the largest levels, which say nothing but the mean."""
+    return noise_variance(sigma) / (1 + sigma**2).sqrt()
+
+
+def residual(sigma: Tensor) -> Tensor:
+    """sigma on this scale: the gradient is x0 - D itself, that of half the squared distance to what the prior sees."""
+    return sigma
+
+
+@torch.no_grad()
+def sds_gradient(
+    denoiser: Denoiser,
+    x0: Tensor,
+    sigma: Tensor,
+    cond: Any = None,
+    *,
+    generator: torch.Generator,
+    weight: Weight = noise_variance,
+    clip: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """One estimate of grad_x (B, ...) with one noise a sample, and what the denoiser saw, D (B, ...).
+
+    clip    largest norm of a sample's gradient, or None; it moves the minimum, and is for the first steps only
+    raises  FloatingPointError where the denoiser is not finite, with its levels
+    """
+    noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=generator.device).to(x0)
+    s = each(sigma, x0)
+    denoised = denoiser.denoise(x0 + s * noise, sigma, cond)
+    if not bool(torch.isfinite(denoised).all()):
+        raise FloatingPointError(f"the prior's answer is not finite at noise levels {sigma.tolist()}; ask it in float32 or guide less")
+    gradient = each(weight(sigma) / sigma, x0) * (x0 - denoised)
+    if clip is not None:
+        norm = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
+        gradient = gradient * (clip / norm).clamp(max=1).view(-1, *[1] * (x0.ndim - 1))
+    return gradient, denoised
+
+
+def sds(
+    denoiser: Denoiser,
+    x0: Tensor,
+    sigma: Tensor,
+    cond: Any = None,
+    *,
+    generator: torch.Generator,
+    weight: Weight = noise_variance,
+    clip: float | None = None,
+) -> Tensor:
+    """A scalar whose gradient by x0 is `sds_gradient` / B, and by anything else is nothing; its value measures no progress.
+
+    denoiser   guided as wanted (`diffusion.guidance`); no gradient reaches it
+    x0         (B, ...), differentiable by the shape's parameters
+    sigma      (B,), from `Levels.draw`
+    cond       what the denoiser is asked under, one view a sample
+    source     DreamFusion, Eq. 3; several priors are a weighted sum of this, each with its own codec, noise and levels
+    """
+    gradient, _ = sds_gradient(denoiser, x0.detach(), sigma, cond, generator=generator, weight=weight, clip=clip)
+    return 0.5 * (x0 - (x0.detach() - gradient)).square().sum() / len(x0)
