@@ -14,7 +14,7 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -89,6 +89,22 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Convert:
+    """Turn a legacy Zero-1-to-3 checkpoint (.ckpt) into a folder of safetensors; no code in it is run."""
+
+    ckpt: tyro.conf.Positional[Path]
+    """the file, as its authors published it"""
+    out: Path
+    """folder to write, which must not be there yet"""
+    kind: Literal["zero123", "zero123-xl", "stable-zero123", "zero123-mini"]
+    """what it is: the file does not say it"""
+    config: Path | None = None
+    """the YAML that it was trained with, where it is not the published one"""
+    half: bool = False
+    """write float16, half the size"""
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Say what this machine can do: cores, memory, backends, weights, and what a lift will take."""
 
@@ -97,6 +113,7 @@ Verb = (
     Annotated[Lift, tyro.conf.subcommand("lift")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -110,7 +127,8 @@ def main() -> None:
         return
     verb = tyro.cli(Verb, prog="bozzetto", description="One picture in, a textured 3D model out.", config=(tyro.conf.FlagCreatePairsOff,))
     try:
-        code = {Lift: lift, Evaluate: evaluate, Data: data, Doctor: doctor}[type(verb)](verb)
+        verbs: dict[type, Any] = {Lift: lift, Evaluate: evaluate, Data: data, Convert: convert, Doctor: doctor}
+        code = verbs[type(verb)](verb)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -245,6 +263,15 @@ def data(args: Data) -> int:
     from bozzetto.data.folder import main as pack_folder
 
     return pack_folder([str(args.source), str(args.out)])
+
+
+def convert(args: Convert) -> int:
+    """See `bozzetto.priors.convert`."""
+    from bozzetto.priors import convert as converter
+
+    converter.convert(args.ckpt, args.out, args.kind, args.config, half=args.half)
+    print(args.out)
+    return 0
 
 
 def doctor(args: Doctor) -> int:

@@ -123,9 +123,10 @@ def fill(where: Path, build: Callable[[], nn.Module], shapes: dict[str, tuple[in
     check(where, {k: tuple(v.shape) for k, v in network.state_dict().items()}, shapes)
     state = {name: read(name) for name in shapes}
     network.load_state_dict(state, assign=True)
-    for module in network.modules():  # CLIP's table of positions is in no file
-        if getattr(module, "position_ids", None) is not None:
-            module.position_ids = torch.arange(module.position_ids.shape[-1], device=next(iter(state.values())).device)[None]
+    for module in network.modules():
+        table = getattr(module, "position_ids", None)
+        if isinstance(table, Tensor):  # CLIP's, which is in no file
+            module.position_ids = torch.arange(table.shape[-1], device=next(iter(state.values())).device)[None]
     assert not any(t.is_meta for t in [*network.parameters(), *network.buffers()])
     return network.eval().requires_grad_(False)
 

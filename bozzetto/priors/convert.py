@@ -12,6 +12,7 @@ Papers: Zero-1-to-3 (arXiv:2303.11328), Zero123-XL (arXiv:2307.05663), Stable-Ze
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 from bozzetto.errors import InputError
 from bozzetto.priors import ldm
 from bozzetto.priors.components import fill
-from bozzetto.priors.loading import check_free, check_installed, save
+from bozzetto.priors.loading import check_free, check_installed, check_sizes, save
 from bozzetto.priors.schedule import Schedule
 from bozzetto.priors.zero123 import KINDS, Zero123
 
@@ -89,7 +90,8 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: no such file; give a .ckpt")
     stubs: list[Any] = [(_Nothing, name) for name in CALLBACKS]
     try:
-        with torch.serialization.safe_globals(stubs):
+        with torch.serialization.safe_globals(stubs), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that it is TorchScript, which the error says
             raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -106,7 +108,7 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The parts of a latent-diffusion YAML that shape the networks, laid out as `PUBLISHED`."""
-    import yaml  # comes with transformers
+    import yaml  # type: ignore[import-untyped]  # comes with transformers
 
     try:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
@@ -175,11 +177,13 @@ def assemble(where: Path, state: dict[str, Tensor], settings: dict[str, Any], ki
     if projection.ndim != 2:
         raise InputError(f"{where}: cc_projection.weight is missing, so this is not Zero-1-to-3; give another checkpoint")
     rows, columns = projection.shape
-    vision = CLIPVisionConfig(**_vision_settings(where, sources["vision"]), attn_implementation="sdpa")
+    unet, vae, vision = _unet_settings(u), _vae_settings(v, settings["scale_factor"]), _vision_settings(where, sources["vision"])
+    check_sizes(where, kind, unet, vae, vision["projection_dim"], (columns, rows))
+    clip = CLIPVisionConfig(**vision, attn_implementation="sdpa")
     return Zero123(
-        filled("unet", "U-Net", lambda: UNet2DConditionModel(**_unet_settings(u))),
-        filled("vae", "autoencoder", lambda: AutoencoderKL(**_vae_settings(v, settings["scale_factor"]))),
-        filled("vision", "CLIP", lambda: CLIPVisionModelWithProjection(vision)),
+        filled("unet", "U-Net", lambda: UNet2DConditionModel(**unet)),
+        filled("vae", "autoencoder", lambda: AutoencoderKL(**vae)),
+        filled("vision", "CLIP", lambda: CLIPVisionModelWithProjection(clip)),
         filled("projection", "cc_projection", lambda: nn.Linear(columns, rows)),  # type: ignore[arg-type]
         schedule,
         kind,

@@ -58,7 +58,9 @@ def load(
             "correct the file, or say kind zero123-mini if the weights were really trained so"
         )
     projection = components.linear(folder / head, dtype, device, (PROJECTIONS[head], *PROJECTIONS.values()))
-    _check_sizes(folder, kind, projection)
+    settings = [read_json(folder / name / "config.json") for name in ("unet", "vae", "image_encoder")]
+    embed = settings[2].get("projection_dim", 512)
+    check_sizes(folder, kind, settings[0], settings[1], embed, (projection.in_features, projection.out_features))
     unet = components.unet(folder / "unet", dtype, device)
     vae = components.vae(folder / "vae", dtype, device)
     vision = components.vision(folder / "image_encoder", dtype, device)
@@ -167,29 +169,30 @@ def _head(folder: Path) -> str:
     raise InputError(f"{folder}: {known} is missing, so this is not a whole Zero-1-to-3; fetch the folder again, or give another")
 
 
-def _check_sizes(folder: Path, kind: str, projection: nn.Linear) -> None:
-    """The networks fit together, by their settings; diffusers' and transformers' defaults where the files say nothing."""
-    unet, vae, vision = (read_json(folder / n / "config.json") for n in ("unet", "vae", "image_encoder"))
-    channels, width, embed = vae.get("latent_channels", 4), unet.get("cross_attention_dim", 1280), vision.get("projection_dim", 512)
-    if not all(isinstance(n, int) for n in (channels, width, embed)):
+def check_sizes(where: object, kind: str, unet: dict[str, Any], vae: dict[str, Any], embed: Any, projection: tuple[int, int]) -> None:
+    """The networks fit together, by their settings (diffusers' and transformers' names and defaults).
+
+    embed       of CLIP's vision tower
+    projection  inputs and outputs
+    raises      InputError, about `where`
+    """
+    side, channels, width = unet.get("sample_size"), vae.get("latent_channels", 4), unet.get("cross_attention_dim", 1280)
+    if not all(isinstance(n, int) and n > 0 for n in (side, channels, width, embed)):
         raise InputError(
-            f"{folder}: latent_channels, cross_attention_dim or projection_dim is no whole number; fetch its config.json again"
+            f"{where}: sample_size, latent_channels, cross_attention_dim or projection_dim is no whole number; fetch its settings again"
         )
     sizes = {
-        "unet/: in_channels": (unet.get("in_channels", 4), f"twice the {channels} latent channels of vae/", 2 * channels),
-        "unet/: out_channels": (unet.get("out_channels", 4), "the latent channels of vae/", channels),
-        f"{_head(folder)}/: outputs": (projection.out_features, "cross_attention_dim of unet/", width),
-        f"{_head(folder)}/: inputs": (projection.in_features, "projection_dim of image_encoder/, and 4 for the pose", embed + 4),
+        "in_channels of the U-Net": (unet.get("in_channels", 4), f"twice the {channels} channels of a latent", 2 * channels),
+        "out_channels of the U-Net": (unet.get("out_channels", 4), "the channels of a latent", channels),
+        "outputs of the projection": (projection[1], "the U-Net's cross_attention_dim", width),
+        "inputs of the projection": (projection[0], "CLIP's projection_dim, and 4 for the pose", embed + 4),
     }
-    side = unet.get("sample_size")
-    if not isinstance(side, int) or side < 1:
-        raise InputError(f"{folder}/unet/: sample_size should be the side of the latents, got {side!r}; fetch the folder again")
     for what, (found, why, expected) in sizes.items():
         if found != expected:
-            raise InputError(f"{folder}/{what} should be {expected} ({why}) for {kind}, got {found}; this is not a whole Zero-1-to-3")
+            raise InputError(f"{where}: {what} should be {expected} ({why}) for {kind}, got {found}; this is not a whole Zero-1-to-3")
 
 
-def _config(network: nn.Module) -> dict[str, Any]:
+def _config(network: Any) -> dict[str, Any]:
     """The settings of a diffusers model as JSON holds them; keys that begin with _ are about a file, but for the class."""
     kept = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
     return {"_class_name": type(network).__name__, **kept}

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from bozzetto.diffusion.schedules import alpha_bar, linear_betas, scaled_linear_betas, zero_terminal_snr
 from bozzetto.errors import InputError
 from bozzetto.priors.components import read_json
 
@@ -37,16 +37,9 @@ class Schedule:
 
     def alpha_bar(self) -> Tensor:
         """(steps,) float64, descending, in (0, 1); the exact 0 of a rescaled schedule enters as 2**-24, as diffusers has it."""
-        if self.shape == "scaled_linear":
-            betas = torch.linspace(self.start**0.5, self.end**0.5, self.steps, dtype=torch.float64) ** 2
-        else:
-            betas = torch.linspace(self.start, self.end, self.steps, dtype=torch.float64)
-        alpha_bar = (1 - betas).cumprod(0)
-        if self.is_rescaled:
-            root = alpha_bar.sqrt()
-            alpha_bar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-            alpha_bar[-1] = 2.0**-24
-        return alpha_bar
+        betas = scaled_linear_betas if self.shape == "scaled_linear" else linear_betas
+        signal = alpha_bar(betas(self.steps, self.start, self.end))
+        return zero_terminal_snr(signal) if self.is_rescaled else signal
 
     def config(self) -> dict[str, Any]:
         """As diffusers' DDIMScheduler writes it, offset and ends as Stable Diffusion has them."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +116,7 @@ class Conditioned(nn.Module):
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
-        self.unet = unet
+        self.unet: Any = unet
 
     def forward(self, x_t: Tensor, step: Tensor, image_latent: Tensor | None = None, token: Tensor | None = None) -> Tensor:
         """x_t (B, C, h, w); step (B,); image_latent (1 or B, C, h, w); token (1 or B, 1, D); returns (B, C, h, w), dtype of x_t."""
@@ -123,7 +124,8 @@ class Conditioned(nn.Module):
         image_latent = torch.zeros_like(x_t) if image_latent is None else image_latent
         token = x_t.new_zeros(b, 1, self.unet.config.cross_attention_dim) if token is None else token
         x = torch.cat([x_t, image_latent.to(x_t).expand(b, -1, -1, -1)], 1).to(dtype)
-        return self.unet(x, step, encoder_hidden_states=token.to(x).expand(b, -1, -1)).sample.to(x_t.dtype)
+        made: Tensor = self.unet(x, step, encoder_hidden_states=token.to(x).expand(b, -1, -1)).sample
+        return made.to(x_t.dtype)
 
 
 class Zero123(nn.Module):
@@ -138,6 +140,8 @@ class Zero123(nn.Module):
     """
 
     background = 1.0
+    vae: Any  # networks whose libraries have no types that hold
+    image_encoder: Any
 
     def __init__(
         self,
@@ -154,8 +158,9 @@ class Zero123(nn.Module):
         self.denoiser = VPDenoiser(Conditioned(unet), schedule.alpha_bar(), schedule.prediction)
 
     @property
-    def unet(self) -> nn.Module:
-        return self.denoiser.network.unet
+    def unet(self) -> Any:
+        network: Any = self.denoiser.network
+        return network.unet
 
     @property
     def size(self) -> int:
@@ -206,7 +211,8 @@ class Zero123(nn.Module):
     def cameras(self, reference: Reference) -> Camera | None:
         return None
 
-    def _posterior(self, rgb: Tensor):  # type: ignore[no-untyped-def]  # diffusers' DiagonalGaussianDistribution
+    def _posterior(self, rgb: Tensor) -> Any:
+        """diffusers' DiagonalGaussianDistribution."""
         x = rgb.movedim(-1, 1)
         if x.shape[-2:] != (self.size, self.size):
             x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
