@@ -113,13 +113,9 @@ class VPDenoiser(nn.Module):
         s = each(sigma, x)
         scale = (1 + s.double() ** 2).sqrt()  # 1 / sqrt(alpha_bar)
         step = self.step(sigma).to(x.device).float().expand(len(x))
-        out: Any = self.network((x / scale).to(_dtype(self.network, x)), step, **(cond or {}))
-        made: Tensor = getattr(out, "sample", out).to(x)
-        if self.prediction == "eps":
-            return x - s * made
-        if self.prediction == "v":
-            return (x / scale**2 - s / scale * made).to(x)
-        return made
+        x_t = x / scale
+        out: Any = self.network(x_t.to(_dtype(self.network, x)), step, **(cond or {}))
+        return clean(self.prediction, getattr(out, "sample", out), x_t, alpha_bar_of(s.double())).to(x)
 
 
 class ScoreDenoiser(nn.Module):
@@ -161,6 +157,19 @@ class EDMDenoiser(nn.Module):
         time = (s.log() / 4).flatten().float().expand(len(x))
         made = self.network((x / total.sqrt()).to(_dtype(self.network, x)), time, **(cond or {}))
         return (data**2 / total * x + s * data / total.sqrt() * made).to(x)
+
+
+def clean(prediction: str, made: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tensor:
+    """x0 as a prediction of "eps", "v" or "x0" says it, float64, shape of x_t.
+
+    x_t        sqrt(alpha_bar) x0 + sqrt(1 - alpha_bar) noise, (B, ...)
+    alpha_bar  float64, shaped to multiply x_t, in (0, 1]; 0 too unless eps is predicted, which then says nothing about x0
+    source     v: Salimans & Ho 2022 (arXiv:2202.00512), Sec. 4
+    """
+    signal, rest = alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+    if prediction == "eps":
+        return (x_t.double() - rest * made) / signal
+    return signal * x_t - rest * made if prediction == "v" else made.double()
 
 
 def sigma_of(alpha_bar: Tensor) -> Tensor:
