@@ -64,7 +64,7 @@ def prediction_loss(
 def denoising_loss(denoiser: Denoiser, x0: Tensor, noise: Tensor, sigma: Tensor, weight: Tensor | float = 1.0, cond: Any = None) -> Tensor:
     """(B,): weight times the mean over dimensions of |denoised - x0|**2; sigma and weight (B,) or one number."""
     denoised = denoiser.denoise(x0 + each(sigma, x0) * noise, sigma, cond)
-    return torch.as_tensor(weight).to(x0) * _mean(denoised - x0)
+    return torch.as_tensor(weight, dtype=torch.float64).to(x0) * _mean(denoised - x0)
 
 
 def edm_weight(sigma: Tensor, sigma_data: float = 0.5) -> Tensor:
