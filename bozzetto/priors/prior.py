@@ -43,14 +43,17 @@ class Reference:
 
 
 class Prior(Protocol):
-    """What is known about pictures of objects, before any is seen.
+    """What is known about pictures of objects, before any is seen."""
 
-    denoiser    of x0 as `encode` makes it
-    background  sRGB grey in [0, 1] that the pictures it was trained with stand on
-    """
+    @property
+    def denoiser(self) -> Denoiser:
+        """Of x0 as `encode` makes it."""
+        ...
 
-    denoiser: Denoiser
-    background: float
+    @property
+    def background(self) -> float:
+        """sRGB grey in [0, 1] that the pictures it was trained with stand on."""
+        ...
 
     def encode(self, rgb: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """x0 (B, C, h, w) float32 of pictures (B, H, W, 3), sRGB in [0, 1] over `background`; differentiable.

@@ -139,7 +139,8 @@ class Zero123(nn.Module):
     kind           one of KINDS, which says the pose code
     """
 
-    background = 1.0
+    background: float = 1.0
+    denoiser: VPDenoiser
     vae: Any  # networks whose libraries have no types that hold
     image_encoder: Any
 
