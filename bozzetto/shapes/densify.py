@@ -203,7 +203,7 @@ class Mcmc:
             gate = torch.sigmoid(-100 * (g.opacities - MCMC_MIN_OPACITY))[:, None]
             noise = torch.randn(g.means.shape, generator=generator) * gate * MCMC_NOISE * rate
             M = rotations(g.quats) * g.scales[:, None]
-            g.means += (M @ (M.mT @ noise[..., None]))[..., 0]
+            g.means.add_((M @ (M.mT @ noise[..., None]))[..., 0])
 
     def state(self) -> dict[str, Tensor]:
         """Nothing."""

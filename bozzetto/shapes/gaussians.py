@@ -100,8 +100,19 @@ class Gaussians(nn.Module):
         R = c2w[:, :, :3].mT
         w2c = torch.cat([R, -R @ c2w[:, :, 3:]], 2)
         colours = torch.cat([self.sh0, self.sh[:, : (self.degree + 1) ** 2 - 1]], 1)
-        rest = {"background": background, "antialiased": antialiased, "geometry": geometry}
-        return splat(self.means, self.quats, self.scales, self.opacities, colours, w2c, cameras.K.double(), cameras.size, **rest)
+        return splat(
+            self.means,
+            self.quats,
+            self.scales,
+            self.opacities,
+            colours,
+            w2c,
+            cameras.K.double(),
+            cameras.size,
+            background=background,
+            antialiased=antialiased,
+            geometry=geometry,
+        )
 
     def render(self, cameras: Camera, *, antialiased: bool = False) -> Views:
         """The shape as `Views`: premultiplied sRGB; the depth is the median where there is one, else the expected one."""

@@ -81,9 +81,9 @@ def from_ply(path: str | Path) -> Gaussians:
         columns("f_dc_0", "f_dc_1", "f_dc_2")[:, None],
         sh,
     )
-    bad = sum(~torch.isfinite(p).view(len(table), -1).all(1) for p in parts)
+    bad = ~torch.stack([torch.isfinite(p).view(len(table), -1).all(1) for p in parts]).all(0)
     if bad.any():
-        raise InputError(f"{path}: {int((bad > 0).sum())} Gaussians are not finite, first number {int(bad.nonzero()[0])}; export it again")
+        raise InputError(f"{path}: {int(bad.sum())} Gaussians are not finite, first number {int(bad.nonzero()[0])}; export it again")
     if not (parts[2] != 0).any(1).all():
         raise InputError(f"{path}: a rotation is zero; export it again")
     g = Gaussians(*parts)
@@ -117,7 +117,7 @@ def _table(path: str | Path, data: bytes) -> np.ndarray:
     if not elements or len(elements[0]) != 3 or elements[0][1] != "vertex" or not elements[0][2].isdecimal():
         raise InputError(f"{path}: its first element is not `vertex`; give a .ply of Gaussians")
     stop = lines.index(elements[1]) if len(elements) > 1 else len(lines)
-    fields = []
+    fields: list[tuple[str, str]] = []
     for line in lines[lines.index(elements[0]) + 1 : stop]:
         if line[:1] == ["property"]:
             if len(line) != 3 or line[1] not in TYPES or line[2] in dict(fields):

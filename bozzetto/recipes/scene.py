@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A scene as posed pictures: COLMAP's folders and NeRF-synthetic's `transforms.json`, read into one thing.
+
+A COLMAP scene holds `images/` and a model in `sparse/0/`, `sparse/` or itself; pictures with distorted lenses are undistorted here. A
+NeRF-synthetic scene holds `transforms_train.json` (and `_test`), or one `transforms.json`; transparency is kept. Without a list of
+its own, every eighth picture in order of names is held back. Nothing is trained and tested on the same picture.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from bozzetto import image
+from bozzetto.camera import Camera, from_colmap, from_nerf_synthetic
+from bozzetto.errors import InputError
+from bozzetto.recipes import colmap
+
+HOLD = 8  # every so-manieth picture is held back
+SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
+
+
+@dataclass(frozen=True)
+class Scene:
+    """V pictures, of which sizes may differ.
+
+    pictures  (H, W, 3 or 4) uint8 each, sRGB, not premultiplied; all have alpha or none has
+    cameras   one of V = 1 each, in the scene's own frame and unit
+    held      for each, is it held back from training
+    points, colours  (N, 3) world and (N, 3) in [0, 1] of a reconstruction; N = 0 without one
+    """
+
+    pictures: list[Tensor]
+    cameras: list[Camera]
+    held: list[bool]
+    points: Tensor
+    colours: Tensor
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.pictures[0].shape[2] == 4
+
+    def digest(self) -> str:
+        """SHA-256 over pixels, cameras and points."""
+        h = hashlib.sha256(repr(self.held).encode())
+        for p, c in zip(self.pictures, self.cameras, strict=True):
+            for t in (p, c.c2w, c.K):
+                h.update(t.contiguous().numpy().tobytes())
+        h.update(self.points.numpy().tobytes() + self.colours.numpy().tobytes())
+        return h.hexdigest()
+
+
+def load(folder: str | Path) -> Scene:
+    """Read a scene's folder.
+
+    raises  InputError for what is missing, damaged, of different sizes or channels, or too little (3 pictures at least)
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; give one with a COLMAP model and images/, or with transforms.json")
+    if any((folder / name).is_file() for name in ("transforms_train.json", "transforms.json")):
+        scene = _nerf(folder)
+    else:
+        model = next((f for f in (folder / "sparse" / "0", folder / "sparse", folder) if any(f.glob("cameras.*"))), None)
+        if model is None:
+            raise InputError(f"{folder}: holds neither transforms.json nor sparse/0/cameras.bin; give a NeRF-synthetic or COLMAP scene")
+        scene = _colmap(folder, model)
+    if len(scene.pictures) < 3 or all(scene.held) or not any(scene.held):
+        raise InputError(f"{folder}: {len(scene.pictures)} pictures are too few to train on some and test on others; give at least 3")
+    if len({p.shape[2] for p in scene.pictures}) > 1:
+        raise InputError(f"{folder}: some pictures have transparency and some have none; save all of them alike")
+    return scene
+
+
+def _nerf(folder: Path) -> Scene:
+    split = (folder / "transforms_train.json").is_file()
+    files = (
+        [(folder / "transforms_train.json", False), (folder / "transforms_test.json", True)]
+        if split
+        else [(folder / "transforms.json", False)]
+    )
+    pictures, cameras, held = [], [], []
+    for path, is_test in files:
+        if not path.is_file():
+            continue
+        transforms = _json(path)
+        for frame in transforms["frames"]:
+            picture, size = _picture(_find(folder, frame["file_path"], path))
+            pictures.append(picture)
+            camera = from_nerf_synthetic({**transforms, "frames": [frame]}, size)
+            cameras.append(camera.resized((picture.shape[0], picture.shape[1])))  # the same, unless it was shrunk when read
+            held.append(is_test)
+    if not any(held):
+        order = np.argsort([f["file_path"] for f in _json(files[0][0])["frames"]], kind="stable")
+        for rank, i in enumerate(order):
+            held[i] = rank % HOLD == 0
+    return Scene(pictures, cameras, held, torch.zeros(0, 3), torch.zeros(0, 3))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """The content, checked for all that is used."""
+    try:
+        content = json.loads(path.read_bytes())
+        angle = float(content["camera_angle_x"])
+        if not 0 < angle < math.pi or not content["frames"]:
+            raise ValueError
+        for frame in content["frames"]:
+            pose = np.array(frame["transform_matrix"], np.float64)
+            R = pose[:3, :3]
+            if pose.shape != (4, 4) or not np.isfinite(pose).all() or not isinstance(frame["file_path"], str):
+                raise ValueError
+            if not np.allclose(R @ R.T, np.eye(3), atol=1e-4) or np.linalg.det(R) < 0:
+                raise InputError(f"{path}: the pose of {frame['file_path']} is no rotation; export it without scale")
+            U, _, V = np.linalg.svd(R)  # files hold seven digits
+            frame["transform_matrix"] = np.concatenate([np.concatenate([U @ V, pose[:3, 3:]], 1), pose[3:]]).tolist()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); give a NeRF-synthetic scene") from None
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
+        raise InputError(f"{path}: is no NeRF-synthetic file (camera_angle_x, frames with file_path and transform_matrix)") from None
+    return content
+
+
+def _find(folder: Path, name: str, source: Path) -> Path:
+    for suffix in SUFFIXES:
+        path = folder / (name + suffix)
+        if path.is_file():
+            return path
+    raise InputError(f"{folder / name}: this picture is named in {source.name} but missing; put it there, or take its frame out")
+
+
+def _colmap(folder: Path, model: Path) -> Scene:
+    found = colmap.read(model)
+    where = folder / "images" if (folder / "images").is_dir() else folder
+    pictures, cameras, held = [], [], []
+    for rank, shot in enumerate(found.shots):
+        lens = found.lenses[shot.lens]
+        picture, size = _picture(_find(where, shot.name, model))
+        if size != lens.size:
+            took = f"{lens.size[1]} x {lens.size[0]}"
+            raise InputError(f"{where / shot.name}: has {size[1]} x {size[0]} pixels, its camera took {took}; give the original pictures")
+        K = torch.from_numpy(lens.K)[None]
+        quat, t = torch.from_numpy(shot.quat)[None], torch.from_numpy(shot.translation)[None]
+        camera = from_colmap(quat, t, K, size).resized((picture.shape[0], picture.shape[1]))
+        if lens.distortion.any():
+            picture, new = undistorted(picture, camera.K[0].numpy(), lens.distortion)
+            camera = Camera(camera.c2w, torch.from_numpy(new)[None], camera.size)
+        pictures.append(picture)
+        cameras.append(camera)
+        held.append(rank % HOLD == 0)
+    return Scene(pictures, cameras, held, torch.from_numpy(found.points).float(), torch.from_numpy(found.colours).float())
+
+
+def undistorted(picture: Tensor, K: np.ndarray, distortion: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """The picture as a pinhole would have taken it, cut to what was seen everywhere, and that pinhole's K.
+
+    picture (H, W, C) uint8; K (3, 3) with pixel centres at +1/2; distortion (k1, k2, p1, p2)
+    """
+    half = np.zeros((3, 3))
+    half[:2, 2] = 0.5  # OpenCV's pixel centres are whole numbers
+    h, w = picture.shape[:2]
+    new, _ = cv2.getOptimalNewCameraMatrix(K - half, distortion, (w, h), 0)
+    maps = cv2.initUndistortRectifyMap(K - half, distortion, np.eye(3), new, (w, h), cv2.CV_32FC1)
+    pixels = cv2.remap(picture.numpy(), *maps, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return torch.from_numpy(pixels), new + half
+
+
+def _picture(path: Path) -> tuple[Tensor, tuple[int, int]]:
+    """Pixels as uint8, and the file's size."""
+    rgb, alpha, size = image.read_pixels(path)
+    both = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], -1)
+    return torch.from_numpy((both * 255).round().clip(0, 255).astype(np.uint8)), (int(size[0]), int(size[1]))
