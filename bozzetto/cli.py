@@ -61,6 +61,38 @@ class Lift:
 
 
 @dataclass(frozen=True)
+class Splat:
+    """Turn posed pictures of a scene into Gaussians (.ply)."""
+
+    scene: tyro.conf.Positional[Path]
+    """folder of a COLMAP scene (images/ and sparse/0/) or of a NeRF-synthetic one (transforms.json)"""
+    out: Path = Path("scene.ply")
+    """the Gaussians; .splat, .json (metrics) and .webp (an orbit) come beside it"""
+    steps: int = 7000
+    """of one picture each; 30000 is the published number, at which all its other times are counted"""
+    strategy: Literal["densify", "mcmc"] = "densify"
+    """how Gaussians multiply: as first published, or by Markov chain Monte Carlo"""
+    start: Literal["auto", "points", "random"] = "auto"
+    """from COLMAP's points or random ones; auto: points where there are any"""
+    points: int = 10000
+    """random points to start from"""
+    max_count: int = 200000
+    """Gaussians at most"""
+    degree: int = 3
+    """of the colours' change with direction, 0 to 3"""
+    antialiased: bool = False
+    """thin Gaussians keep their brightness when seen from afar"""
+    seed: int = 0
+    """of everything random"""
+    resume: bool = False
+    """go on with what was begun for --out, to the same result"""
+    quiet: bool = False
+    """no progress display"""
+    json: bool = False
+    """one line of JSON on stdout"""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measure lifting on objects nobody trained on, against honest baselines."""
 
@@ -111,6 +143,7 @@ class Doctor:
 
 Verb = (
     Annotated[Lift, tyro.conf.subcommand("lift")]
+    | Annotated[Splat, tyro.conf.subcommand("splat")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
@@ -127,7 +160,7 @@ def main() -> None:
         return
     verb = tyro.cli(Verb, prog="bozzetto", description="One picture in, a textured 3D model out.", config=(tyro.conf.FlagCreatePairsOff,))
     try:
-        verbs: dict[type, Any] = {Lift: lift, Evaluate: evaluate, Data: data, Convert: convert, Doctor: doctor}
+        verbs: dict[type, Any] = {Lift: lift, Splat: splat, Evaluate: evaluate, Data: data, Convert: convert, Doctor: doctor}
         code = verbs[type(verb)](verb)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -215,9 +248,9 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
 class _progress:
     """A bar with an estimate on stderr, or silence; called as `Progress`."""
 
-    def __init__(self, title: str, quiet: bool) -> None:
+    def __init__(self, title: str, quiet: bool, weights: dict[str, float] | None = None) -> None:
         self.title, self.quiet = title, quiet or not sys.stderr.isatty()
-        self.weights = {"guess": 0.05, "shape": 0.6, "clean": 0.05, "texture": 0.3}
+        self.weights = {"guess": 0.05, "shape": 0.6, "clean": 0.05, "texture": 0.3} if weights is None else weights
 
     def __enter__(self) -> _progress:
         if not self.quiet:
@@ -242,6 +275,27 @@ class _progress:
     def __exit__(self, *_: object) -> None:
         if not self.quiet:
             self.bar.stop()
+
+
+def splat(args: Splat) -> int:
+    """See `bozzetto.recipes.splat`."""
+    if not 0 <= args.seed < 2**31:
+        raise InputError(f"--seed {args.seed}: expected a whole number from 0 to 2^31 - 1")
+    from bozzetto.recipes import splat as recipe
+
+    names = ("steps", "strategy", "start", "points", "max_count", "degree", "antialiased")
+    settings = recipe.Splat(**{name: getattr(args, name) for name in names})
+    with _progress(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
+        result = recipe.splat_scene(args.scene, args.out, settings, seed=args.seed, resume=args.resume, progress=progress)
+    if not result.is_complete:
+        print(f"{args.out}: exported what there was; finish it with --resume", file=sys.stderr)
+        return 130
+    if args.json:
+        print(json.dumps({"splat": str(args.out), **result.metrics}), flush=True)
+    elif not args.quiet:
+        m = result.metrics
+        print(f"{args.out}: {m['gaussians']} Gaussians, {m['psnr']:.2f} dB on {m['held_back']} held-back pictures, {m['seconds']:.0f} s")
+    return 0
 
 
 def evaluate(args: Evaluate) -> int:

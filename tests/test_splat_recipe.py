@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bozzetto splat`: a scene of known Gaussians is fitted from its pictures; a killed run ends in the same bytes."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bozzetto import cli
+from bozzetto.camera import Camera, orbit, to_nerf_synthetic
+from bozzetto.errors import InputError
+from bozzetto.kernels import harmonics
+from bozzetto.recipes import splat as recipe
+from bozzetto.recipes.scene import load
+from bozzetto.render.ssim import ssim
+from bozzetto.shapes.gaussians import Gaussians
+from bozzetto.shapes.splat_files import from_ply
+
+SIZE, VIEWS = 32, 16
+QUICK = recipe.Splat(steps=150, points=300, checkpoint_every=40)
+
+
+def write_scene(folder: Path) -> Path:
+    """A few coloured blobs, opaque in the middle, with transparency round them; cameras at two heights."""
+    folder.mkdir()
+    g = Gaussians.from_box(30, 0.4, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        g.log_scales[:] = math.log(0.09)
+        g.logit_opacities[:] = 3
+    cameras = orbit([2.4 * i for i in range(VIEWS)], [0.2 + 0.5 * (i % 2) for i in range(VIEWS)], 2.2, size=SIZE, fov=0.7)
+    with torch.no_grad():
+        s = g.draw(cameras)
+    straight = torch.cat([s.rgb / s.alpha.clamp(min=1e-6), s.alpha], -1).clamp(0, 1)
+    for i, p in enumerate((straight * 255).round().to(torch.uint8).numpy()):
+        Image.fromarray(p).save(folder / f"r_{i}.png")
+    (folder / "transforms.json").write_text(json.dumps(to_nerf_synthetic(cameras)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_scene(tmp_path_factory.mktemp("scenes") / "blobs")
+
+
+def test_a_scene_is_fitted_and_killing_and_resuming_ends_in_the_same_bytes(scene, tmp_path):
+    once = recipe.splat_scene(scene, tmp_path / "once.ply", QUICK, seed=5)
+    source = load(scene)
+    empty = recipe.measure(Gaussians.from_points(torch.full((2, 3), 99.0), torch.ones(2, 3)), source, QUICK)
+    start = recipe.measure(recipe.begin(source, QUICK, 5), source, QUICK)
+    assert once.metrics["psnr"] > max(empty["psnr"], start["psnr"]) + 6 and once.metrics["held_back"] == 2
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["once.json", "once.ply", "once.splat", "once.webp"]
+    assert len(from_ply(tmp_path / "once.ply")) == once.metrics["gaussians"] != 300
+    assert json.loads((tmp_path / "once.json").read_text())["psnr"] == once.metrics["psnr"]
+    assert Image.open(tmp_path / "once.webp").n_frames == 36
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage: str, share: float) -> None:
+        if stage == "fit" and share > 0.7:
+            raise Killed
+
+    out = tmp_path / "twice.ply"
+    with pytest.raises(Killed):
+        recipe.splat_scene(scene, out, QUICK, seed=5, progress=kill)
+    assert not out.exists()
+    with pytest.raises(InputError, match="seed"):
+        recipe.splat_scene(scene, out, QUICK, seed=6, resume=True)
+    recipe.splat_scene(scene, out, QUICK, seed=5, resume=True)
+    assert out.read_bytes() == (tmp_path / "once.ply").read_bytes()
+
+
+def test_markov_chain_monte_carlo_fits_as_well_and_keeps_to_its_count(scene, tmp_path, monkeypatch, capsys):
+    args = ["bozzetto", "splat", str(scene), "--out", str(tmp_path / "a.ply"), "--steps", "120", "--points", "200", "--json"]
+    monkeypatch.setattr(sys, "argv", [*args, "--strategy", "mcmc", "--max-count", "260"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 0
+    report = json.loads(capsys.readouterr().out)
+    source = load(scene)
+    start = recipe.measure(recipe.begin(source, recipe.Splat(points=200), 0), source, QUICK)
+    assert report["psnr"] > start["psnr"] + 5 and report["gaussians"] == 260
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--out", "a.obj"], "ends in .ply"),
+        (["--steps", "0"], "--steps 0"),
+        (["--degree", "4"], "--degree 4"),
+        (["--seed", "-1"], "--seed -1"),
+    ],
+)
+def test_wrong_flags_get_one_sentence(tmp_path, monkeypatch, capsys, flags, words):
+    monkeypatch.setattr(sys, "argv", ["bozzetto", "splat", str(tmp_path / "nowhere"), *flags])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_points_are_asked_for_where_there_are_none(scene):
+    with pytest.raises(InputError, match="has none"):
+        recipe.begin(load(scene), recipe.Splat(start="points"), 0)
+
+
+def test_what_cameras_look_at_is_found():
+    cameras = orbit([0.1, 1.3, 4.0], [0.2, -0.3, 0.9], 2.5, size=8, fov=0.5)
+    shift = torch.tensor([3.0, -1.0, 2.0], dtype=torch.float64)
+    c2w = cameras.c2w.clone()
+    c2w[:, :, 3] += shift
+    centre, radius = recipe.looked_at(c2w)
+    torch.testing.assert_close(centre, shift, rtol=1e-6, atol=1e-6)
+    assert abs(radius - 2.5) < 1e-6
+
+
+def test_harmonics_warm_up_and_pictures_of_each_size_show_the_same(scene):
+    source = load(scene)
+    for shrink in (1, 2):
+        rgba, camera = recipe._view(source, 0, shrink)
+        assert rgba.shape == (SIZE // shrink, SIZE // shrink, 4) and camera.size == (SIZE // shrink, SIZE // shrink)
+        assert isinstance(camera, Camera)
+        if shrink == 2:
+            whole = recipe._view(source, 0, 1)[0]
+            torch.testing.assert_close(rgba, whole.view(16, 2, 16, 2, 4).mean((1, 3)), rtol=0, atol=1e-6)
+    order = recipe._order(14, 3, 7)
+    assert sorted(order) == list(range(14)) and order != recipe._order(14, 4, 7)
+    g = Gaussians.from_box(5, 0.5, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        g.sh[:] = 1
+    pictures = []
+    for g.degree in (0, 3):
+        with torch.no_grad():
+            pictures.append(g.draw(source.cameras[0]).rgb)
+    assert not torch.allclose(*pictures) and harmonics.DEGREE == 3
+
+
+def test_ssim_is_one_for_equal_pictures_and_meets_its_formula_for_flat_ones():
+    a = torch.rand(1, 30, 40, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    assert abs(float(ssim(a, a)) - 1) < 1e-12
+    m, n = 0.3, 0.8  # flat: no variance, but zeros outside make some near the border; look at one pixel in the middle
+    p, q = (torch.full((1, 101, 101, 1), x, dtype=torch.float64) for x in (m, n))
+    p.requires_grad_()
+    inner = ssim(p, q)
+    expected = (2 * m * n + 1e-4) / (m * m + n * n + 1e-4)
+    border = 1 - (91 / 101) ** 2
+    assert abs(float(inner.detach()) - expected) < border  # the middle 91 x 91 pixels are exactly as expected
+    numeric = (float(ssim(p.detach() + 1e-6, q)) - float(ssim(p.detach() - 1e-6, q))) / 2e-6
+    inner.backward()
+    assert abs(float(p.grad.sum()) / numeric - 1) < 1e-6
+    noisy = a + 0.1 * torch.from_numpy(np.random.default_rng(0).normal(size=tuple(a.shape)))
+    assert float(ssim(a, noisy)) < 0.99
