@@ -174,7 +174,7 @@ def test_sgld_finds_the_logistic_posterior():
 
 def test_ascent_without_noise_is_gradient_ascent():
     x = torch.tensor([[1.0, 2.0]], dtype=F64)
-    torch.testing.assert_close(langevin_step(x, -x, 0.2, generator=None), 0.9 * x)
+    torch.testing.assert_close(langevin_step(x, -x, 0.2, None), 0.9 * x)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_ascent_without_noise_is_gradient_ascent():
     [
         (lambda x: ula(lambda x: x, x, 0.0, 3, generator=None), "step size above 0"),
         (lambda x: ula(lambda x: x * math.nan, x, 0.1, 3, generator=None), "step 0: the score is not finite"),
-        (lambda x: langevin_step(x, x[:, :1], 0.1, generator=None), "score: expected"),
+        (lambda x: langevin_step(x, x[:, :1], 0.1, None), "score: expected"),
         (lambda x: mala(lambda x: x.sum(1) * math.nan, x, 0.1, 3, generator=seeded()), "not a number"),
         (lambda x: sgld(lambda t: -t, lambda t, b: t, x, x, [0.1], 5, generator=seeded()), "batch of 1 to 2"),
         (lambda x: sgld(lambda t: t * math.inf, lambda t, b: t, x, x, [0.1], 2, generator=seeded()), "not finite"),

@@ -106,6 +106,19 @@ def karras(n: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float
     return to_zero(sigmas)
 
 
+def vp_sde_alpha_bar(t: Tensor, beta_min: float = 0.1, beta_max: float = 20.0) -> Tensor:
+    """exp(-B(t)), B the integral of beta_min + t (beta_max - beta_min); t (...) in [0, 1]. Song et al. 2021 (arXiv:2011.13456), Eq. 33.
+
+    `sigma_of` it is the level; so a VP process is this scale, rescaled. Its sub-VP variant has the level (1 - alpha_bar) / sqrt(alpha_bar).
+    """
+    return torch.exp(-(t**2 * (beta_max - beta_min) / 2 + t * beta_min))
+
+
+def ve_sde_sigma(t: Tensor, sigma_min: float = 0.01, sigma_max: float = 50.0) -> Tensor:
+    """sigma_min (sigma_max / sigma_min)**t, t (...) in [0, 1]; the SDE that starts at data has variance sigma**2 - sigma_min**2."""
+    return sigma_min * (sigma_max / sigma_min) ** t
+
+
 def _checked(betas: Tensor) -> Tensor:
     if betas.ndim != 1 or not len(betas) or not bool(((betas > 0) & (betas < 1)).all()):
         raise ValueError(

@@ -28,8 +28,8 @@ def from_b(alpha: float) -> float:
     return 2 * alpha
 
 
-def langevin_step(x: Tensor, score: Tensor, eps: Tensor | float, *, generator: Generators | None) -> Tensor:
-    """One step from x (B, ...) along its score; generator None leaves the noise out, which is gradient ascent.
+def langevin_step(x: Tensor, score: Tensor, eps: Tensor | float, z: Tensor | None) -> Tensor:
+    """x + eps / 2 * score + sqrt(eps) * z, shape of x (B, ...); z is standard normal, None leaves it out: gradient ascent.
 
     eps  one number, or one a sample shaped to multiply x
     """
@@ -37,18 +37,21 @@ def langevin_step(x: Tensor, score: Tensor, eps: Tensor | float, *, generator: G
         raise ValueError(f"score: expected {tuple(x.shape)}, got {tuple(score.shape)}")
     e = torch.as_tensor(eps, dtype=torch.float64).to(x)
     moved = x + e / 2 * score
-    return moved if generator is None else moved + e.sqrt() * draw(x, generator)
+    return moved if z is None else moved + e.sqrt() * z
 
 
 @torch.no_grad()
 def ula(score: Score, x: Tensor, eps: float, steps: int, *, generator: Generators | None) -> Tensor:
-    """Unadjusted: x (B, ...) after so many steps. raises ValueError for a non-finite score, naming the step."""
+    """Unadjusted: x (B, ...) after so many steps; generator None leaves the noise out.
+
+    raises  ValueError for a non-finite score, naming the step
+    """
     _positive(eps)
     for i in range(steps):
         s = score(x)
         if not bool(torch.isfinite(s).all()):
             raise ValueError(f"step {i}: the score is not finite; take a smaller eps than {eps}")
-        x = langevin_step(x, s, eps, generator=generator)
+        x = langevin_step(x, s, eps, None if generator is None else draw(x, generator))
     return x
 
 
@@ -62,7 +65,7 @@ def mala(log_density: Score, x: Tensor, eps: float, steps: int, *, generator: to
     log_p, s = _with_gradient(log_density, x)
     accepted = 0.0
     for i in range(steps):
-        new = langevin_step(x, s, eps, generator=generator)
+        new = langevin_step(x, s, eps, draw(x, generator))
         new_log_p, new_s = _with_gradient(log_density, new)
         back, there = (x - new - eps / 2 * new_s).square().sum(1), (new - x - eps / 2 * s).square().sum(1)
         log_ratio = new_log_p - log_p + (there - back) / (2 * eps)
@@ -125,7 +128,7 @@ def sgld(
         _positive(float(e))
         picked = torch.randperm(N, generator=generator, device=generator.device)[:n].to(data.device)
         gradient = minibatch_gradient(grad_prior, grad_likelihood, theta, data[picked], N)
-        theta = langevin_step(theta, gradient, float(e), generator=generator)
+        theta = langevin_step(theta, gradient, float(e), draw(theta, generator))
         if not bool(torch.isfinite(theta).all()):
             raise ValueError(f"step {i}: parameters are not finite; take a smaller eps than {float(e):.3g}")
         chain.append(theta)

@@ -33,7 +33,13 @@ def explicit(s: Score, x: Tensor, true_score: Tensor) -> Tensor:
 
 
 def implicit(s: Score, x: Tensor) -> Tensor:
-    """(B,) with the exact trace: column i of the Jacobian by one backward pass, so D of them; for small D."""
+    """(B,) with the exact trace, for small D."""
+    value, trace = jacobian_trace(s, x)
+    return trace + _half(value)
+
+
+def jacobian_trace(s: Score, x: Tensor) -> tuple[Tensor, Tensor]:
+    """s(x), and tr(ds/dx) (B,): column i of the Jacobian by one backward pass, so D of them."""
     leaf = x.detach().requires_grad_()
     value = s(leaf)
     flat = value.flatten(1)
@@ -42,7 +48,7 @@ def implicit(s: Score, x: Tensor) -> Tensor:
         # samples do not mix, so the gradient of the sum holds each sample's own
         (row,) = torch.autograd.grad(flat[:, i].sum(), leaf, create_graph=True)
         trace = trace + row.flatten(1)[:, i]
-    return trace + _half(value)
+    return value, trace
 
 
 def sliced(s: Score, x: Tensor, v: Tensor, *, is_reduced: bool = True, mode: Literal["reverse", "forward"] = "reverse") -> Tensor:
