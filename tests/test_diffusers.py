@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The same network and noise through diffusers' schedulers and through ours: DDPM, DDIM, Euler, Heun, DPM-Solver++; a training step.
+
+diffusers keeps its schedules in float32, where 1 - alpha_bar of the first steps has lost four digits; ours are float64 and put in
+their place: what is compared is the arithmetic.
+"""
+
+import pytest
+import torch
+
+from bozzetto.denoiser import VPDenoiser, sigma_of
+from bozzetto.diffusion.ddpm import process_of, reverse
+from bozzetto.diffusion.losses import prediction_loss
+from bozzetto.diffusion.samplers import ancestral, ddim, dpm_solver_2m, euler, heun
+from bozzetto.diffusion.schedules import alpha_bar, cosine_betas, ladder, linear_betas, scaled_linear_betas, spaced, zero_terminal_snr
+from tests.twins.worlds import F64, seeded
+
+diffusers = pytest.importorskip("diffusers")
+
+BETAS = {
+    "linear": linear_betas(),
+    "scaled": scaled_linear_betas(),
+    "cosine": cosine_betas(most=0.1),
+}  # Euler's state is float32: a sigma of 2e4 has no 1e-5
+NAMES = {"eps": "epsilon", "v": "v_prediction", "x0": "sample"}
+N = 10
+
+
+def network(x_t, step):
+    """Smooth in both, so that a step's rounding does not matter; any function will do."""
+    t = step.double().view(-1, 1) / 1000
+    return 0.7 * torch.sin(x_t) * (1 + t) + 0.3 * torch.cos(2 * x_t - t)
+
+
+def theirs(kind, schedule, prediction, **more):
+    made = kind(1000, trained_betas=BETAS[schedule].numpy(), prediction_type=NAMES[prediction], **more)
+    made.betas, made.alphas, made.alphas_cumprod = BETAS[schedule], 1 - BETAS[schedule], alpha_bar(BETAS[schedule])
+    return made
+
+
+def run(scheduler, x_T, **step):
+    """A loop as diffusers' pipelines have it, in float64, from x_T on the variance-preserving scale."""
+    scheduler.set_timesteps(N)
+    x = x_T
+    for t in scheduler.timesteps:
+        made = network(scheduler.scale_model_input(x, t).double(), torch.as_tensor(float(t)).expand(len(x)))
+        x = scheduler.step(made, t, x, **step).prev_sample.double()
+    return x
+
+
+def start(seed=0):
+    return torch.randn(5, 3, generator=seeded(seed), dtype=F64)
+
+
+def close(got, want, rtol=1e-5):
+    """1e-5, where the largest is about 1: diffusers' sigmas and Euler's state are float32."""
+    off = float((got - want).abs().max())
+    assert off < rtol * max(1.0, float(want.abs().max())), off
+
+
+every = pytest.mark.parametrize(("schedule", "prediction"), [(s, p) for s in BETAS for p in NAMES])
+
+
+def ours(schedule, prediction, spacing="trailing"):
+    a = alpha_bar(BETAS[schedule])
+    steps = spaced(1000, N, spacing)
+    return VPDenoiser(network, a, prediction), ladder(a, steps), float(a[steps[0]]) ** -0.5
+
+
+@every
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+def test_ddim_is_theirs(schedule, prediction, spacing):
+    denoiser, sigmas, scale = ours(schedule, prediction, spacing)
+    scheduler = theirs(diffusers.DDIMScheduler, schedule, prediction, clip_sample=False, timestep_spacing=spacing)
+    close(ddim(denoiser, start() * scale, sigmas), run(scheduler, start()))
+
+
+@every
+def test_ddim_with_noise_is_theirs(schedule, prediction):
+    scheduler = theirs(diffusers.DDIMScheduler, schedule, prediction, clip_sample=False, timestep_spacing="leading")
+    denoiser, sigmas, scale = ours(schedule, prediction, "leading")
+    scheduler.set_timesteps(N)
+    x, g = start(), seeded(1)
+    for t in scheduler.timesteps:
+        noise = torch.randn(5, 3, generator=g, dtype=F64)
+        x = scheduler.step(network(x, t.expand(5)), t, x, eta=1.0, variance_noise=noise).prev_sample.double()
+    close(ancestral(denoiser, start() * scale, sigmas, generator=seeded(1)), x)
+
+
+@every
+def test_euler_is_theirs(schedule, prediction):
+    denoiser, sigmas, _ = ours(schedule, prediction)
+    scheduler = theirs(diffusers.EulerDiscreteScheduler, schedule, prediction, timestep_spacing="trailing")
+    x = start() * float(sigmas[0])
+    close(euler(denoiser, x, sigmas), run(scheduler, x))
+
+
+@every
+def test_heun_is_theirs(schedule, prediction):
+    denoiser, sigmas, _ = ours(schedule, prediction)
+    scheduler = theirs(diffusers.HeunDiscreteScheduler, schedule, prediction, timestep_spacing="trailing")
+    x = start() * float(sigmas[0])
+    close(heun(denoiser, x, sigmas), run(scheduler, x))
+
+
+@every
+def test_dpm_solver_is_theirs(schedule, prediction):
+    denoiser, sigmas, scale = ours(schedule, prediction)
+    scheduler = theirs(diffusers.DPMSolverMultistepScheduler, schedule, prediction, timestep_spacing="trailing")
+    close(dpm_solver_2m(denoiser, start() * scale, sigmas), run(scheduler, start()))
+
+
+@every
+@pytest.mark.parametrize("variance", ["small", "large"])
+def test_ddpm_is_theirs(schedule, prediction, variance):
+    """Each step's mean and variance over all of the chain, clipped as theirs is; the draws themselves are a generator's."""
+    p = process_of(alpha_bar(BETAS[schedule]))
+    scheduler = theirs(diffusers.DDPMScheduler, schedule, prediction, variance_type=f"fixed_{variance}", clip_sample=True)
+    for k in (999, 500, 20, 1, 0):
+        x_t = start(k)
+        want = scheduler.step(network(x_t, torch.full((5,), k)), k, x_t, generator=seeded(k)).prev_sample
+        mean, log_variance, _ = reverse(p, network, x_t, torch.full((5,), k), prediction=prediction, variance=variance, clip=1.0)
+        z = torch.randn(5, 3, generator=seeded(k), dtype=F64)
+        close(mean + (log_variance / 2).exp() * z if k else mean, want)
+
+
+def test_zero_terminal_snr_is_theirs():
+    scheduler = diffusers.DDIMScheduler(1000, trained_betas=BETAS["scaled"].numpy(), rescale_betas_zero_snr=True)
+    close(zero_terminal_snr(alpha_bar(BETAS["scaled"]), last=0.0), scheduler.alphas_cumprod.double())
+    assert float(sigma_of(zero_terminal_snr(alpha_bar(BETAS["scaled"])))[-1]) == pytest.approx(4096, rel=1e-6)
+
+
+@pytest.mark.parametrize("prediction", NAMES)
+def test_a_training_step_has_their_loss_and_gradient(prediction):
+    scheduler = theirs(diffusers.DDPMScheduler, "scaled", prediction)
+    net = torch.nn.Linear(3, 3)
+    torch.nn.init.normal_(net.weight, generator=seeded(2))
+    torch.nn.init.zeros_(net.bias)
+    x0, noise, k = torch.randn(64, 3, generator=seeded(3)), torch.randn(64, 3, generator=seeded(4)), torch.arange(0, 960, 15)
+    x_t = scheduler.add_noise(x0, noise, k)
+    target = {"eps": noise, "x0": x0, "v": scheduler.get_velocity(x0, noise, k)}[prediction]
+    want = torch.nn.functional.mse_loss(net(x_t), target)
+    (want_gradient,) = torch.autograd.grad(want, net.weight)
+    loss = prediction_loss(lambda x, k: net(x), x0, noise, k, alpha_bar(BETAS["scaled"]), prediction).mean()
+    (gradient,) = torch.autograd.grad(loss, net.weight)
+    torch.testing.assert_close(loss, want, rtol=1e-5, atol=0)
+    torch.testing.assert_close(gradient, want_gradient, rtol=1e-5, atol=1e-6)
