@@ -17,7 +17,7 @@ from torch import Tensor
 from bozzetto import cli
 from bozzetto.errors import InputError
 from bozzetto.priors import ldm
-from bozzetto.priors.convert import CALLBACKS, convert, read_checkpoint
+from bozzetto.priors.convert import CALLBACKS, PUBLISHED, convert, read_checkpoint, unet_settings, vae_settings
 from bozzetto.priors.loading import load
 from tests.test_loading import WEIGHTS, write_trap
 from tests.twins import zero123 as twin
@@ -151,3 +151,14 @@ def test_convert_on_the_command_line(
     (tmp_path / "config.yaml").write_text("model: [")
     assert run(*arguments[:3], tmp_path / "c", *arguments[4:], "--config", config, monkeypatch=monkeypatch) == 2
     assert "not a latent-diffusion configuration" in capsys.readouterr().err
+
+
+def test_without_a_configuration_the_published_sizes_are_meant():
+    """Numbers of parameters of the published networks, counted from their configurations on the meta device."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(**unet_settings(PUBLISHED["unet"]))
+        vae = AutoencoderKL(**vae_settings(PUBLISHED["vae"], PUBLISHED["scale_factor"]))
+    assert [sum(p.numel() for p in network.parameters()) for network in (unet, vae)] == [859_532_484, 83_653_863]
+    assert (unet.config.sample_size, unet.config.attention_head_dim, vae.config.scaling_factor) == (32, 8, 0.18215)

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bozzetto.errors import InputError
-from bozzetto.priors.loading import load, save
+from bozzetto.priors import load, save
 from bozzetto.priors.schedule import Schedule
 from tests.twins import zero123 as twin
 
@@ -245,3 +245,8 @@ def test_saving_is_all_or_nothing(folder: Path, tmp_path: Path, monkeypatch: pyt
     with pytest.raises(OSError, match="No space"):
         save(prior, tmp_path / "out")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "prior"]
+
+
+def test_what_must_be_installed_is_said(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    refused(folder, r"pip install 'bozzetto\[priors\]'")

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 
 from bozzetto.camera import Camera, look_at, orbit
+from bozzetto.denoiser import VPDenoiser
+from bozzetto.diffusion.samplers import ddim
+from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.priors.convert import convert
 from bozzetto.priors.loading import load
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.schedule import Schedule
-from bozzetto.priors.zero123 import Seen, Zero123, clip_pixels, dropped, pose_projection, relative_pose, spherical, stable_pose
+from bozzetto.priors.zero123 import Conditioned, Seen, Zero123, clip_pixels, dropped, pose_projection, relative_pose, spherical, stable_pose
 from tests.twins import zero123 as twin
 
 DEGREE = math.pi / 180
@@ -242,3 +245,69 @@ def test_reference_refuses_other_shapes(pixels: Tensor):
         Reference(pixels, cameras([0, 1], [0, 0]))
     with pytest.raises(ValueError, match=r"rgb \(B, H, W, 3\)"):
         Reference(pixels.movedim(-1, 1), HERE)
+
+
+def balls(c: Camera) -> Tensor:
+    """(V, 3, H, W) in [-1, 1]: four coloured balls, an object without symmetry, over white."""
+    centres = torch.tensor([[0.3, 0, 0], [-0.1, 0.3, 0.1], [-0.2, -0.25, 0.3], [0, 0, -0.3]], dtype=torch.float64)
+    colours = torch.tensor([[0.9, 0.2, 0.1], [0.1, 0.7, 0.2], [0.1, 0.2, 0.9], [0.6, 0.5, 0.1]], dtype=torch.float64)
+    pixels, depth = c.project(centres)
+    view, made = torch.arange(len(c)), torch.ones(len(c), *c.size, 3, dtype=torch.float64)
+    for i in depth.argsort(dim=1, descending=True).T:  # the farthest first
+        away = (c.pixel_centres() - pixels[view, i][:, None, None]).norm(dim=-1)
+        alpha = torch.sigmoid(2 * ((0.2 * c.K[:, 0, 0] / depth[view, i])[:, None, None] - away))[..., None]
+        made = made * (1 - alpha) + alpha * colours[i][:, None, None]
+    return 2 * made.float().movedim(-1, 1) - 1
+
+
+@pytest.mark.slow
+def test_z_8_twelve_views_of_one_object_are_learnt_and_the_mirrored_pose_is_not():
+    """v-prediction and pictures as their own latents; the pose is all that tells the twelve apart."""
+    from diffusers import UNet2DConditionModel
+
+    angles = torch.rand(12, generator=seeded(0), dtype=torch.float64)
+    here, there = orbit([0.0], 0.35, 1.8, size=8, fov=0.8), orbit(torch.arange(12) * math.pi / 6 + 0.2, angles - 0.3, 1.8, size=8, fov=0.8)
+    x0, image_latent, T = balls(there), balls(here), relative_pose(here, there).float()
+    with torch.random.fork_rng():
+        torch.random.default_generator.manual_seed(0)
+        unet = UNet2DConditionModel(
+            sample_size=8,
+            in_channels=6,
+            out_channels=3,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            block_out_channels=(32, 64),
+            layers_per_block=1,
+            norm_num_groups=8,
+            cross_attention_dim=32,
+            attention_head_dim=4,
+        )
+        projection = pose_projection(28, 32)
+    network, alpha_bar = Conditioned(unet), Schedule().alpha_bar()
+
+    def cond(T: Tensor) -> dict[str, Tensor]:
+        return {"image_latent": image_latent, "token": projection(torch.cat([torch.zeros(12, 28), T], -1))[:, None]}
+
+    def loss(T: Tensor, generator: torch.Generator) -> Tensor:
+        k, noise = torch.randint(1000, (12,), generator=generator), torch.randn(x0.shape, generator=generator)
+        a = alpha_bar[k].float().view(-1, 1, 1, 1)
+        v = a.sqrt() * noise - (1 - a).sqrt() * x0
+        return (network(a.sqrt() * x0 + (1 - a).sqrt() * noise, k.float(), **cond(T)) - v).square().mean()
+
+    groups = [{"params": unet.parameters(), "lr": 2e-3}, {"params": projection.parameters(), "lr": 1e-2}]
+    steps, generator, optimiser = 500, seeded(1), torch.optim.AdamW(groups, weight_decay=0)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        loss(T, generator).backward()
+        optimiser.step()
+        decay.step()
+    denoiser = VPDenoiser(network, alpha_bar, "v")
+    sigmas = to_zero(denoiser.sigmas[spaced(1000, 10)])
+    with torch.no_grad():
+        x = (1 + sigmas[0] ** 2).sqrt() * torch.randn(x0.shape, generator=seeded(2), dtype=torch.float64)
+        made = ddim(denoiser, x.float(), sigmas, cond(T)).clamp(-1, 1)
+        psnr = -10 * ((made - x0) / 2).square().mean((1, 2, 3)).log10()
+        right, mirrored = (sum(float(loss(pose, seeded(5 + i))) for i in range(4)) / 4 for pose in (T, T * T.new_tensor([1, -1, 1, 1])))
+    assert psnr.mean() >= 25, psnr
+    assert mirrored > 1.5 * right

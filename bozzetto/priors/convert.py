@@ -177,7 +177,7 @@ def assemble(where: Path, state: dict[str, Tensor], settings: dict[str, Any], ki
     if projection.ndim != 2:
         raise InputError(f"{where}: cc_projection.weight is missing, so this is not Zero-1-to-3; give another checkpoint")
     rows, columns = projection.shape
-    unet, vae, vision = _unet_settings(u), _vae_settings(v, settings["scale_factor"]), _vision_settings(where, sources["vision"])
+    unet, vae, vision = unet_settings(u), vae_settings(v, settings["scale_factor"]), _vision_settings(where, sources["vision"])
     check_sizes(where, kind, unet, vae, vision["projection_dim"], (columns, rows))
     clip = CLIPVisionConfig(**vision, attn_implementation="sdpa")
     return Zero123(
@@ -202,8 +202,8 @@ def _averaged(where: Path, state: dict[str, Tensor], rest: str) -> Tensor:
     return state[name]
 
 
-def _unet_settings(u: dict[str, Any]) -> dict[str, Any]:
-    """latent diffusion says at which reductions there is attention, diffusers which blocks have it."""
+def unet_settings(u: dict[str, Any]) -> dict[str, Any]:
+    """Of diffusers' UNet2DConditionModel. Latent diffusion says at which reductions there is attention, diffusers which blocks have it."""
     levels = len(u["channel_mult"])
     attends = [2**i in u["attention_resolutions"] for i in range(levels)]
     return {
@@ -219,7 +219,8 @@ def _unet_settings(u: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _vae_settings(v: dict[str, Any], scale: float) -> dict[str, Any]:
+def vae_settings(v: dict[str, Any], scale: float) -> dict[str, Any]:
+    """Of diffusers' AutoencoderKL."""
     levels = len(v["ch_mult"])
     return {
         "in_channels": v["in_channels"],
