@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from bozzetto.denoiser import Adapted
 from bozzetto.diffusion.ddpm import (
     Bound,
     bound,
@@ -20,10 +21,11 @@ from bozzetto.diffusion.ddpm import (
     reverse,
     sample,
 )
+from bozzetto.diffusion.improved import respaced
 from bozzetto.diffusion.losses import noised
 from bozzetto.diffusion.samplers import ancestral
 from bozzetto.diffusion.schedules import alpha_bar, ladder, linear_betas, scaled_linear_betas, spaced, zero_terminal_snr
-from tests.twins.worlds import F64, Gaussian, seeded
+from tests.twins.worlds import F64, SIGMAS, Gaussian, seeded
 
 P = process(linear_betas())
 
@@ -225,6 +227,17 @@ def test_ddim_1_ancestral_on_the_one_view_is_this_chain_with_small_variance():
     world = Gaussian([0.0] * 3, 0.25 * torch.eye(3))
     got = ancestral(world, x_T / p.alpha_bar[-1].sqrt(), ladder(p.alpha_bar, spaced(50, 50)), generator=seeded(6))
     torch.testing.assert_close(got, native, rtol=0, atol=1e-11)
+
+
+def test_ddim_1_clipped_and_respaced_chains_agree_too():
+    """Clipping x0 inside the denoiser makes the sampler derive eps from the clipped one, as DDPM's mean does."""
+    p, net = respaced(P, exact(P, 4.0)[0], spaced(1000, 20, "linspace").flip(0))
+    x_T = torch.randn(20, 3, generator=seeded(11), dtype=F64)
+    native = sample(p, net, x_T, generator=seeded(12), variance="small", clip=1.0)
+    clipped = Adapted(lambda x, s, c: Gaussian([0.0] * 3, 4 * torch.eye(3)).denoise(x, s).clamp(-1, 1), SIGMAS)
+    got = ancestral(clipped, x_T / p.alpha_bar[-1].sqrt(), ladder(P.alpha_bar, spaced(1000, 20, "linspace")), generator=seeded(12))
+    torch.testing.assert_close(got, native, rtol=0, atol=1e-11)
+    assert float((native - sample(p, net, x_T, generator=seeded(12), variance="small")).abs().max()) > 0.1  # the clip was felt
 
 
 def test_ddpm_9_published_layouts_have_the_published_sizes():

@@ -40,6 +40,18 @@ def test_variance_preserving_networks_give_the_posterior_mean(prediction):
     torch.testing.assert_close(denoiser.denoise(x, sigma), exact(x, sigma), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_on_its_levels_a_network_is_its_native_form_to_1e_6(prediction):
+    """Ho et al.'s x0 from a prediction on the variance-preserving scale, against the adapter's, at single steps."""
+    denoiser = VPDenoiser(network(prediction), ALPHA_BAR, prediction)
+    for k in (0, 10, 500, 999):
+        a = ALPHA_BAR[k]
+        x_t = torch.randn(5, 2, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
+        made = network(prediction)(x_t, torch.full((5,), k))
+        native = {"eps": (x_t - (1 - a).sqrt() * made) / a.sqrt(), "v": a.sqrt() * x_t - (1 - a).sqrt() * made, "x0": made}[prediction]
+        torch.testing.assert_close(denoiser.denoise(x_t / a.sqrt(), denoiser.sigmas[k]), native, rtol=1e-6, atol=1e-9)
+
+
 def test_on_a_level_the_time_is_that_step_and_between_two_it_is_between():
     denoiser = VPDenoiser(network("eps"), ALPHA_BAR)
     torch.testing.assert_close(denoiser.step(denoiser.sigmas), torch.arange(1000, dtype=torch.float64), atol=1e-9, rtol=0)
