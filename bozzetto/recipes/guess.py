@@ -15,6 +15,7 @@ for the optimisation. The camera is that of the crop, looking at its centre: `bo
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -94,18 +95,27 @@ def lift(source: Source, prior: FirstGuess, settings: Guess, run: Run, *, azimut
     elevation  of the picture, radians, or None to take the network's estimate
     """
     guess = run.stage("guess", lambda: predict(source, prior))
+    camera, e, p = view_of(guess, azimuth, elevation)
+    shape = run.stage("shape", lambda: fit(source, guess, camera, p, settings, run))
+    clean = run.stage("clean", lambda: tidy(shape, settings))
+    textured = run.stage("texture", lambda: paint(source, colours_of(guess, camera, p), clean, camera, settings))
+    losses = {k: round(float(v), 6) for k, v in zip(LOSSES, shape["losses"], strict=True)}
+    return finished(textured, clean, camera, {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": losses})
+
+
+def view_of(guess: Tensors, azimuth: float, elevation: float | None) -> tuple[Camera, float, float]:
+    """The picture's camera (512 pixels a side), elevation in radians and perspective p, as guessed or as given."""
     e, p = (float(x) for x in guess["view"])
     e = min(max(e, math.radians(-20)), math.radians(75)) if elevation is None else elevation
     p = min(max(p, 0.05), 1.2)
-    camera = frustum_camera(azimuth, e, p, 512)
-    shape = run.stage("shape", lambda: fit(source, guess, camera, p, settings, run))
-    clean = run.stage("clean", lambda: tidy(shape, settings))
-    textured = run.stage("texture", lambda: paint(source, guess, clean, camera, p, settings))
+    return frustum_camera(azimuth, e, p, 512), e, p
+
+
+def finished(textured: Tensors, clean: Tensors, camera: Camera, measured: dict[str, Any]) -> Lifted:
+    """The last stage's tensors as a mesh, and the picture's camera in its frame."""
     mesh = Mesh(textured["vertices"], textured["faces"], textured["normals"], textured["uv"], textured["texture"], textured["confidence"])
     centre, scale = clean["centre"].double(), float(clean["scale"])
     c2w = torch.cat([camera.c2w[:, :, :3], ((camera.c2w[:, :, 3] - centre) * scale)[..., None]], -1)
-    losses = {k: round(float(v), 6) for k, v in zip(LOSSES, shape["losses"], strict=True)}
-    measured = {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": losses}
     return Lifted(mesh, replace(camera, c2w=c2w), measured)
 
 
@@ -195,7 +205,7 @@ LOSSES = ("mask", "keep", "smooth", "sign")
 
 
 def fit(source: Source, guess: Tensors, camera: Camera, p: float, settings: Guess, run: Run) -> Tensors:
-    """The surface that meets the picture: vertices, faces, and the last losses."""
+    """The surface that meets the picture: vertices, faces, the last losses, and the DMTet's own state as `dmtet.*`."""
     h = 1 / settings.cells
     target = image.crop(source.rgb, source.alpha, settings.picture)
     weights = torch.tensor([settings.mask_weight, settings.keep_weight, settings.smooth_weight, settings.sign_weight])
@@ -206,16 +216,16 @@ def fit(source: Source, guess: Tensors, camera: Camera, p: float, settings: Gues
         start = shape.sdf.detach().clone()
     else:
         first, start = int(kept.pop("step")), kept.pop("start")
-        moments = {k: kept.pop(k) for k in list(kept) if k.startswith("adam.")}
+        old = {k: kept.pop(k) for k in list(kept) if k.startswith("adam.")}
         shape = DMTet.from_state(kept)
     optimiser = torch.optim.Adam([{"params": [shape.sdf]}, {"params": [shape.offset]}])
     if kept is not None:
-        _load_moments(optimiser, moments)
+        load_moments(optimiser, old)
     for step in range(first, settings.steps):
         if run.interrupted:
             break
         if step % 25 == 0 and step > first:
-            run.checkpoint("shape", {**shape.state_dict(), "start": start, "step": torch.tensor(step), **_moments(optimiser)})
+            run.checkpoint("shape", {**shape.state_dict(), "start": start, "step": torch.tensor(step), **moments(optimiser)})
         if step == half:
             start = start[shape.subdivide()].mean(1)
             optimiser = torch.optim.Adam([{"params": [shape.sdf]}, {"params": [shape.offset]}])
@@ -234,17 +244,19 @@ def fit(source: Source, guess: Tensors, camera: Camera, p: float, settings: Gues
         run.progress("shape", (step + 1) / settings.steps)
     with torch.no_grad():
         vertices, faces = shape.surface()
-    return {"vertices": vertices.float(), "faces": faces, "losses": losses.detach()}
+    field = {f"dmtet.{k}": v for k, v in shape.state_dict().items()}
+    return {"vertices": vertices.float(), "faces": faces, "losses": losses.detach(), **field}
 
 
-def _moments(optimiser: torch.optim.Optimizer) -> Tensors:
+def moments(optimiser: torch.optim.Optimizer) -> Tensors:
+    """What an optimiser remembers, as named tensors for a checkpoint; `load_moments` is its inverse."""
     rows = optimiser.state_dict()["state"]
     return {f"adam.{i}.{k}": v for i, row in rows.items() for k, v in row.items()}
 
 
-def _load_moments(optimiser: torch.optim.Optimizer, moments: Tensors) -> None:
+def load_moments(optimiser: torch.optim.Optimizer, kept: Tensors) -> None:
     state = optimiser.state_dict()
-    for name, value in moments.items():
+    for name, value in kept.items():
         _, i, k = name.split(".")
         state["state"].setdefault(int(i), {})[k] = value
     optimiser.load_state_dict(state)
@@ -296,20 +308,26 @@ def tidy(shape: Tensors, settings: Guess) -> Tensors:
 # ---- 4. texture ----
 
 
-def paint(source: Source, guess: Tensors, clean: Tensors, camera: Camera, p: float, settings: Guess) -> Tensors:
-    """A textured, unwrapped mesh: seen texels from the picture, the others from the guess's colours.
+Colours = Callable[[Tensor], Tensor]
+"""Points (N, 3) of the crop's frame to sRGB (N, 3)"""
 
-    Where the picture ends, the guess's colours are wrong by some amount; that difference is continued over the hidden
-    side as smoothly as the surface allows, so that no seam shows.
+
+def colours_of(guess: Tensors, camera: Camera, p: float) -> Colours:
+    """The colours that the first guess has for what no picture shows."""
+    prediction = Prediction(guess["occupancy"][None], guess["colour"][None], guess["view"][None])
+    return lambda x: prediction.colour_at(to_frustum(x, camera, p)[None].float())[0]
+
+
+def paint(source: Source, guessed: Colours, clean: Tensors, camera: Camera, settings: Guess) -> Tensors:
+    """A textured, unwrapped mesh: seen texels from the picture, the others from the colours that were guessed.
+
+    Where the picture ends, guessed colours are wrong by some amount; that difference is continued over the hidden side as
+    smoothly as the surface allows, so that no seam shows.
     """
     crop = image.crop(source.rgb, source.alpha, 512)
-    prediction = Prediction(guess["occupancy"][None], guess["colour"][None], guess["view"][None])
 
     def in_crop(x: Tensor) -> Tensor:
         return x / clean["scale"] + clean["centre"]
-
-    def guessed(x: Tensor) -> Tensor:
-        return prediction.colour_at(to_frustum(x, camera, p)[None].float())[0]
 
     vertices, faces = in_crop(clean["vertices"]), clean["faces"]
     normals = vertex_normals(vertices, faces)

@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipe `zero123`: the first guess, then what Zero-1-to-3 (arXiv:2303.11328) finds likely from every other side.
+
+1. guess     the solid behind the picture, and a DMTet that meets its silhouette: recipe `guess`
+2. distill   shape and colours moved by score distillation (arXiv:2209.14988) in views round the object, each under the picture
+             and its relative pose, while the picture's own view is held to the picture. Views begin near the picture's and
+             spread; halfway the grid is subdivided, and in the last third only colours move
+3. clean, texture as there, hidden texels from the distilled colours
+
+Distillation settings are threestudio's for Zero-1-to-3 (levels, guidance 3, ratio of the losses); its NeRF is a DMTet with a grid
+of colours here, which needs a few hundred steps instead of thousands, as the guess has done the rest. The picture's losses
+are means over pixels, the distillation's a sum over latents, so weights hold for any picture size of the prior.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bozzetto import image
+from bozzetto.camera import Camera, orbit
+from bozzetto.diffusion.guidance import classifier_free
+from bozzetto.distill.sds import Levels, Schedule, sds
+from bozzetto.priors.first_guess import FirstGuess
+from bozzetto.priors.prior import Prior, Reference
+from bozzetto.recipes import guess as first
+from bozzetto.recipes.asset import Source
+from bozzetto.recipes.run import Run, Tensors
+from bozzetto.render.mesh import render_surface
+from bozzetto.shapes.dmtet import DMTet, normal_consistency, vertex_normals
+from bozzetto.shapes.uniform_adam import UniformAdam
+from bozzetto.views import Views
+
+FIRST = first.Guess(steps=60)
+LEVELS = Levels(Schedule(0.4, 0.2, 0, 200), Schedule(0.85, 0.5, 0, 200))  # threestudio's
+
+
+@dataclass(frozen=True)
+class Zero123:
+    """Lift by the first guess and distillation."""
+
+    guess: first.Guess = FIRST
+    """of the first stage, the clean mesh and its texture"""
+    steps: int = 300
+    views: int = 2
+    """distilled a step"""
+    picture: int = 128
+    """pixels a side of what is rendered; the prior resizes it to its own"""
+    guidance: float = 3.0
+    levels: Levels = LEVELS
+    lowest_deg: float = -10.0
+    highest_deg: float = 60.0
+    """elevations of the distilled views"""
+    near_deg: float = 60.0
+    """azimuth of the first views, either side of the picture's; after two fifths of the steps they come from all round"""
+    lr: float = 0.5
+    """largest step of a distance, in grid cells"""
+    colour_lr: float = 0.05
+    """step of the colours' logits"""
+    colours: int = 64
+    """cells a side of the grid of colours"""
+    distill_weight: float = 0.1
+    rgb_weight: float = 500.0
+    mask_weight: float = 500.0
+    keep_weight: float = 0.02
+    """how much the field stays with the guess, squared grid cells"""
+    smooth_weight: float = 1.0
+    sign_weight: float = 0.01
+    still: float = 0.67
+    """share of the steps after which the shape stays as it is"""
+
+
+PRESETS = {
+    "draft": Zero123(guess=first.PRESETS["draft"], steps=60),
+    "standard": Zero123(),
+    "fine": Zero123(guess=replace(first.PRESETS["fine"], steps=100), steps=800, views=4, picture=256, colours=128),
+}
+LOSSES = ("rgb", "mask", "keep", "smooth", "sign")
+
+
+class ColourGrid(nn.Module):
+    """sRGB colours over a box, trilinear: `grid(points)`.
+
+    logits        (3, n, n, n), z first; the sigmoid keeps colours in (0, 1)
+    lower, upper  (3,), the box; points outside take the border's colour
+    """
+
+    lower: Tensor
+    upper: Tensor
+
+    def __init__(self, logits: Tensor, lower: Tensor, upper: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits.clone())
+        self.register_buffer("lower", lower)
+        self.register_buffer("upper", upper)
+
+    @classmethod
+    def of(cls, colours: first.Colours, lower: Tensor, upper: Tensor, n: int) -> ColourGrid:
+        """The grid that agrees with a function at its cells' centres."""
+        centres = (torch.arange(n) + 0.5) / n
+        z, y, x = torch.meshgrid(centres, centres, centres, indexing="ij")
+        at = lower + (upper - lower) * torch.stack([x, y, z], -1).reshape(-1, 3).to(lower)
+        made = colours(at).clamp(0.01, 0.99)
+        return cls(torch.logit(made).T.reshape(3, n, n, n).float(), lower.float(), upper.float())
+
+    def forward(self, points: Tensor) -> Tensor:
+        """Points (N, 3) to sRGB (N, 3)."""
+        where = 2 * (points - self.lower) / (self.upper - self.lower) - 1
+        found = F.grid_sample(self.logits[None], where[None, :, None, None].to(self.logits), align_corners=False, padding_mode="border")
+        return torch.sigmoid(found[0, :, :, 0, 0].T)
+
+
+def lift(
+    source: Source,
+    network: FirstGuess,
+    prior: Prior,
+    settings: Zero123,
+    run: Run,
+    *,
+    azimuth: float = 0.0,
+    elevation: float | None = None,
+    seed: int = 0,
+) -> first.Lifted:
+    """Picture to textured mesh; azimuth and elevation of the picture in radians, None to take the network's estimate."""
+    guess = run.stage("guess", lambda: first.predict(source, network))
+    camera, e, p = first.view_of(guess, azimuth, elevation)
+    shape = run.stage("shape", lambda: first.fit(source, guess, camera, p, settings.guess, run))
+    made = run.stage("distill", lambda: distill(source, guess, shape, prior, (azimuth, e, p), settings, run, seed))
+    clean = run.stage("clean", lambda: first.tidy(made, settings.guess))
+    grid = ColourGrid(made["colour.logits"], made["colour.lower"], made["colour.upper"]).requires_grad_(False)
+    textured = run.stage("texture", lambda: first.paint(source, grid, clean, camera, settings.guess))
+    losses = {k: round(float(v), 6) for k, v in zip(LOSSES, made["losses"], strict=True)}
+    measured: dict[str, Any] = {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": losses}
+    return first.finished(textured, clean, camera, measured)
+
+
+def distill(
+    source: Source,
+    guess: Tensors,
+    shape: Tensors,
+    prior: Prior,
+    view: tuple[float, float, float],
+    settings: Zero123,
+    run: Run,
+    seed: int,
+) -> Tensors:
+    """The surface and the colours that the prior and the picture agree on; view is (azimuth, elevation, p) of the picture."""
+    azimuth, elevation, p = view
+    size = settings.picture
+    camera = _camera([azimuth], [elevation], p, size)
+    crop = image.crop(source.rgb, source.alpha, size)
+    seen = prior.look(Reference((crop.rgb + (1 - crop.alpha[..., None]) * prior.background)[None].float(), camera))
+    guided = classifier_free(prior.denoiser, prior.condition(), settings.guidance)
+    dmtet = DMTet.from_state(_named("dmtet", shape))
+    start = dmtet.sdf.detach().clone()
+    lower, upper = shape["vertices"].amin(0), shape["vertices"].amax(0)
+    margin = 0.1 * (upper - lower).max()
+    colours = ColourGrid.of(first.colours_of(guess, camera.resized(512), p), lower - margin, upper + margin, settings.colours)
+    generator = torch.Generator().manual_seed(seed)
+    bend, tint = _optimisers(dmtet, colours)
+    step, losses = 0, torch.zeros(len(LOSSES))
+    kept = run.restore("distill")
+    if kept is not None:
+        step, start = int(kept["step"]), kept["start"]
+        dmtet = DMTet.from_state(_named("dmtet", kept))
+        colours.logits.data.copy_(kept["colour"])
+        generator.set_state(kept["generator"])
+        bend, tint = _optimisers(dmtet, colours)
+        first.load_moments(bend, _named("bend", kept))
+        first.load_moments(tint, _named("tint", kept))
+    weights = torch.tensor([getattr(settings, f"{k}_weight") for k in LOSSES])
+    begun = step
+    while step < settings.steps and not run.interrupted:
+        if step % 25 == 0 and step > begun:
+            parts = {"dmtet": dmtet.state_dict(), "bend": first.moments(bend), "tint": first.moments(tint)}
+            now = {"colour": colours.logits, "generator": generator.get_state(), "start": start, "step": torch.tensor(step)}
+            run.checkpoint("distill", {**now, **{f"{part}.{k}": v for part, x in parts.items() for k, v in x.items()}})
+        if step == settings.steps // 2 and step != begun:
+            start = start[dmtet.subdivide()].mean(1)
+            bend, tint = _optimisers(dmtet, colours)
+        moves = step < settings.still * settings.steps
+        bend.param_groups[0]["lr"], tint.param_groups[0]["lr"] = settings.lr * dmtet.grid.spacing, settings.colour_lr
+        bend.zero_grad()
+        tint.zero_grad()
+        cameras = _around(view, step / settings.steps, settings, size, generator)
+        vertices, faces = dmtet.surface()
+        if not moves:
+            vertices = vertices.detach()
+        drawn = render_surface(vertices, faces, vertex_normals(vertices, faces), _joined(camera, cameras), lambda x, n: colours(x))
+        losses = _losses(drawn, crop, dmtet, start, vertices, faces)
+        others = drawn.over(prior.background)[1:].clamp(0, 1)
+        x0 = prior.encode(others.float())
+        sigma = settings.levels.draw(guided, settings.views, step, generator=generator)
+        pull = sds(guided, x0, sigma, prior.condition(seen, cameras), generator=generator)
+        total = (weights * losses).sum() + settings.distill_weight * pull.to(losses)
+        if not torch.isfinite(total):
+            raise FloatingPointError(f"stage distill, step {step}: the loss is {float(total)}")
+        total.backward()
+        if moves:  # the surface as one: only its rim has a gradient in each view
+            dmtet.smooth_gradients(5)
+            bend.step()
+            dmtet.recover()
+        tint.step()
+        step += 1
+        run.progress("distill", step / settings.steps)
+    with torch.no_grad():
+        vertices, faces = dmtet.surface()
+    kept_colours = {f"colour.{k}": v for k, v in colours.state_dict().items()}
+    return {"vertices": vertices.float(), "faces": faces, "losses": losses.detach(), **kept_colours}
+
+
+def _optimisers(dmtet: DMTet, colours: ColourGrid) -> tuple[UniformAdam, torch.optim.Adam]:
+    """Of the SDF, whose step must be as smooth as its gradient, and of the colours."""
+    return UniformAdam([dmtet.sdf]), torch.optim.Adam([colours.logits], betas=(0.9, 0.99))
+
+
+def _named(prefix: str, tensors: Tensors) -> Tensors:
+    """Those whose name begins so, without it."""
+    return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
+
+
+def _camera(azimuth: list[float] | Tensor, elevation: list[float] | Tensor, p: float, size: int) -> Camera:
+    """Cameras like the picture's, elsewhere on its sphere: no pose code has a change of distance."""
+    return orbit(azimuth, elevation, 1 / p, size=size, fov=2 * math.atan(p / 2))
+
+
+def _around(view: tuple[float, float, float], share: float, settings: Zero123, size: int, generator: torch.Generator) -> Camera:
+    """Views to distil after a share of the steps: evenly over azimuths, which spread, and over the sine of elevations."""
+    azimuth, _, p = view
+    u = torch.rand(2, settings.views, generator=generator, dtype=torch.float64)
+    reach = math.radians(settings.near_deg + (180 - settings.near_deg) * min(share / 0.4, 1.0))
+    low, high = (math.sin(math.radians(x)) for x in (settings.lowest_deg, settings.highest_deg))
+    return _camera(azimuth + reach * (2 * u[0] - 1), torch.asin(low + (high - low) * u[1]), p, size)
+
+
+def _joined(a: Camera, b: Camera) -> Camera:
+    return replace(a, c2w=torch.cat([a.c2w, b.c2w]), K=torch.cat([a.K, b.K]))
+
+
+def _losses(drawn: Views, crop: image.Crop, dmtet: DMTet, start: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
+    """The picture's view held to the picture, and the shape's own regularisers, in the order of LOSSES."""
+    rgb, alpha = drawn.rgb[0], drawn.alpha[0, ..., 0]
+    shown = ((rgb - crop.rgb).square() * crop.alpha[..., None]).mean()
+    keep = ((dmtet.sdf - start) / dmtet.grid.spacing).square().mean()
+    return torch.stack([shown, (alpha - crop.alpha).square().mean(), keep, normal_consistency(vertices, faces), dmtet.sign_loss()])
