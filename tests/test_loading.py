@@ -101,6 +101,7 @@ def test_variants_shards_and_old_names_are_read(folder: Path):
     (folder / "vae" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
     (folder / "vae" / WEIGHTS).unlink()
     position_ids = torch.arange(17)[None]  # transformers before 4.31 wrote them
+    edit(folder / "scheduler" / "scheduler_config.json", lambda c: c.pop("prediction_type"))  # before diffusers 0.9
     edit(folder / "image_encoder" / "model.safetensors", lambda t: t.update({"vision_model.embeddings.position_ids": position_ids}))
     found = load(folder).state_dict()
     assert all(torch.equal(expected[k], found[k]) for k in expected)
@@ -145,6 +146,7 @@ def test_names_and_places_that_are_not_there(folder: Path, tmp_path: Path, monke
     [
         (lambda f: (f / "model_index.json").unlink(), "model_index.json is missing"),
         (lambda f: (f / "model_index.json").write_text("{"), "not readable as JSON"),
+        (lambda f: (f / "model_index.json").write_text("[" * 100_000), "not readable as JSON"),
         (lambda f: (f / "model_index.json").write_text("[]"), "expected an object of settings"),
         (lambda f: (f / "vae" / "config.json").unlink(), "config.json is missing"),
         (lambda f: shutil.rmtree(f / "image_encoder"), "image_encoder: config.json is missing"),
@@ -171,6 +173,8 @@ def test_names_and_places_that_are_not_there(folder: Path, tmp_path: Path, monke
         (lambda f: edit(f / "scheduler" / "scheduler_config.json", lambda c: c.pop("beta_end")), "beta_end is missing"),
         (lambda f: edit(f / "scheduler" / "scheduler_config.json", lambda c: c.update(beta_end="1")), "0 < beta_start"),
         (lambda f: edit(f / "scheduler" / "scheduler_config.json", lambda c: c.update(prediction_type="flow")), "are read, got"),
+        (lambda f: edit(f / "scheduler" / "scheduler_config.json", lambda c: c.update(prediction_type=[])), "are read, got"),
+        (lambda f: edit(f / "bozzetto.json", lambda c: c.update(kind=["zero123"])), "is not known"),
         (lambda f: edit(f / "cc_projection" / WEIGHTS, lambda t: t.update({"projection.weight": torch.zeros(3)})), "should be a matrix"),
         (lambda f: edit(f / "unet" / WEIGHTS, lambda t: t["conv_in.bias"].fill_(torch.nan)), "conv_in.bias is not finite"),
     ],

@@ -30,7 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path.parent}: {path.name} is missing; fetch the whole folder again")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({_line(error)}); fetch it again") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: expected an object of settings, found a {type(found).__name__}; fetch it again")
@@ -118,7 +118,7 @@ def fill(where: Path, build: Callable[[], nn.Module], shapes: dict[str, tuple[in
     try:
         with torch.device("meta"):
             network = build()
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise InputError(f"{where}: no network can be built from its settings ({_line(error)}); fetch them again") from None
     check(where, {k: tuple(v.shape) for k, v in network.state_dict().items()}, shapes)
     state = {name: read(name) for name in shapes}

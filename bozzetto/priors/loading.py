@@ -147,7 +147,7 @@ def _kind(folder: Path, kind: str | None) -> str:
     side = read_json(folder / "bozzetto.json") if (folder / "bozzetto.json").is_file() else {}
     choices = ", ".join(KINDS)
     for said, where in ((kind, "kind"), (side.get("kind"), f"{folder}/bozzetto.json: kind")):
-        if said is not None and said not in KINDS:
+        if said is not None and str(said) not in KINDS:
             raise InputError(f"{where} {said!r} is not known; expected one of {choices}")
     if kind and side.get("kind", kind) != kind:
         raise InputError(f"{folder}: kind {kind} was asked for, but its bozzetto.json says {side['kind']}; change one of them")

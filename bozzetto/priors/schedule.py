@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Schedule`: how noise was added in training, as a diffusers folder says it (`scheduler/scheduler_config.json`).
 
-Only what decides the noise levels is kept; which sampler the folder names is the sampler's business. A key that is missing is
-refused: the defaults differ from one scheduler class to the next, and a wrong one changes every level.
+Only what decides the noise levels is kept; which sampler the folder names is the sampler's business. A missing key is refused
+where the defaults differ from one scheduler class to the next, since a wrong one changes every level.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from bozzetto.errors import InputError
 from bozzetto.priors.components import read_json
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}  # diffusers' names to `VPDenoiser`'s
-KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "prediction_type")
+KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ def read_schedule(folder: Path) -> Schedule:
     missing = [k for k in KEYS if k not in raw]
     if missing:
         raise InputError(f"{path}: {missing[0]} is missing, and its default differs between schedulers; add it")
-    steps, start, end, shape, prediction = (raw[k] for k in KEYS)
+    steps, start, end, shape = (raw[k] for k in KEYS)
+    prediction = str(raw.get("prediction_type", "epsilon"))  # folders older than the key: every scheduler's default
     numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (steps, start, end))
     if not numbers or not 0 < start <= end < 1 or not 1 <= steps <= 100_000 or int(steps) != steps:
         raise InputError(f"{path}: expected 0 < beta_start <= beta_end < 1 and whole num_train_timesteps, got {start}, {end}, {steps}")
