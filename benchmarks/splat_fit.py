@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gaussians fitted to pictures of procedural objects, and how the held-back pictures come out: `python -m benchmarks.splat_fit`.
+
+Pictures from a sphere of directions with transparency, none of them both trained on and tested on. "no growth" starts from the same
+random points and never adds one; "mean picture" is the mean of the training pictures over white.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from benchmarks import machine
+from bozzetto.camera import orbit
+from bozzetto.data.procedural import make
+from bozzetto.data.renders import render
+from bozzetto.recipes.scene import HOLD, Scene
+from bozzetto.recipes.splat import Splat, over, splat_scene
+
+
+def pictures(family: str, seed: int, views: int, size: int) -> Scene:
+    """Views from the upper half and a little below, spread by the golden angle."""
+    azimuth = [2.399963 * i for i in range(views)]
+    elevation = [math.asin(-0.2 + 1.1 * (i + 0.5) / views) for i in range(views)]
+    cameras = orbit(azimuth, elevation, 2.4, size=size, fov=0.75)
+    v = render(make(family, seed), cameras)
+    rgba = torch.cat([v.rgb / v.alpha.clamp(min=1e-6), v.alpha], -1).clamp(0, 1)
+    held = [(7 * i) % HOLD == 0 for i in range(views)]
+    stored = (rgba * 255).round().to(torch.uint8)
+    return Scene(list(stored), [cameras[i] for i in range(views)], held, torch.zeros(0, 3), torch.zeros(0, 3))
+
+
+def mean_picture(scene: Scene) -> float:
+    """Mean PSNR of the mean training picture."""
+    white = torch.ones(3)
+    whole = [over(torch.cat([p[..., :3] * p[..., 3:], p[..., 3:]], -1), white) for p in (q.float() / 255 for q in scene.pictures)]
+    mean = torch.stack([p for p, held in zip(whole, scene.held, strict=True) if not held]).mean(0)
+    values = [-10 * math.log10(float((mean - p).square().mean())) for p, held in zip(whole, scene.held, strict=True) if held]
+    return sum(values) / len(values)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--family", nargs="+", default=["bicycle", "teapot", "house"])
+    parser.add_argument("--views", type=int, default=100)
+    parser.add_argument("--size", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=7000)
+    parser.add_argument("--points", type=int, default=5000)
+    parser.add_argument("--rows", nargs="+", default=["densify", "no growth", "mcmc"])
+    args = parser.parse_args()
+    plain = Splat(steps=args.steps, points=args.points)
+    settings = {
+        "densify": plain,
+        "no growth": replace(plain, max_count=args.points),
+        "mcmc": replace(plain, strategy="mcmc", max_count=4 * args.points),
+    }
+    print(f"{args.views} pictures of {args.size}², an eighth held back, {args.steps} steps from {args.points} random points\n")
+    print("| object | | PSNR, dB | SSIM | Gaussians | seconds | of them CPU |")
+    print("|---|---|---|---|---|---|---|")
+    for family in args.family:
+        scene = pictures(family, 1, args.views, args.size)
+        print(f"| {family} | mean picture | {mean_picture(scene):.2f} | | | | |", flush=True)
+        for name in args.rows:
+            with tempfile.TemporaryDirectory() as folder:
+                before = time.process_time()
+                m = splat_scene(scene, Path(folder) / "scene.ply", settings[name]).metrics
+            cpu = time.process_time() - before
+            print(
+                f"| {family} | {name} | {m['psnr']:.2f} | {m['ssim']:.3f} | {m['gaussians']} | {m['seconds']:.0f} | {cpu:.0f} |", flush=True
+            )
+    print(f"\n{machine('torch', 'numba')}")
+
+
+if __name__ == "__main__":
+    main()
