@@ -22,7 +22,11 @@ from bozzetto.errors import InputError
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
-RECIPES = ("guess",)
+RECIPES = ("guess", "zero123")
+WEIGHTS = {  # stages' shares of the time
+    "guess": {"guess": 0.05, "shape": 0.6, "clean": 0.05, "texture": 0.3},
+    "zero123": {"guess": 0.01, "shape": 0.08, "distill": 0.82, "clean": 0.02, "texture": 0.07},
+}
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
@@ -37,9 +41,11 @@ class Lift:
     preset: Literal["draft", "standard", "fine"] = "standard"
     """draft takes seconds, standard a minute, fine a few"""
     recipe: str = "guess"
-    """how to lift: guess"""
+    """how to lift: guess is the embedded network alone; zero123 goes on from there by score distillation"""
     prior: Path | None = None
-    """folder of weights; the embedded ones by default"""
+    """folder of weights: the embedded ones by default; for zero123, Zero-1-to-3 or its kin (see docs/priors.md)"""
+    kind: str | None = None
+    """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     mask: Path | None = None
     """a picture that is white where the object is, for one picture"""
     matting: Literal["classical", "rembg"] = "classical"
@@ -181,13 +187,15 @@ def lift(args: Lift) -> int:
 
     failed = 0
     for path, out in jobs:
-        with _progress(path.name, args.quiet) as progress:
+        with _progress(path.name, args.quiet, args.recipe) as progress:
             try:
                 asset = lift_picture(
                     path,
                     out,
                     preset=args.preset,
+                    recipe=args.recipe,
                     prior=args.prior,
+                    kind=args.kind,
                     mask=args.mask,
                     matting=args.matting,
                     azimuth=math.radians(args.azimuth_deg),

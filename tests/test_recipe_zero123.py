@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,16 +14,19 @@ import trimesh
 
 from bozzetto.denoiser import Adapted
 from bozzetto.distill.sds import Levels, Schedule
+from bozzetto.errors import InputError
 from bozzetto.frustum import frustum_camera
 from bozzetto.mesh import vertex_normals
 from bozzetto.priors import first_guess
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import zero123
 from bozzetto.recipes.asset import Source
-from bozzetto.recipes.lift import MINI
+from bozzetto.recipes.lift import MINI, lift_picture
 from bozzetto.recipes.run import Run
 from bozzetto.render.mesh import render_surface
+from tests.twins import zero123 as twin
 
+CHAIR = Path(__file__).parent.parent / "examples" / "wooden-chair.png"
 ELEVATION, P, SIDE = math.radians(20), 0.4, 32
 RED, BLUE = torch.tensor([0.85, 0.15, 0.1]), torch.tensor([0.1, 0.2, 0.85])
 
@@ -162,3 +166,39 @@ def test_a_grid_of_colours_agrees_with_its_function():
     grid = zero123.ColourGrid.of(f, low, high, 32)
     inside = low + (high - low) * (0.05 + 0.9 * torch.rand(200, 3, generator=torch.Generator().manual_seed(1)))
     torch.testing.assert_close(grid(inside), f(inside), atol=2e-3, rtol=0)
+
+
+# ---- by the command line's own code, with networks of random weights in a published layout ----
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    folder = twin.write_port(tmp_path_factory.mktemp("published"), twin.port_parts(), 1)
+    (folder / "bozzetto.json").write_text('{"kind": "zero123"}')
+    return folder
+
+
+def test_lift_takes_published_weights_and_ends_in_the_same_bytes(weights, tmp_path, monkeypatch):
+    monkeypatch.setitem(zero123.PRESETS, "draft", replace(SETTINGS, steps=6, guidance=3.0))
+    made = []
+    for name in ("a", "b"):
+        asset = lift_picture(CHAIR, tmp_path / name, preset="draft", recipe="zero123", prior=weights, seed=1)
+        assert asset.is_complete and asset.record["diffusion_prior"] and asset.record["settings"]["guidance"] == 3.0
+        made.append((tmp_path / name / "asset.glb").read_bytes())
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "embeds no such diffusion prior"),
+        ({"prior": Path("nowhere")}, "no such folder"),
+        ({"prior": MINI / "first_guess"}, "model_index.json"),
+        ({"prior": "weights", "kind": "stable-zero123"}, "kind"),
+    ],
+)
+def test_priors_that_do_not_fit_are_refused_before_anything_is_written(weights, tmp_path, options, words):
+    options = {k: weights if v == "weights" else v for k, v in options.items()}
+    with pytest.raises(InputError, match=words):
+        lift_picture(CHAIR, tmp_path / "out", preset="draft", recipe="zero123", **options)
+    assert not (tmp_path / "out").exists()

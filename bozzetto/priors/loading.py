@@ -8,6 +8,7 @@ Both published ports of Zero-1-to-3 to diffusers are read; legacy `.ckpt` files 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -65,6 +66,16 @@ def load(
     vae = components.vae(folder / "vae", dtype, device)
     vision = components.vision(folder / "image_encoder", dtype, device)
     return Zero123(unet, vae, vision, projection, schedule, kind).eval()
+
+
+def digest(name_or_folder: str | Path) -> str:
+    """The first 16 hex digits of the SHA-256 of all weights and settings of a folder: which prior made an asset."""
+    folder, whole = _folder(name_or_folder), hashlib.sha256()
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
+        whole.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as stream:
+            whole.update(hashlib.file_digest(stream, "sha256").digest())
+    return whole.hexdigest()[:16]
 
 
 def save(prior: Zero123, folder: str | Path) -> None:

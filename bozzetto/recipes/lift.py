@@ -17,7 +17,7 @@ import torch
 from bozzetto import __version__
 from bozzetto.errors import InputError
 from bozzetto.priors import first_guess
-from bozzetto.recipes import guess
+from bozzetto.recipes import guess, zero123
 from bozzetto.recipes.asset import Asset, Source
 from bozzetto.recipes.run import Progress, Run
 
@@ -30,7 +30,9 @@ def lift_picture(
     out: Path,
     *,
     preset: str = "standard",
+    recipe: Literal["guess", "zero123"] = "guess",
     prior: Path | None = None,
+    kind: str | None = None,
     mask: Path | None = None,
     matting: Literal["classical", "rembg"] = "classical",
     azimuth: float = 0.0,
@@ -40,23 +42,36 @@ def lift_picture(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Asset:
-    """Lift one picture by the recipe `guess` and write its asset; angles in radians.
+    """Lift one picture and write its asset; angles in radians.
 
+    recipe  `guess` reads `prior` as a first guess's folder, `zero123` as that of Zero-1-to-3 or its kin, after the embedded guess
+    prior   folder of weights, or None for the embedded ones
+    kind    what the folder's weights are, where it does not say so itself (`priors.loading.load`)
     raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used
     """
     started = time.monotonic()
-    settings = guess.PRESETS[preset]
     _check_device(device)
     source = Source.load(path, mask, matting)
-    folder = (prior or MINI) / "first_guess" if ((prior or MINI) / "first_guess").is_dir() else (prior or MINI)
-    network = first_guess.load(folder, device=device)
-    _check_writable(out)
-    settings_record = {"recipe": "guess", "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
+    guesses = MINI if prior is None or recipe != "guess" else prior
+    folder = guesses / "first_guess" if (guesses / "first_guess").is_dir() else guesses
+    network = first_guess.load(folder, device=device if recipe == "guess" else "cpu")
+    settings: guess.Guess | zero123.Zero123 = guess.PRESETS[preset]
     made_of = {"source": source.name, "digest": source.digest, "prior": first_guess.digest(folder)}
+    if recipe == "zero123":
+        from bozzetto.priors import loading  # with diffusers: seconds
+
+        settings = zero123.PRESETS[preset]
+        diffusion = loading.load(prior or "mini", kind, device=device)
+        made_of["diffusion_prior"] = loading.digest(prior or "mini")
+    _check_writable(out)
+    settings_record = {"recipe": recipe, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
     record = {"generator": "bozzetto", **made_of, "seed": seed, "settings": settings_record}
     run = Run(out, record, resume=resume, progress=progress)
     with run.interruptible(), _reproducible():
-        lifted = guess.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation)
+        if isinstance(settings, zero123.Zero123):
+            lifted = zero123.lift(source, network, diffusion, settings, run, azimuth=azimuth, elevation=elevation, seed=seed)
+        else:
+            lifted = guess.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation)
         # resource counts kilobytes on Linux
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
         timings = {k: round(v, 2) for k, v in run.timings.items()}
