@@ -187,7 +187,7 @@ def lift(args: Lift) -> int:
 
     failed = 0
     for path, out in jobs:
-        with _progress(path.name, args.quiet, args.recipe) as progress:
+        with _progress(path.name, args.quiet, WEIGHTS[args.recipe]) as progress:
             try:
                 asset = lift_picture(
                     path,
@@ -256,9 +256,9 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
 class _progress:
     """A bar with an estimate on stderr, or silence; called as `Progress`."""
 
-    def __init__(self, title: str, quiet: bool, weights: dict[str, float] | None = None) -> None:
+    def __init__(self, title: str, quiet: bool, weights: dict[str, float]) -> None:
         self.title, self.quiet = title, quiet or not sys.stderr.isatty()
-        self.weights = {"guess": 0.05, "shape": 0.6, "clean": 0.05, "texture": 0.3} if weights is None else weights
+        self.weights = weights
 
     def __enter__(self) -> _progress:
         if not self.quiet:

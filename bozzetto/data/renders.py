@@ -106,13 +106,18 @@ def render(obj: Object | Drawable, cameras: Camera, lights: np.ndarray = UNLIT, 
         out[2][v] = _box(depth[..., None], s) / np.maximum(a, 1e-6)
         n = _box(normal, s)
         out[3][v] = n / np.maximum(np.linalg.norm(n, axis=-1, keepdims=True), 1e-6)
-    return Views(*(torch.from_numpy(x) for x in out), cameras)
+    rgb, alpha, depth, normal = (torch.from_numpy(x) for x in out)
+    return Views(rgb, alpha, depth, normal, cameras)
 
 
 def _box(x: np.ndarray, s: int) -> np.ndarray:
     if s == 1:
         return x
-    return sum(x[i::s, j::s] for i in range(s) for j in range(s)) * np.float32(1 / s**2)
+    total = np.zeros_like(x[::s, ::s])
+    for i in range(s):
+        for j in range(s):
+            total += x[i::s, j::s]
+    return total * np.float32(1 / s**2)
 
 
 @dataclass(frozen=True)

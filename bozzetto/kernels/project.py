@@ -51,7 +51,7 @@ def project(
     returns    xy (V, N, 2) in pixels (column, row); conic (V, N, 3); depth (V, N) along the axis; factor (V, N) for opacities, 1 unless
                `antialiased`. A Gaussian that is not drawn has conic 0, and no gradient
     """
-    return tuple(_Project.apply(means, quats, scales, w2c, K, size, antialiased, near))  # type: ignore[return-value]
+    return tuple(_Project.apply(means, quats, scales, w2c, K, size, antialiased, near))
 
 
 class _Project(torch.autograd.Function):

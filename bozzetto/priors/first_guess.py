@@ -16,6 +16,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -113,6 +114,7 @@ class FirstGuess(nn.Module):
         self.occupancy = nn.Conv2d(2 * b, 4 * config.depths, 1)
         self.colour = nn.Conv2d(2 * b, 3 * config.colour_depths, 1)
         self.view = nn.Sequential(nn.GroupNorm(8, d), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(d, 2))
+        assert self.occupancy.bias is not None
         nn.init.constant_(self.occupancy.bias, -2.0)
 
     def forward(self, picture: Tensor) -> Guess:
@@ -144,8 +146,9 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> FirstGues
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing; point --prior at a folder that holds config.json and model.safetensors")
     try:
-        raw = json.loads((folder / "config.json").read_text())
-        config = FirstGuessConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()})
+        raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
+        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        config = FirstGuessConfig(**settings)
         network = FirstGuess(config)
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(f"{folder}/config.json: not the settings of a first guess ({error}); fetch the folder again") from None

@@ -284,7 +284,8 @@ def _start(occupancy: Tensor, camera: Camera, p: float, h: float) -> DMTet:
     where = torch.stack([(i + 0.5) / width, (j + 0.5) / height, ((k + 0.5) / d * 2 - 1) * DEPTH_RANGE], -1)
     points = from_frustum(where, camera, p)
     low = points.amin(0) - 2.5 * h  # two cells to spare
-    counts = tuple(int(n) for n in torch.ceil((points.amax(0) + 2.5 * h - low) / h))
+    nx, ny, nz = (int(n) for n in torch.ceil((points.amax(0) + 2.5 * h - low) / h))
+    counts = (nx, ny, nz)
     lower, upper = low.tolist(), (low + h * torch.tensor(counts)).tolist()
     try:
         return DMTet.from_occupancy(lambda x: occupancy_at(occupancy, x, camera, p), counts, lower, upper)

@@ -30,7 +30,7 @@ def lift_picture(
     out: Path,
     *,
     preset: str = "standard",
-    recipe: Literal["guess", "zero123"] = "guess",
+    recipe: str = "guess",
     prior: Path | None = None,
     kind: str | None = None,
     mask: Path | None = None,

@@ -205,7 +205,7 @@ def main(settings: Settings) -> None:
     """Train, then write the averaged weights as `OUT/vae`, float16."""
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
-        network = Codec().to(memory_format=torch.channels_last)
+        network = Codec().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pictures = Pictures(settings.objects, seed=settings.loop.seed, crops_until=settings.crops_until, procedural=settings.procedural)
     whole = Pictures(settings.objects, seed=settings.loop.seed + 1, crops_until=0, procedural=settings.procedural)
     training = torch.stack([whole[i]["picture"] for i in range(384)])

@@ -171,7 +171,7 @@ def main(settings: Settings) -> None:
     config = FirstGuessConfig()
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
-        network = FirstGuess(config).to(memory_format=torch.channels_last)
+        network = FirstGuess(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     pictures = Pictures(
         settings.objects, seed=settings.loop.seed, small_until=settings.small_until, procedural=settings.procedural, depths=config.depths
     )
