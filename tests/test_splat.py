@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bozzetto.camera import orbit, to_opencv
-from bozzetto.kernels import harmonics, pool
+from bozzetto.kernels import gsplat, harmonics, pool
 from bozzetto.kernels.blend import blend
 from bozzetto.kernels.project import project
 from bozzetto.kernels.splat import splat
@@ -351,3 +353,25 @@ def test_gradients_reach_blend_with_any_number_of_channels():
         whole = whole or grads
         for a, b in zip(grads, whole, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_gsplat_gets_its_arguments_in_its_own_order_and_gives_the_same(monkeypatch):
+    """A stand-in with gsplat's signature, drawn by the twin: what is tested is the wrapper, since gsplat itself needs a GPU."""
+    size = (14, 22)
+    s = scene(12, size, k=4)
+
+    def rasterization(means, quats, scales, opacities, colors, viewmats, Ks, width, height, **options):
+        assert options == {"near_plane": 0.01, "packed": False, "rasterize_mode": "antialiased"} and means.dtype == torch.float32
+        args = [t.double() for t in (means, quats, scales, opacities, colors, viewmats[:, :3], Ks)]
+        picture, T, _ = twin.splat(*args, (height, width), antialiased=True)
+        assert (viewmats[:, 3] == torch.tensor([0.0, 0, 0, 1])).all()
+        return picture, (1 - T)[..., None], {"means2d": torch.zeros(len(Ks), len(means), 2), "radii": torch.ones(len(Ks), len(means), 2)}
+
+    background = torch.rand(3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    here = splat(*s.values(), size, background=background, antialiased=True, geometry=True)
+    monkeypatch.setitem(sys.modules, "gsplat", types.SimpleNamespace(rasterization=rasterization))
+    monkeypatch.setattr(gsplat, "is_usable", lambda tensor: True)
+    there = splat(*s.values(), size, background=background, antialiased=True, geometry=True)
+    for name in ("rgb", "alpha", "depth", "normal"):
+        torch.testing.assert_close(getattr(there, name).double(), getattr(here, name), rtol=0, atol=1e-4)  # float32 in between
+    assert there.median is None and there.drawn.all()
