@@ -99,6 +99,38 @@ class Splat:
 
 
 @dataclass(frozen=True)
+class Views:
+    """Draw an object from other sides with a view-conditioned diffusion prior (Zero-1-to-3 and its kin)."""
+
+    picture: tyro.conf.Positional[Path]
+    """picture of one object (PNG, JPEG, WebP)"""
+    out: Path = Path("views")
+    """folder of the views, a sheet of them, and their cameras (transforms.json)"""
+    prior: Path = Path("mini")
+    """folder of weights in diffusers' layout (see docs/priors.md)"""
+    kind: str | None = None
+    """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
+    count: int = 8
+    """views, round the object"""
+    elevation_deg: float | None = None
+    """how far above the horizon the picture was taken from; estimated by default"""
+    ring_deg: float | None = None
+    """elevation of the views; the picture's by default"""
+    steps: int = 50
+    """of the sampler, a view"""
+    guidance: float = 3.0
+    """1 follows the picture, more does so harder"""
+    mask: Path | None = None
+    """a picture that is white where the object is"""
+    seed: int = 0
+    """of the noise; view k takes seed + k"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    quiet: bool = False
+    """no progress display"""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measure lifting on objects nobody trained on, against honest baselines."""
 
@@ -150,6 +182,7 @@ class Doctor:
 Verb = (
     Annotated[Lift, tyro.conf.subcommand("lift")]
     | Annotated[Splat, tyro.conf.subcommand("splat")]
+    | Annotated[Views, tyro.conf.subcommand("views")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
@@ -166,7 +199,7 @@ def main() -> None:
         return
     verb = tyro.cli(Verb, prog="bozzetto", description="One picture in, a textured 3D model out.", config=(tyro.conf.FlagCreatePairsOff,))
     try:
-        verbs: dict[type, Any] = {Lift: lift, Splat: splat, Evaluate: evaluate, Data: data, Convert: convert, Doctor: doctor}
+        verbs: dict[type, Any] = {Lift: lift, Views: views, Splat: splat, Evaluate: evaluate, Data: data, Convert: convert, Doctor: doctor}
         code = verbs[type(verb)](verb)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -303,6 +336,32 @@ def splat(args: Splat) -> int:
     elif not args.quiet:
         m = result.metrics
         print(f"{args.out}: {m['gaussians']} Gaussians, {m['psnr']:.2f} dB on {m['held_back']} held-back pictures, {m['seconds']:.0f} s")
+    return 0
+
+
+def views(args: Views) -> int:
+    """See `bozzetto.recipes.novel_views`."""
+    for flag, value in (("--elevation-deg", args.elevation_deg), ("--ring-deg", args.ring_deg)):
+        if value is not None and not abs(value) <= 90:
+            raise InputError(f"{flag} {value}: expected a number from -90 to 90")
+    if not math.isfinite(args.guidance):
+        raise InputError(f"--guidance {args.guidance}: expected a finite number")
+    from bozzetto.recipes.novel_views import NovelViews, picture_to_views
+
+    with _progress(args.picture.name, args.quiet, {"views": 1.0}) as progress:
+        sheet = picture_to_views(
+            args.picture,
+            args.out,
+            NovelViews(count=args.count, elevation_deg=args.ring_deg, steps=args.steps, guidance=args.guidance),
+            prior=args.prior,
+            kind=args.kind,
+            mask=args.mask,
+            elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
+            seed=args.seed,
+            device=args.device,
+            progress=progress,
+        )
+    print(sheet)
     return 0
 
 

@@ -50,7 +50,7 @@ def lift_picture(
     raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used
     """
     started = time.monotonic()
-    _check_device(device)
+    check_device(device)
     source = Source.load(path, mask, matting)
     guesses = MINI if prior is None or recipe != "guess" else prior
     folder = guesses / "first_guess" if (guesses / "first_guess").is_dir() else guesses
@@ -63,7 +63,7 @@ def lift_picture(
         settings = zero123.PRESETS[preset]
         diffusion = loading.load(prior or "mini", kind, device=device)
         made_of["diffusion_prior"] = loading.digest(prior or "mini")
-    _check_writable(out)
+    check_writable(out)
     settings_record = {"recipe": recipe, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
     record = {"generator": "bozzetto", **made_of, "seed": seed, "settings": settings_record}
     run = Run(out, record, resume=resume, progress=progress)
@@ -94,14 +94,15 @@ def _reproducible() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """raises InputError where torch cannot use it"""
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError):  # torch built without it says so by an assertion
         raise InputError(f"--device {device}: this machine has none that torch can use; bozzetto doctor says which there are") from None
 
 
-def _check_writable(out: Path) -> None:
+def check_writable(out: Path) -> None:
     """Before the slow work: the folder can be made and written, and is no file."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; give a folder to --out")

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Novel views of a picture's object, as a view-conditioned prior draws them: `bozzetto views`. Zero-1-to-3 (arXiv:2303.11328), Sec. 3.
+
+Cameras stand on a ring round the object at the picture's own distance. Each view is sampled by itself (DDIM), so that they agree
+with the picture, not with one another; the recipe `zero123` makes one object of what the prior knows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bozzetto import image
+from bozzetto.camera import Camera, orbit
+from bozzetto.diffusion.guidance import classifier_free
+from bozzetto.diffusion.samplers import ddim
+from bozzetto.diffusion.schedules import spaced, to_zero
+from bozzetto.errors import InputError
+from bozzetto.priors.prior import Prior, Reference
+from bozzetto.recipes.asset import Source, png
+from bozzetto.recipes.run import Progress, write_atomically
+
+
+@dataclass(frozen=True)
+class NovelViews:
+    """A ring of views."""
+
+    count: int = 8
+    elevation_deg: float | None = None
+    """of the ring; None is the picture's own"""
+    steps: int = 50
+    guidance: float = 3.0
+    eta: float = 1.0
+    """noise drawn anew at each step: 1 is the released demo's, 0 draws none"""
+    batch: int = 4
+    """views sampled together"""
+    size: int = 256
+    """pixels a side of what the prior is shown and of the pictures written"""
+
+
+FOV, DISTANCE = math.radians(49.1), 1.2  # the prior's training renders; distance is not seen by its pose code when it stays
+
+
+def ring(settings: NovelViews, elevation: float, azimuth: float = 0.0) -> Camera:
+    """The cameras to draw, beginning beside the picture's and going round counter-clockwise; radians."""
+    up = elevation if settings.elevation_deg is None else math.radians(settings.elevation_deg)
+    turns = [azimuth + 2 * math.pi * (k + 1) / (settings.count + 1) for k in range(settings.count)]
+    return orbit(turns, up, DISTANCE, size=settings.size, fov=FOV)
+
+
+def draw_views(
+    source: Source,
+    prior: Prior,
+    elevation: float,
+    settings: NovelViews,
+    *,
+    seed: int = 0,
+    azimuth: float = 0.0,
+    progress: Progress | None = None,
+) -> tuple[Tensor, Camera]:
+    """Pictures (V, H, W, 3), sRGB in [0, 1] over the prior's background, and their cameras.
+
+    elevation  of the picture, radians
+    seed       view k has its own generator, seeded seed + k: it is the same in any ring of the same cameras
+    """
+    cameras = ring(settings, elevation, azimuth)
+    crop = image.crop(source.rgb, source.alpha, settings.size)
+    shown = crop.rgb + (1 - crop.alpha[..., None]) * prior.background
+    seen = prior.look(Reference(shown[None].float(), orbit([azimuth], elevation, DISTANCE, size=settings.size, fov=FOV)))
+    guided = classifier_free(prior.denoiser, prior.condition(), settings.guidance)
+    ladder = prior.denoiser.sigmas
+    sigmas = to_zero(ladder[spaced(len(ladder), settings.steps)])
+    with torch.no_grad():
+        shape = prior.encode(shown[None].float()).shape[1:]
+        made = []
+        for start in range(0, settings.count, settings.batch):
+            views = range(start, min(start + settings.batch, settings.count))
+            generators = [torch.Generator().manual_seed(seed + k) for k in views]
+            noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+            x = noise * float((1 + sigmas[0] ** 2).sqrt())  # on the variance-preserving scale the demo begins with unit noise
+
+            def watch(step: int, x: Tensor, denoised: Tensor, start: int = start) -> None:
+                if progress:
+                    progress("views", (start + settings.batch * (step + 1) / settings.steps) / settings.count)
+
+            cond = prior.condition(seen, cameras[list(views)])
+            made.append(prior.decode(ddim(guided, x, sigmas, cond, eta=settings.eta, generator=generators, watch=watch)))
+    return torch.cat(made).cpu(), cameras
+
+
+def write_views(folder: Path, source: Source, pictures: Tensor, cameras: Camera) -> None:
+    """`view_000.png`, ...; `views.png`, all in one; `transforms.json` as NeRF-synthetic has it, so that `bozzetto splat` reads it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for k, picture in enumerate(pictures):
+            write_atomically(folder / f"view_{k:03d}.png", png(picture))
+        size = pictures.shape[1]
+        crop = image.crop(source.rgb, source.alpha, size)
+        first = crop.rgb + 1 - crop.alpha[..., None]
+        write_atomically(folder / "views.png", png(torch.cat([first, *pictures], 1)))
+        bottom = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
+        frames = [{"file_path": f"view_{k:03d}", "transform_matrix": torch.cat([c, bottom]).tolist()} for k, c in enumerate(cameras.c2w)]
+        record = {"camera_angle_x": FOV, "frames": frames}
+        write_atomically(folder / "transforms.json", (json.dumps(record, indent=1) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from None
+
+
+def picture_to_views(
+    path: Path,
+    out: Path,
+    settings: NovelViews,
+    *,
+    prior: str | Path = "mini",
+    kind: str | None = None,
+    mask: Path | None = None,
+    elevation: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Path:
+    """Draw the views of one picture into a folder; returns the sheet's path. The elevation is the first guess's where none is given.
+
+    raises  InputError, before the slow work, for a picture, prior or settings that cannot be used
+    """
+    from bozzetto.priors import first_guess, loading
+    from bozzetto.recipes.guess import predict
+    from bozzetto.recipes.lift import MINI, check_device, check_writable
+
+    if settings.count < 1 or not 1 <= settings.steps <= 1000:
+        raise InputError(f"--count {settings.count}, --steps {settings.steps}: expected at least 1 view, and 1 to 1000 steps")
+    check_device(device)
+    source = Source.load(path, mask)
+    check_writable(out)
+    drawer = loading.load(prior, kind, device=device)
+    if elevation is None:
+        elevation = float(predict(source, first_guess.load(MINI / "first_guess"))["view"][0])
+    pictures, cameras = draw_views(source, drawer, elevation, settings, seed=seed, progress=progress)
+    write_views(out, source, pictures, cameras)
+    return out / "views.png"

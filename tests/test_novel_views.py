@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bozzetto views`, under a prior that knows the object, and with random weights in a published layout."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from bozzetto.errors import InputError
+from bozzetto.recipes.asset import Source
+from bozzetto.recipes.novel_views import FOV, NovelViews, draw_views, picture_to_views, ring
+from tests.test_recipe_zero123 import CHAIR, ELEVATION, Oracle, truth
+from tests.twins import zero123 as twin
+
+SETTINGS = NovelViews(count=3, steps=6, size=64, guidance=1.0, batch=2)
+
+
+class Decoding(Oracle):
+    def decode(self, x0):
+        return (x0 / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+
+@pytest.fixture(scope="module")
+def source():
+    views = truth(ring(NovelViews(count=1, size=128), ELEVATION))
+    return Source("block.png", (views.rgb[0] / views.alpha[0].clamp(min=1e-3)).clamp(0, 1), views.alpha[0, ..., 0], views.rgb[0], "0")
+
+
+def test_each_view_is_what_the_prior_knows_from_there(source):
+    """A prior of one point: whatever the noise, DDIM ends at it, and each camera gets its own."""
+    pictures, cameras = draw_views(source, Decoding(), ELEVATION, SETTINGS)
+    wanted = Decoding().decode(Decoding().encode(truth(cameras).over(1.0)))
+    torch.testing.assert_close(pictures, wanted, atol=1e-5, rtol=0)
+    assert (wanted[0] - wanted[1]).abs().max() > 0.2  # the views differ, so that order matters
+
+
+def test_the_ring_goes_round_at_the_pictures_elevation():
+    x, y, z = ring(NovelViews(count=3), 0.4).position.unbind(-1)
+    torch.testing.assert_close(torch.rad2deg(torch.atan2(y, x)) % 360, torch.tensor([90.0, 180, 270]).double())
+    torch.testing.assert_close(torch.asin(z / 1.2), torch.full((3,), 0.4).double())
+    assert float(torch.asin(ring(NovelViews(elevation_deg=10), 0.4).position[0, 2] / 1.2)) == pytest.approx(math.radians(10))
+
+
+def test_files_seeds_and_cameras(tmp_path):
+    weights = twin.write_port(tmp_path / "prior", twin.port_parts(), 1)
+    options = {"prior": weights, "kind": "zero123", "elevation": 0.2}
+    settings = NovelViews(count=3, steps=3, size=32, batch=2)
+    for name, seed in (("a", 0), ("b", 0), ("c", 7)):
+        picture_to_views(CHAIR, tmp_path / name, settings, seed=seed, **options)
+    names = sorted(p.name for p in (tmp_path / "a").iterdir())
+    assert names == ["transforms.json", "view_000.png", "view_001.png", "view_002.png", "views.png"]
+    a, b, c = ((tmp_path / n / "views.png").read_bytes() for n in "abc")
+    assert a == b != c
+    record = json.loads((tmp_path / "a" / "transforms.json").read_text())
+    assert record["camera_angle_x"] == FOV and len(record["frames"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("settings", "prior", "words"),
+    [(NovelViews(count=0), "mini", "at least 1"), (NovelViews(), "mini", "embeds no such"), (NovelViews(), "nowhere", "no such folder")],
+)
+def test_what_cannot_be_drawn_is_refused(tmp_path, settings, prior, words):
+    with pytest.raises(InputError, match=words):
+        picture_to_views(CHAIR, tmp_path / "out", settings, prior=Path(prior))
+    assert not (tmp_path / "out").exists()
