@@ -2,7 +2,7 @@
 """Gaussians fitted to pictures of procedural objects, and how the held-back pictures come out: `python -m benchmarks.splat_fit`.
 
 Pictures from a sphere of directions with transparency, none of them both trained on and tested on. "no growth" starts from the same
-random points and never adds one; "mean picture" is the mean of the training pictures over white.
+random points and never has more of them; "mean picture" is the mean of the training pictures over white.
 """
 
 from __future__ import annotations

@@ -76,6 +76,17 @@ def test_gs_8_densification_adds_up_and_moments_follow_their_rows():
     assert (spread > 0).all() and (spread < 4 * 0.5 * math.sqrt(3)).all()
 
 
+def test_the_hottest_take_the_room_that_is_left():
+    for room in (0, 2):
+        g = some()
+        with torch.no_grad():
+            g.log_scales[:], g.logit_opacities[:] = math.log(0.001), 0
+        strategy = Densify(Schedule(max_count=12 + room), 1.0, torch.linspace(1, 2, 12), torch.ones(12))
+        old = g.means.detach().clone()
+        assert strategy.densify(g, g.optimiser(1.0), prune_large=False, generator=seeded())["cloned"] == room
+        assert len(g) == 12 + room and torch.equal(g.means[12:].sort(0).values, old[12 - room :].sort(0).values)
+
+
 def test_children_are_drawn_from_their_parents_gaussian():
     g = some(2)
     with torch.no_grad():

@@ -53,7 +53,7 @@ class Schedule:
     do: tuple[Literal["clone", "split"], ...] = ("clone", "split")
     """which of the two to do; for ablations"""
     max_count: int = 1_000_000
-    """no growth beyond this"""
+    """never more than this"""
 
     def scaled(self, factor: float) -> Schedule:
         """The same course in `factor` times the steps."""
@@ -92,9 +92,10 @@ class Densify:
     def densify(self, g: Gaussians, optimiser: torch.optim.Adam, *, prune_large: bool, generator: torch.Generator) -> dict[str, int]:
         """One pass: N' = N + cloned + split - pruned, a split being two for one."""
         c, size = self.schedule, g.scales.detach().amax(-1)
-        hot = self.pull / self.visits.clamp(min=1) > c.threshold
-        if len(g) >= c.max_count:
-            hot[:] = False
+        mean = self.pull / self.visits.clamp(min=1)
+        hot = mean > c.threshold
+        if int(hot.sum()) > (room := max(c.max_count - len(g), 0)):  # each adds one: the hottest go first
+            hot = torch.zeros_like(hot).scatter(0, mean.argsort(descending=True, stable=True)[:room], True)
         is_small = size <= c.small * self.extent
         clone, divide = hot & is_small & ("clone" in c.do), hot & ~is_small & ("split" in c.do)
         added = {name: getattr(g, name).detach()[clone] for name in NAMES}
