@@ -137,7 +137,8 @@ def picture_to_views(
     check_device(device)
     source = Source.load(path, mask)
     check_writable(out)
-    drawer = loading.load(prior, kind, device=device)
+    half = torch.float16 if device.startswith("cuda") else torch.float32
+    drawer = loading.load(prior, kind, dtype=half, device=device)
     if elevation is None:
         elevation = float(predict(source, first_guess.load(MINI / "first_guess"))["view"][0])
     pictures, cameras = draw_views(source, drawer, elevation, settings, seed=seed, progress=progress)
