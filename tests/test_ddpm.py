@@ -112,10 +112,10 @@ def test_ddpm_3_three_forms_of_the_mean_part():
     mu_form = ((posterior_mean(P, x0, x_t, k) - mean) ** 2).sum(1) / (2 * s2)
     eps_form = b**2 / (2 * s2 * (1 - b) * (1 - a)) * ((noise - wrong) ** 2).sum(1)
     snr_form = (before / (1 - before) - a / (1 - a)) / 2 * ((x0 - guess) ** 2).sum(1)
-    torch.testing.assert_close(mu_form, eps_form, rtol=1e-8, atol=1e-10)  # rtol: 1 - alpha_bar of 1e-4 has lost four digits
-    torch.testing.assert_close(snr_form, eps_form, rtol=1e-8, atol=1e-10)
+    torch.testing.assert_close(mu_form, eps_form, rtol=1e-10, atol=1e-12)  # 1 - alpha_bar of 1e-4 has lost four digits
+    torch.testing.assert_close(snr_form, eps_form, rtol=1e-10, atol=1e-12)
     term = bound_term(P, lambda x, s: wrong, x0, noise, k, variance="small")
-    torch.testing.assert_close(term, eps_form, rtol=1e-8, atol=1e-10)  # equal variances: the mean part is all
+    torch.testing.assert_close(term, eps_form, rtol=1e-10, atol=1e-12)  # equal variances: the mean part is all
     mean_direct = (x_t - (b / (1 - a).sqrt())[:, None] * wrong) / (1 - b).sqrt()[:, None]
     torch.testing.assert_close(mean, mean_direct, rtol=1e-9, atol=1e-10)
 
