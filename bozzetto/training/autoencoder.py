@@ -12,10 +12,8 @@ Objects, cameras, light and colours are those of the first guess's training; hal
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -27,11 +25,11 @@ from bozzetto.data.objects import Packed
 from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Drawable, crop_camera, drawable, random_lights, recoloured, render
 from bozzetto.training.loop import LoopSettings, train
+from bozzetto.training.stream import Stream
 
 SIZE = 128
 WIDTHS = (16, 32, 64, 64)
 CHANNELS = 8  # of a latent
-WINDOW, REUSE = 1500, 24  # procedural objects in play at a time; pictures of each
 
 
 @dataclass(frozen=True)
@@ -55,13 +53,8 @@ class Pictures(Dataset[dict[str, Tensor]]):
     """Sample i of the training stream: a picture (3, S, S) in [-1, 1]."""
 
     def __init__(self, objects: Path, *, seed: int, crops_until: int, procedural: float) -> None:
-        self.packed = Packed(objects)
-        self.indices = self.packed.indices("train")
-        weights = self.packed.weights(self.indices)
-        self.cumulative = np.cumsum(weights / weights.sum())
-        self.families = [f for f in FAMILIES if f not in HELD_OUT_FAMILIES]
-        self.seed, self.crops_until, self.procedural = seed, crops_until, procedural
-        self.cache: OrderedDict[Any, Drawable] = OrderedDict()
+        self.objects = Stream(objects, procedural, drawable)
+        self.seed, self.crops_until = seed, crops_until
 
     def __len__(self) -> int:
         return 1 << 40
@@ -69,26 +62,11 @@ class Pictures(Dataset[dict[str, Tensor]]):
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, i])
-        key: Any
-        if rng.random() < self.procedural:
-            window = i // int(WINDOW * REUSE / self.procedural)
-            k = int(rng.integers(WINDOW))
-            key = (self.families[k % len(self.families)], 1000 + window * WINDOW + k)
-        else:
-            key = self.indices[int(np.searchsorted(self.cumulative, rng.random()))]
-        picture = draw_picture(self._object(key), rng)
+        picture = draw_picture(self.objects.draw(i, rng), rng)
         if i < self.crops_until:
             y, x = rng.integers(0, SIZE // 2 + 1, 2)
             picture = picture[:, y : y + SIZE // 2, x : x + SIZE // 2]
         return {"picture": picture.contiguous()}
-
-    def _object(self, key: Any) -> Drawable:
-        if key not in self.cache:
-            self.cache[key] = drawable(self.packed[key] if isinstance(key, int) else make(*key))
-            if len(self.cache) > 2 * WINDOW:
-                self.cache.popitem(last=False)
-        self.cache.move_to_end(key)
-        return self.cache[key]
 
 
 def draw_picture(d: Drawable, rng: np.random.Generator, *, augment: bool = True) -> Tensor:
@@ -209,7 +187,7 @@ def main(settings: Settings) -> None:
     pictures = Pictures(settings.objects, seed=settings.loop.seed, crops_until=settings.crops_until, procedural=settings.procedural)
     whole = Pictures(settings.objects, seed=settings.loop.seed + 1, crops_until=0, procedural=settings.procedural)
     training = torch.stack([whole[i]["picture"] for i in range(384)])
-    groups = validation_pictures(pictures.packed)
+    groups = validation_pictures(pictures.objects.packed)
     linear = {name: psnr(projected(x, *principal_components(training)), x) for name, x in groups.items()}
     print("the linear codec: " + "  ".join(f"{k} {v:.2f} dB" for k, v in linear.items()), flush=True)
     generator = torch.Generator().manual_seed(settings.loop.seed)

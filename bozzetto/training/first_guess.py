@@ -1,14 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of the first guess: which objects, which loss, which score. `make train` runs it; anyone can rerun it.
 
-Sample i is a function of i: which object, which camera, light and colours. Furniture and procedural objects are mixed;
-procedural ones are drawn from a window of seeds that moves on, so they have no end and each is carved once for some two
-dozen pictures. The first samples are 64 pixels a side, four times as cheap, the rest 128.
+Sample i is a function of i: which object (`training.stream`), which camera, light and colours. The first samples are 64 pixels
+a side, four times as cheap, the rest 128.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,12 +19,10 @@ from torch.utils.data import Dataset
 
 from bozzetto.data.objects import Packed
 from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
-from bozzetto.data.renders import Carved, Drawable, carve_object, draw_sample, drawable
+from bozzetto.data.renders import carve_object, draw_sample, drawable
 from bozzetto.priors.first_guess import LEVEL, FirstGuess, FirstGuessConfig, Guess, save
 from bozzetto.training.loop import LoopSettings, train
-
-WINDOW = 1500  # procedural objects in play at a time
-REUSE = 24  # pictures of each, on average, before the window has moved past it
+from bozzetto.training.stream import Stream
 
 
 @dataclass(frozen=True)
@@ -48,38 +44,18 @@ class Pictures(Dataset[dict[str, Tensor]]):
     """Sample i of the training stream, as a dict of tensors."""
 
     def __init__(self, objects: Path, *, seed: int, small_until: int, procedural: float, depths: int) -> None:
-        self.packed = Packed(objects)
-        self.indices = self.packed.indices("train")
-        weights = self.packed.weights(self.indices)
-        self.cumulative = np.cumsum(weights / weights.sum())
-        self.families = [f for f in FAMILIES if f not in HELD_OUT_FAMILIES]
-        self.seed, self.small_until, self.procedural, self.depths = seed, small_until, procedural, depths
-        self.cache: OrderedDict[Any, tuple[Drawable, Carved]] = OrderedDict()
+        self.objects = Stream(objects, procedural, lambda obj: ((d := drawable(obj)), carve_object(d)))
+        self.seed, self.small_until, self.depths = seed, small_until, depths
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, i])
-        if rng.random() < self.procedural:
-            window = i // int(WINDOW * REUSE / self.procedural)
-            k = int(rng.integers(WINDOW))
-            key: tuple[str, int] | int = (self.families[k % len(self.families)], 1000 + window * WINDOW + k)
-        else:
-            key = self.indices[int(np.searchsorted(self.cumulative, rng.random()))]
-        d, carved = self._object(key)
+        d, carved = self.objects.draw(i, rng)
         size = 64 if i < self.small_until else 128
         return as_batch(draw_sample(d, carved, rng, size=size, depths=self.depths))
 
     def __len__(self) -> int:
         return 1 << 40
-
-    def _object(self, key: Any) -> tuple[Drawable, Carved]:
-        if key not in self.cache:
-            d = drawable(self.packed[key] if isinstance(key, int) else make(*key))
-            self.cache[key] = d, carve_object(d)
-            if len(self.cache) > 2 * WINDOW:
-                self.cache.popitem(last=False)
-        self.cache.move_to_end(key)
-        return self.cache[key]
 
 
 def as_batch(sample: Any) -> dict[str, Tensor]:
