@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all node-tools lint bench docs train data clean
+.PHONY: help venv demo test test-all node-tools lint bench docs train train-codec data clean
 
 help:
 	@sed -n '2,6s/^# \{0,1\}//p' Makefile
@@ -71,6 +71,9 @@ docs: venv $(FURNITURE)
 
 train: venv data/objects/index.json
 	$(BIN)/python -m bozzetto.training.first_guess --objects data/objects --out runs/first-guess
+
+train-codec: venv data/objects/index.json
+	$(BIN)/python -m bozzetto.training.autoencoder --objects data/objects --out runs/codec
 
 data: data/objects/index.json
 
