@@ -120,6 +120,20 @@ def test_rp_1_the_walk_has_the_published_counts():
         assert sum(b < a for a, b in itertools.pairwise(walk)) == T + (r - 1) * j * max(0, math.ceil((T - j) / j))
 
 
+def test_rp_1_the_known_part_has_the_noise_of_the_level_it_is_written_at():
+    """Not of the next one, as in the printed Algorithm 1; seen by the reverse step, with everything known."""
+    g, levels, seen = seeded(30), karras(4), []
+
+    def step(x, s, s_then):
+        z = torch.randn(2, 2, generator=g, dtype=F64)
+        torch.testing.assert_close(x, Y + s * z, rtol=0, atol=1e-12)
+        seen.append((s, s_then))
+        return x
+
+    repaint(pair(), torch.zeros(2, 2, dtype=F64), levels, ys(2), torch.ones(1, 2), j=10, r=1, step=step, generator=seeded(30))
+    assert seen == list(itertools.pairwise(levels.tolist()))
+
+
 BETAS = linear_betas(250, 4e-4, 0.08)
 SIGMAS = to_zero(sigma_of(alpha_bar(BETAS)).flip(0))
 
