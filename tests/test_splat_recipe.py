@@ -77,15 +77,15 @@ def test_a_scene_is_fitted_and_killing_and_resuming_ends_in_the_same_bytes(scene
     assert out.read_bytes() == (tmp_path / "once.ply").read_bytes()
 
 
-def test_markov_chain_monte_carlo_fits_as_well_and_keeps_to_its_count(scene, tmp_path, monkeypatch, capsys):
-    args = ["bozzetto", "splat", str(scene), "--out", str(tmp_path / "a.ply"), "--steps", "120", "--points", "200", "--json"]
+def test_markov_chain_monte_carlo_fits_and_keeps_to_its_count(scene, tmp_path, monkeypatch, capsys):
+    args = ["bozzetto", "splat", str(scene), "--out", str(tmp_path / "a.ply"), "--steps", "400", "--points", "200", "--json"]
     monkeypatch.setattr(sys, "argv", [*args, "--strategy", "mcmc", "--max-count", "260"])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 0
     report = json.loads(capsys.readouterr().out)
     source = load(scene)
-    start = recipe.measure(recipe.begin(source, recipe.Splat(points=200), 0), source, QUICK)
+    start = recipe.measure(recipe.begin(source, recipe.Splat(points=200, strategy="mcmc"), 0), source, QUICK)
     assert report["psnr"] > start["psnr"] + 5 and report["gaussians"] == 260
 
 

@@ -30,7 +30,7 @@ from bozzetto.kernels import harmonics
 from bozzetto.recipes.run import Run, Tensors, write_atomically
 from bozzetto.recipes.scene import Scene, load
 from bozzetto.render.ssim import ssim
-from bozzetto.shapes.densify import Densify, Mcmc, Schedule, Strategy
+from bozzetto.shapes.densify import MCMC_FIRST, Densify, Mcmc, Schedule, Strategy
 from bozzetto.shapes.gaussians import NAMES, Gaussians, means_rate, scene_extent
 from bozzetto.shapes.splat_files import to_ply, to_splat
 
@@ -125,11 +125,21 @@ def begin(scene: Scene, s: Splat, seed: int) -> Gaussians:
     if s.start == "points" or (s.start == "auto" and len(scene.points)):
         if not len(scene.points):
             raise InputError("--start points: the scene has none; use --start random")
-        return Gaussians.from_points(scene.points, scene.colours)
+        return _narrowed(Gaussians.from_points(scene.points, scene.colours), s)
     centre, radius = looked_at(torch.cat([c.c2w for c in scene.cameras]))
     g = Gaussians.from_box(s.points, 0.5 * radius, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
         g.means.add_(centre.float())
+    return _narrowed(g, s)
+
+
+def _narrowed(g: Gaussians, s: Splat) -> Gaussians:
+    """As the strategy wants them to begin."""
+    if s.strategy == "mcmc":
+        opacity, width = MCMC_FIRST
+        with torch.no_grad():
+            g.logit_opacities.fill_(math.log(opacity / (1 - opacity)))
+            g.log_scales.add_(math.log(width))
     return g
 
 

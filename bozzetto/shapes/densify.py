@@ -25,6 +25,7 @@ from bozzetto.shapes.gaussians import NAMES, Gaussians
 SPLIT = 1.6  # children are this much smaller
 MCMC_MIN_OPACITY = 0.005
 MCMC_NOISE = 5e5
+MCMC_FIRST = (0.5, 0.1)  # opacity and width that the Gaussians begin with: its noise would throw wide and faint ones far away
 MAX_COPIES = 51  # of one Gaussian at a time
 
 
