@@ -81,8 +81,14 @@ def canonical(package: str) -> str:
 
 
 def requirements(*extras: str) -> list[str]:
+    """What these extras and the package ask for, `bozzetto[other]` followed."""
     project = PROJECT["project"]
-    return [r for e in extras for r in project["optional-dependencies"][e]] + project["dependencies"]
+    found = list(project["dependencies"])
+    for extra in extras:
+        for line in project["optional-dependencies"][extra]:
+            inner = re.fullmatch(r"bozzetto\[(\w+)\]", line)
+            found += requirements(inner[1]) if inner else [line]
+    return found
 
 
 def test_every_dependency_has_a_tested_version_within_its_range():
@@ -95,8 +101,8 @@ def test_every_dependency_has_a_tested_version_within_its_range():
 
 def test_what_is_imported_is_declared():
     """Top-level imports of the package, wherever they stand, against the dependencies and the optional backends."""
-    declared = {canonical(re.split(r"[\[<>=! ]", r)[0]) for r in requirements("train", "rembg")}
-    provides = {"PIL": "pillow", "cv2": "opencv-python-headless"}
+    declared = {canonical(re.split(r"[\[<>=! ]", r)[0]) for r in requirements("train", "rembg", "priors")}
+    provides = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
     optional = {"nvdiffrast", "gsplat"}
     for path in (ROOT / "bozzetto").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
