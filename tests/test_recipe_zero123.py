@@ -17,7 +17,6 @@ from bozzetto.distill.sds import Levels, Schedule
 from bozzetto.errors import InputError
 from bozzetto.frustum import frustum_camera
 from bozzetto.mesh import vertex_normals
-from bozzetto.priors import first_guess
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import zero123
 from bozzetto.recipes.asset import Source
@@ -86,10 +85,29 @@ SETTINGS = replace(
 )
 
 
+@pytest.fixture(autouse=True)
+def sums_in_a_fixed_order():
+    """As `lift_picture` has it."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def too_deep(monkeypatch):
+    """In the network's place: a guess that is twice as deep as the block, and red all over. No weights matter here."""
+    from bozzetto.frustum import DEPTH_RANGE, from_frustum
+
+    depth, row, column = torch.meshgrid(*(torch.arange(64) + 0.5 for _ in range(3)), indexing="ij")
+    where = torch.stack([column / 64, row / 64, (depth / 32 - 1) * DEPTH_RANGE], -1).reshape(-1, 3)
+    at = from_frustum(where, frustum_camera(0.0, ELEVATION, P, 64), P).reshape(64, 64, 64, 3)
+    solid = (at.abs() < torch.tensor([0.35, 0.35, 0.25])).all(-1)
+    guess = {"occupancy": solid * 6.0 - 3.0, "colour": RED.view(3, 1, 1, 1).repeat(1, 12, 32, 32), "view": torch.tensor([ELEVATION, P])}
+    monkeypatch.setattr(first, "predict", lambda source, network: guess)
+
+
 def run(source, folder, settings=SETTINGS, **kw):
-    network = first_guess.load(MINI / "first_guess")
-    with Run(folder, {"test": 1}).interruptible():
-        return zero123.lift(source, network, Oracle(), settings, Run(folder, {"test": 1}, **kw), elevation=ELEVATION, seed=3)
+    return zero123.lift(source, None, Oracle(), settings, Run(folder, {"test": 1}, **kw), elevation=ELEVATION, seed=3)
 
 
 def judged(lifted):
@@ -108,15 +126,15 @@ def turned(c2w):
 
 
 def test_the_hidden_side_is_what_the_prior_knows(source, tmp_path):
-    """The guess has a red back and is .81 as deep as wide, where the truth is blue and .5; the score alone must tell.
+    """The guess has a red back and is as deep as wide, where the truth is blue and half as deep; the score alone must tell.
 
-    In 150 steps colours arrive and the depth comes a fifth of the way: only the outline of each view moves the shape.
+    In 150 steps colours arrive, and the depth has begun to fall (7 % of the way): only the outline of each view moves the shape.
     """
-    red, before = judged(run(source, tmp_path / "a", replace(SETTINGS, steps=0)))
+    purple, before = judged(run(source, tmp_path / "a", replace(SETTINGS, steps=0)))
     blue, after = judged(run(source, tmp_path / "b", replace(SETTINGS, steps=150, lr=1.0, keep_weight=0.0, still=1.0)))
-    assert (red - RED).norm() < (red - BLUE).norm()
-    assert (blue - BLUE).norm() < 0.5 * (red - BLUE).norm(), blue
-    assert before > 0.7 and abs(after - 0.5) < 0.85 * abs(before - 0.5), (before, after)
+    # (the picture shows the top's blue half, and what is seen is continued over what is not: the back is purple at first)
+    assert (blue - BLUE).norm() < 0.7 * (purple - BLUE).norm(), (purple, blue)
+    assert before > 0.9 and after > 0.45 and after - 0.5 < 0.85 * (before - 0.5), (before, after)
 
 
 def test_killed_and_resumed_it_ends_in_the_same_numbers(source, tmp_path):
@@ -139,10 +157,9 @@ def test_killed_and_resumed_it_ends_in_the_same_numbers(source, tmp_path):
 
 def test_seeds_give_other_runs_and_one_seed_the_same(source, tmp_path):
     settings = replace(SETTINGS, steps=10)
-    network = first_guess.load(MINI / "first_guess")
 
     def vertices(seed, name):
-        return zero123.lift(source, network, Oracle(), settings, Run(tmp_path / name, {}), elevation=ELEVATION, seed=seed).mesh.texture
+        return zero123.lift(source, None, Oracle(), settings, Run(tmp_path / name, {}), elevation=ELEVATION, seed=seed).mesh.texture
 
     assert torch.equal(vertices(0, "a"), vertices(0, "b"))
     assert not torch.equal(vertices(0, "c"), vertices(1, "d"))
