@@ -47,8 +47,13 @@ def lift_picture(
     recipe  `guess` reads `prior` as a first guess's folder, `zero123` as that of Zero-1-to-3 or its kin, after the embedded guess
     prior   folder of weights, or None for the embedded ones
     kind    what the folder's weights are, where it does not say so itself (`priors.loading.load`)
-    raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used
+    raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used, or a kind that the
+            recipe has no use for; ValueError for another recipe
     """
+    if recipe not in ("guess", "zero123"):
+        raise ValueError(f"recipe: expected guess or zero123, got {recipe!r}")
+    if kind is not None and recipe == "guess":
+        raise InputError(f"--kind {kind}: only --recipe zero123 has a use for it; add --recipe zero123 or leave it out")
     started = time.monotonic()
     check_device(device)
     source = Source.load(path, mask, matting)

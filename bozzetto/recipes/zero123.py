@@ -9,7 +9,7 @@
 
 Distillation settings are threestudio's for Zero-1-to-3 (levels, guidance 3, ratio of the losses); its NeRF is a DMTet with a grid
 of colours here, which needs a few hundred steps instead of thousands, as the guess has done the rest. The picture's losses
-are means over pixels, the distillation's a sum over latents, so weights hold for any picture size of the prior.
+are means over pixels, the distillation's a sum over latents, as there: its weight is meant for 32 x 32 x 4 of them.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from bozzetto.shapes.uniform_adam import UniformAdam
 from bozzetto.views import Views
 
 FIRST = first.Guess(steps=60)
+SHOWN = 512  # pixels a side at which the prior is shown the picture; it resizes to its own
 LEVELS = Levels(Schedule(0.4, 0.2, 0, 200), Schedule(0.85, 0.5, 0, 200))  # threestudio's
 
 
@@ -153,8 +154,9 @@ def distill(
     azimuth, elevation, p = view
     size = settings.picture
     camera = _camera([azimuth], [elevation], p, size)
-    crop = image.crop(source.rgb, source.alpha, size)
-    seen = prior.look(Reference((crop.rgb + (1 - crop.alpha[..., None]) * prior.background)[None].float(), camera))
+    crop, fine = image.crop(source.rgb, source.alpha, size), image.crop(source.rgb, source.alpha, SHOWN)
+    shown = fine.rgb + (1 - fine.alpha[..., None]) * prior.background
+    seen = prior.look(Reference(shown[None].float(), camera))
     guided = classifier_free(prior.denoiser, prior.condition(), settings.guidance)
     dmtet = DMTet.from_state(_named("dmtet", shape))
     start = dmtet.sdf.detach().clone()
@@ -180,7 +182,7 @@ def distill(
             parts = {"dmtet": dmtet.state_dict(), "bend": first.moments(bend), "tint": first.moments(tint)}
             now = {"colour": colours.logits, "generator": generator.get_state(), "start": start, "step": torch.tensor(step)}
             run.checkpoint("distill", {**now, **{f"{part}.{k}": v for part, x in parts.items() for k, v in x.items()}})
-        if step == settings.steps // 2 and step != begun:
+        if step == settings.steps // 2:  # a checkpoint of this very step was taken before it
             start = start[dmtet.subdivide()].mean(1)
             bend, tint = _optimisers(dmtet, colours)
         moves = step < settings.still * settings.steps
