@@ -115,7 +115,7 @@ def sds_gradient(
     denoised = denoiser.denoise(x0 + s * noise, sigma, cond)
     if not bool(torch.isfinite(denoised).all()):
         raise FloatingPointError(f"the prior's answer is not finite at noise levels {sigma.tolist()}; ask it in float32 or guide less")
-    gradient = each(weight(sigma) / sigma, x0) * (x0 - denoised)
+    gradient = (weight(sigma) / sigma).to(x0).view(s.shape) * (x0 - denoised)
     if clip is not None:
         norm = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
         gradient = gradient * (clip / norm).clamp(max=1).view(-1, *[1] * (x0.ndim - 1))
