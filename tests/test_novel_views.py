@@ -13,6 +13,7 @@ import torch
 from bozzetto.errors import InputError
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.novel_views import FOV, NovelViews, draw_views, picture_to_views, ring
+from bozzetto.recipes.scene import load as load_scene
 from tests.test_recipe_zero123 import CHAIR, ELEVATION, Oracle, truth
 from tests.twins import zero123 as twin
 
@@ -57,6 +58,11 @@ def test_files_seeds_and_cameras(tmp_path):
     assert a == b != c
     record = json.loads((tmp_path / "a" / "transforms.json").read_text())
     assert record["camera_angle_x"] == FOV and len(record["frames"]) == 3
+    scene = load_scene(tmp_path / "a")  # as `bozzetto splat` reads it
+    wanted = ring(settings, 0.2).resized(twin.SIDE)  # whatever it was shown, the prior draws at its own size
+    assert len(scene.pictures) == 3 and scene.pictures[0].shape[:2] == (twin.SIDE, twin.SIDE)
+    torch.testing.assert_close(torch.cat([c.c2w for c in scene.cameras]), wanted.c2w)
+    torch.testing.assert_close(torch.cat([c.K for c in scene.cameras]), wanted.K)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class NovelViews:
     batch: int = 4
     """views sampled together"""
     size: int = 256
-    """pixels a side of what the prior is shown and of the pictures written"""
+    """pixels a side of what the prior is shown; it draws at its own size"""
 
 
 FOV, DISTANCE = math.radians(49.1), 1.2  # the prior's training renders; distance is not seen by its pose code when it stays
@@ -90,7 +90,8 @@ def draw_views(
 
             cond = prior.condition(seen, cameras[list(views)])
             made.append(prior.decode(ddim(guided, x, sigmas, cond, eta=settings.eta, generator=generators, watch=watch)))
-    return torch.cat(made).cpu(), cameras
+    pictures = torch.cat(made).cpu()
+    return pictures, cameras.resized(pictures.shape[1])
 
 
 def write_views(folder: Path, source: Source, pictures: Tensor, cameras: Camera) -> None:
