@@ -34,7 +34,8 @@ def source():
 def test_each_view_is_what_the_prior_knows_from_there(source):
     """A prior of one point: whatever the noise, DDIM ends at it, and each camera gets its own."""
     pictures, cameras = draw_views(source, Decoding(), ELEVATION, SETTINGS)
-    wanted = Decoding().decode(Decoding().encode(truth(cameras).over(1.0)))
+    assert cameras.size == pictures.shape[1:3] == (32, 32)
+    wanted = Decoding().decode(Decoding().encode(truth(cameras.resized(64)).over(1.0)))
     torch.testing.assert_close(pictures, wanted, atol=1e-5, rtol=0)
     assert (wanted[0] - wanted[1]).abs().max() > 0.2  # the views differ, so that order matters
 
