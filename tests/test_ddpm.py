@@ -23,6 +23,7 @@ from bozzetto.diffusion.ddpm import (
 )
 from bozzetto.diffusion.improved import respaced
 from bozzetto.diffusion.losses import noised
+from bozzetto.diffusion.network import UNet
 from bozzetto.diffusion.samplers import ancestral
 from bozzetto.diffusion.schedules import alpha_bar, ladder, linear_betas, scaled_linear_betas, spaced, zero_terminal_snr
 from tests.twins.worlds import F64, SIGMAS, Gaussian, seeded
@@ -31,7 +32,8 @@ P = process(linear_betas())
 
 
 def scaled(T):
-    return process(linear_betas(T, 0.1 / T, 20 / T))
+    """The published ends scaled by 1000 / T; at T = 10 that passes 1, where betas stop at .999."""
+    return process(torch.linspace(0.1 / T, 20 / T, T, dtype=F64).clamp(max=0.999))
 
 
 def exact(p, c2):
@@ -154,14 +156,14 @@ def test_ddpm_5_the_bound_is_the_likelihood_when_the_reverse_is_exact(T):
 
 def test_ddpm_6_what_a_wrong_variance_costs():
     """Excess over the exact variance's bound, sum over k >= 1, nats a dimension; c = .5, k = 0 exact."""
-    for T, large in [(100, 0.010958), (1000, 0.0010922), (4000, 0.000273)]:
+    for T, large in [(10, 0.12175), (100, 0.010958), (1000, 0.0010922), (4000, 0.000273)]:
         p = scaled(T)
         _, variance, _ = exact(p, 0.25)
         best = expected_terms(p, 0.25, variance)
         s2 = p.betas.clone()
         s2[0] = variance[0]
         assert float((expected_terms(p, 0.25, s2) - best).sum()) == pytest.approx(large, rel=2e-3)
-    for T, small in [(1000, 0.45635), (4000, 0.34558)]:
+    for T, small in [(1000, 0.45635), (4000, 0.34558), (1_000_000, 0.28910)]:
         p = scaled(T)
         _, variance, _ = exact(p, 0.25)
         s2 = p.beta_tilde.clone()
@@ -171,6 +173,17 @@ def test_ddpm_6_what_a_wrong_variance_costs():
         assert excess == pytest.approx(small, rel=1e-4) and excess == pytest.approx(float((r - 1 - r.log()).sum() / 2), rel=1e-9)
     _, variance, _ = exact(P, 1.0)
     torch.testing.assert_close(variance, P.betas, rtol=1e-12, atol=0)  # c = 1: "large" costs nothing
+
+
+def test_ddpm_6_the_small_variance_never_costs_less_than_half_of_eulers_gamma():
+    """r_k tends to (k + 1) / k near the data, whatever the schedule: the sum of (1 / k - ln(1 + 1 / k)) / 2 is gamma / 2 = .288608."""
+    gamma = 0.5772156649015329
+    k = torch.arange(1, 1_000_001, dtype=F64)
+    terms = (1 / k - torch.log1p(1 / k)) / 2
+    assert float(terms.sum()) == pytest.approx(gamma / 2, abs=1e-6)  # the tail of n terms is 1 / 4 n
+    p = scaled(1_000_000)
+    r = (exact(p, 0.25)[1] / p.beta_tilde)[1:]
+    torch.testing.assert_close((r - 1 - r.log())[:50] / 2, terms[:50], rtol=0.02, atol=0)
 
 
 def test_ddpm_7_decoder_is_a_distribution_and_the_prior_term_is_small():
@@ -241,21 +254,29 @@ def test_ddim_1_clipped_and_respaced_chains_agree_too():
 
 
 def test_ddpm_9_published_layouts_have_the_published_sizes():
-    """Counted on diffusers' network, in the layouts of the CIFAR-10 and the 256-pixel models."""
-    diffusers = pytest.importorskip("diffusers")
-    down, attend = "DownBlock2D", "AttnDownBlock2D"
-    for widths, at, size, want in [((1, 2, 2, 2), 1, 32, 35_746_307), ((1, 1, 2, 2, 4, 4), 4, 256, 113_673_219)]:
-        blocks = [attend if i == at else down for i in range(len(widths))]
+    """Parameters of our U-Net in the layouts of the CIFAR-10 and the 256-pixel models; that it is diffusers' too: `test_diffusers.py`."""
+    for widths, at, want in [((1, 2, 2, 2), 1, 35_746_307), ((1, 1, 2, 2, 4, 4), 4, 113_673_219)]:
         with torch.device("meta"):
-            net = diffusers.UNet2DModel(
-                sample_size=size,
-                block_out_channels=[128 * w for w in widths],
-                down_block_types=blocks,
-                up_block_types=[b.replace("Down", "Up") for b in reversed(blocks)],
-                layers_per_block=2,
-                attention_head_dim=None,
-            )
+            net = UNet(3, [128 * w for w in widths], 2, (at,), groups=32)
         assert sum(q.numel() for q in net.parameters()) == want
+
+
+def test_ddpm_9_the_output_is_zero_before_training():
+    """The last convolution starts at 0, so the first loss of an eps-network is exactly the mean of noise**2; every weight can learn."""
+    net = UNet(1, (8, 16), 1, (1,), patch=2, generator=seeded(30))
+    x_t, k = torch.randn(3, 1, 8, 12, generator=seeded(31)), torch.tensor([0, 500, 999])
+    assert float(net(x_t, k).abs().max()) == 0
+    assert torch.equal(net.first.weight, UNet(1, (8, 16), 1, (1,), patch=2, generator=seeded(30)).first.weight)
+    for module in net.modules():  # wake what starts at 0
+        if isinstance(module, torch.nn.Conv2d) and float(module.weight.detach().abs().max()) == 0:
+            torch.nn.init.normal_(module.weight, 0, 0.05, generator=seeded(32))
+    out = net(x_t, k)
+    assert out.shape == x_t.shape and not torch.allclose(out, net(x_t, k.flip(0)))  # the step is heard
+    torch.testing.assert_close(out[1:2], net(x_t[1:2], k[1:2]), rtol=1e-4, atol=1e-6)  # samples do not mix
+    out.square().sum().backward()
+    assert all(q.grad is not None and float(q.grad.abs().max()) > 0 for q in net.parameters())
+    with pytest.raises(ValueError, match="multiples of 4"):
+        net(x_t[..., :10], k)
 
 
 def test_zero_terminal_signal_is_exact_here():

@@ -10,7 +10,8 @@ import torch
 
 from bozzetto.denoiser import VPDenoiser, sigma_of
 from bozzetto.diffusion.ddpm import process_of, reverse
-from bozzetto.diffusion.losses import prediction_loss
+from bozzetto.diffusion.losses import noised, prediction_loss
+from bozzetto.diffusion.network import UNet
 from bozzetto.diffusion.samplers import ancestral, ddim, dpm_solver_2m, euler, heun
 from bozzetto.diffusion.schedules import alpha_bar, cosine_betas, ladder, linear_betas, scaled_linear_betas, spaced, zero_terminal_snr
 from tests.twins.worlds import F64, seeded
@@ -145,3 +146,63 @@ def test_a_training_step_has_their_loss_and_gradient(prediction):
     (gradient,) = torch.autograd.grad(loss, net.weight)
     torch.testing.assert_close(loss, want, rtol=1e-5, atol=0)
     torch.testing.assert_close(gradient, want_gradient, rtol=1e-5, atol=1e-6)
+
+
+def test_the_u_net_is_theirs():
+    """The same weights, by name, in diffusers' UNet2DModel of DDPM's layout: the same output and the same training step."""
+    theirs_net = diffusers.UNet2DModel(
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(16, 32),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        layers_per_block=2,
+        attention_head_dim=None,
+        norm_num_groups=8,
+        norm_eps=1e-6,
+        freq_shift=1,
+        flip_sin_to_cos=False,
+        downsample_padding=0,
+    )
+    net = UNet(3, (16, 32), 2, (1,), groups=8)
+    with torch.no_grad():
+        for i, q in enumerate(net.parameters()):  # nothing is left at 0
+            torch.nn.init.normal_(q, 0.0, 0.15, generator=seeded(i))
+    theirs_net.load_state_dict(dict(renamed(net, blocks=2, levels=2)))
+    x0, noise = (torch.randn(4, 3, 8, 8, generator=seeded(s)) for s in (40, 41))
+    k = torch.tensor([0, 3, 500, 999])
+    x_t = noised(x0, noise, alpha_bar(BETAS["linear"])[k])
+    want = theirs_net(x_t, k).sample
+    torch.testing.assert_close(net(x_t, k), want, rtol=1e-4, atol=1e-5 * float(want.abs().max()))
+    their_loss = torch.nn.functional.mse_loss(want, noise)
+    loss = prediction_loss(net, x0, noise, k, alpha_bar(BETAS["linear"])).mean()
+    torch.testing.assert_close(loss, their_loss, rtol=1e-5, atol=0)
+    (gradient,) = torch.autograd.grad(loss, net.first.weight)
+    (want_gradient,) = torch.autograd.grad(their_loss, theirs_net.conv_in.weight)
+    torch.testing.assert_close(gradient, want_gradient, rtol=1e-5, atol=1e-5 * float(want_gradient.abs().max()))
+
+
+def renamed(net, blocks, levels):
+    """Our parameters under diffusers' names; its attention has matrices where ours has 1 x 1 kernels."""
+    part = {f"{kind}_{i}": f"{kind}{i}" for kind in ("norm", "conv") for i in (1, 2)}
+    part |= {"time": "time_emb_proj", "shortcut": "conv_shortcut"}
+    attention = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+    plain = {"time.0": "time_embedding.linear_1", "time.2": "time_embedding.linear_2"}
+    plain |= {"first": "conv_in", "norm": "conv_norm_out", "last": "conv_out"}
+    places = {"middle.0": "mid_block.resnets.0", "middle.1": "mid_block.attentions.0", "middle.2": "mid_block.resnets.1"}
+    for side, count, sampler in (("down", blocks, "downsamplers"), ("up", blocks + 1, "upsamplers")):
+        for level in range(levels):
+            for i in range(count):
+                for kind, name in enumerate(("resnets", "attentions")):
+                    places[f"{side}.{level * (count + 1) + i}.{kind}"] = f"{side}_blocks.{level}.{name}.{i}"
+            plain[f"{side}.{level * (count + 1) + count}"] = f"{side}_blocks.{level}.{sampler}.0.conv"
+    for name, value in net.state_dict().items():
+        path, leaf = name.rsplit(".", 1)
+        if path in plain:
+            yield f"{plain[path]}.{leaf}", value
+            continue
+        place, inner = path.rsplit(".", 1)
+        is_attention = ".attentions." in places[place]
+        value = value[:, :, 0, 0] if is_attention and value.ndim == 4 else value
+        yield f"{places[place]}.{(attention if is_attention else part)[inner]}.{leaf}", value
