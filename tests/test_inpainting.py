@@ -169,6 +169,23 @@ def test_rp_2_jumps_shrink_the_bias_but_do_not_remove_it(j, r, mean, var):
     check(out[:, 1], mean, var, n)
 
 
+def test_both_ways_fall_short_on_one_gaussian_and_come_closer_with_more_calls():
+    """The target is N(1.35, .19). Mean and variance miss to the same side in both ways; the calls of the denoiser are counted."""
+    n, seen = 1500, {}
+    for T in (2, 5):
+        m, V = recursion(geometric(50.0, 0.01, 232), 1.24e-5, T, is_frozen=False, before=True)
+        seen["notes", 232 * T] = m, V
+    x = torch.randn(n, 2, generator=seeded(22), dtype=F64) * math.sqrt(1 + float(SIGMAS[0]) ** 2)
+    for r in (1, 4):
+        out = repaint(pair(), x, SIGMAS, ys(n), MASK, j=10, r=r, step=exact_step(pair(), 23), generator=seeded(24))
+        seen["repaint", 250 + (r - 1) * 240] = float(out[:, 1].mean()), float(out[:, 1].var())
+    error = 4 * math.sqrt(0.3 / n)
+    for way in ("notes", "repaint"):
+        (_, few), (_, many) = sorted((calls, moments) for (kind, calls), moments in seen.items() if kind == way)
+        assert few[0] < many[0] - error and many[0] < 1.35  # pulled to the mean without knowledge, 0
+        assert few[1] > many[1] > 0.19 - error / 2
+
+
 def test_rp_3_what_is_independent_is_left_alone():
     """rho = 0: the unknown's law is untouched for every r, here with the ancestral step on 40 levels."""
     n, world = 4000, pair(0.0)

@@ -124,6 +124,15 @@ def test_sgld_2_minibatches_add_their_variance():
     assert abs(float(chain.var()) - V / (1 - eps / (4 * V))) > 0.2 * V  # full batches would give another
 
 
+def test_sgld_2_the_tabled_number():
+    """N = 100, n = 10, V = .009975, eps = .2 V: .014071 is this formula's at S**2 = 3 / 4, without replacement (S is not stated there)."""
+    N, n, V = 100, 10, 1 / (1 / 4 + 100)  # tau = 2 and variance 1 make V
+    eps = 0.2 * V
+    assert pytest.approx(0.009975, abs=5e-7) == V
+    G = N**2 * 0.75 / n * (N - n) / (N - 1)
+    assert (eps + eps**2 * G / 4) / (1 - (1 - eps / (2 * V)) ** 2) == pytest.approx(0.014071, abs=5e-7)
+
+
 def test_sgld_3_polynomial_steps():
     for gamma in (0.55, 0.75, 1.0):
         eps = polynomial_steps(0.01, 0.0001, 1000, gamma)
