@@ -2,7 +2,7 @@
 """The noise-conditional score network of NCSN: a RefineNet with dilations, conditional on the level by its normalisation alone.
 
 One network for all levels. Source: Song & Ermon 2019 (arXiv:1907.05600), App. A; RefineNet: Lin et al. 2017 (arXiv:1611.06612).
-The paper has 4 cascades with 1, 2, 2, 2 times 128 channels (64 for digits), dilations 1, 1, 2, 4; picture sides divide by 2.
+The paper has 4 cascades with 1, 2, 2, 2 times 128 channels (64 for digits), dilations 1, 1, 2, 4; picture sides divide by 2 patch.
 
 Letters: B pictures, C channels, H W pixels, L levels, level 0 the largest sigma.
 Differs from the released code: InstanceNorm++ adds alpha * m^ after the scale gamma, as the paper writes it; there gamma
@@ -25,7 +25,7 @@ class ConditionalInstanceNorm(nn.Module):
     term a picture's channel means, its colours, would be erased.
     """
 
-    def __init__(self, C: int, L: int, *, generator: torch.Generator) -> None:
+    def __init__(self, C: int, L: int, *, generator: torch.Generator | None) -> None:
         super().__init__()
         self.gamma = nn.Parameter(1 + 0.02 * torch.randn(L, C, generator=generator))
         self.alpha = nn.Parameter(1 + 0.02 * torch.randn(L, C, generator=generator))
@@ -47,7 +47,7 @@ def _conv(inputs: int, outputs: int, size: int = 3, dilation: int = 1, *, bias: 
 class Block(nn.Module):
     """Residual: norm, ELU, convolution, twice; widened and dilated, or halved by mean pooling."""
 
-    def __init__(self, inputs: int, outputs: int, L: int, dilation: int, is_halved: bool, generator: torch.Generator) -> None:
+    def __init__(self, inputs: int, outputs: int, L: int, dilation: int, is_halved: bool, generator: torch.Generator | None) -> None:
         super().__init__()
         self.norm_1 = ConditionalInstanceNorm(inputs, L, generator=generator)
         self.norm_2 = ConditionalInstanceNorm(outputs, L, generator=generator)
@@ -65,7 +65,7 @@ class Block(nn.Module):
 class Unit(nn.Module):
     """RefineNet's residual convolution unit, twice: norm, ELU, convolution, two times over, added to its input."""
 
-    def __init__(self, C: int, L: int, generator: torch.Generator) -> None:
+    def __init__(self, C: int, L: int, generator: torch.Generator | None) -> None:
         super().__init__()
         self.norms = nn.ModuleList(ConditionalInstanceNorm(C, L, generator=generator) for _ in range(4))
         self.convs = nn.ModuleList(_conv(C, C, bias=False) for _ in range(4))
@@ -80,7 +80,7 @@ class Unit(nn.Module):
 class Refine(nn.Module):
     """One cascade: its inputs through units, brought to one size and summed; chained pooling; a last unit."""
 
-    def __init__(self, inputs: tuple[int, ...], C: int, L: int, generator: torch.Generator) -> None:
+    def __init__(self, inputs: tuple[int, ...], C: int, L: int, generator: torch.Generator | None) -> None:
         super().__init__()
         self.units = nn.ModuleList(Unit(c, L, generator) for c in inputs)
         self.norms = nn.ModuleList(ConditionalInstanceNorm(c, L, generator=generator) for c in inputs)
@@ -111,10 +111,14 @@ class NCSN(nn.Module):
     channels  of the pictures, values in [0, 1]; the network itself sees 2 x - 1
     C         filters of the first cascade; the others have 2 C
     sigmas    (L,) descending, only where the output is divided by sigma, as NCSNv2 has it; else L levels and no division
+    patch     the network sees patch x patch pixels as channels: not the paper's, but it fits 4 C filters in the time of C
     """
 
-    def __init__(self, channels: int, C: int, L: int, sigmas: Tensor | None = None, *, generator: torch.Generator) -> None:
+    def __init__(
+        self, channels: int, C: int, L: int, sigmas: Tensor | None = None, *, patch: int = 1, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
+        self.patch, channels = patch, channels * patch**2
         if sigmas is not None and len(sigmas) != L:
             raise ValueError(f"sigmas: expected one for each of {L} levels, got {len(sigmas)}")
         self.scale: Tensor
@@ -141,9 +145,11 @@ class NCSN(nn.Module):
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
         """x (B, channels, H, W), H and W even; level (B,) int64, 0 the largest sigma; the score, shape of x."""
-        if x.ndim != 4 or x.shape[-1] % 2 or x.shape[-2] % 2 or level.shape != x.shape[:1]:
-            raise ValueError(f"x: expected (B, C, H, W) with even sides and a level each, got {tuple(x.shape)} and {tuple(level.shape)}")
-        h = self.first(2 * x - 1)
+        divisor = 2 * self.patch
+        if x.ndim != 4 or x.shape[-1] % divisor or x.shape[-2] % divisor or level.shape != x.shape[:1]:
+            sides = "even sides" if divisor == 2 else f"sides that {divisor} divides"
+            raise ValueError(f"x: expected (B, C, H, W) with {sides} and a level each, got {tuple(x.shape)} and {tuple(level.shape)}")
+        h = self.first(F.pixel_unshuffle(2 * x - 1, self.patch))
         cascades = []
         for i in range(0, 8, 2):
             h = self.blocks[i + 1](self.blocks[i](h, level), level)
@@ -151,4 +157,4 @@ class NCSN(nn.Module):
         h = self.refines[0]([cascades[3]], level)
         for refine, cascade in zip(list(self.refines)[1:], cascades[2::-1], strict=True):
             h = refine([cascade, h], level)
-        return self.last(F.elu(self.norm(h, level))) * self.scale[level].view(-1, 1, 1, 1)
+        return F.pixel_shuffle(self.last(F.elu(self.norm(h, level))), self.patch) * self.scale[level].view(-1, 1, 1, 1)
