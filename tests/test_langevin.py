@@ -181,6 +181,55 @@ def test_sgld_finds_the_logistic_posterior():
     assert abs(got - mean) < 0.15 * std and abs(spread / std - 1) < 0.1  # the step size's own bias, eps G / 4 of the noise, is some percent
 
 
+CHALLENGER = """66 0,70 1,69 0,68 0,67 0,72 0,73 0,70 0,57 1,63 1,70 1,78 0,67 0,53 1,67 0,75 0,70 0,81 0,76 0,79 0,75 1,76 0,58 1"""
+
+
+def test_sgld_samples_the_logistic_posterior_of_the_challenger_data():
+    """23 shuttle launches: temperature (F) and whether an O-ring was damaged (Dalal, Fowlkes & Hoadley 1989), against a fine grid.
+
+    Two parameters and a batch of 8: every chain shares the batches, and the chain is averaged over chains and, by step size, time.
+    """
+    rows = torch.tensor([[float(v) for v in row.split()] for row in CHALLENGER.split(",")], dtype=F64)
+    fahrenheit, y = rows[:, 0], rows[:, 1]
+    plain = torch.stack([torch.ones(23, dtype=F64), fahrenheit], 1)
+    beta = torch.zeros(2, dtype=F64)
+    for _ in range(30):  # Newton: the published maximum shows that the data were copied rightly
+        p = torch.sigmoid(plain @ beta)
+        beta = beta + torch.linalg.solve((plain * (p * (1 - p))[:, None]).T @ plain, plain.T @ (y - p))
+    assert beta.tolist() == pytest.approx([15.0429, -0.2322], abs=1e-4)
+
+    z = (fahrenheit - fahrenheit.mean()) / fahrenheit.std()
+    x = torch.stack([torch.ones(23, dtype=F64), z], 1)
+    a, b = torch.meshgrid(torch.linspace(-5, 3, 241, dtype=F64), torch.linspace(-7, 3, 241, dtype=F64), indexing="ij")
+    theta = torch.stack([a, b], -1).view(-1, 2)
+    logits = theta @ x.T
+    log_p = -theta.square().sum(1) / (2 * 2.5**2) + (y * logits - torch.nn.functional.softplus(logits)).sum(1)
+    w = torch.softmax(log_p, 0)
+    mean = w @ theta
+    cov = (theta - mean).T @ ((theta - mean) * w[:, None])
+
+    eps = polynomial_steps(0.08, 0.01, 4000)[1:]
+    chain = sgld(
+        lambda t: -t / 2.5**2,
+        lambda t, batch: (batch[:, 2] - torch.sigmoid(t @ batch[:, :2].T)) @ batch[:, :2],
+        torch.cat([x, y[:, None]], 1),
+        torch.zeros(150, 2, dtype=F64),
+        eps.tolist(),
+        8,
+        generator=seeded(40),
+    )[400:]
+    weight = (eps[400:] / eps[400:].sum())[:, None]
+    got = (weight * chain.mean(1)).sum(0)
+    off = chain - got
+    spread = (weight[..., None] * (off[..., :, None] * off[..., None, :]).mean(1)).sum(0)
+    std = cov.diagonal().sqrt()
+    assert ((got - mean).abs() < 0.15 * std).all()  # some percent are the steps' own bias
+    assert ((spread.diagonal().sqrt() / std - 1).abs() < 0.12).all()
+    correlation = spread[0, 1] / spread.diagonal().prod().sqrt()
+    assert abs(float(correlation - cov[0, 1] / std.prod())) < 0.1
+    assert float((chain[..., 1] < 0).double().mean()) > 0.97  # cold damages
+
+
 def test_ascent_without_noise_is_gradient_ascent():
     x = torch.tensor([[1.0, 2.0]], dtype=F64)
     torch.testing.assert_close(langevin_step(x, -x, 0.2, None), 0.9 * x)
