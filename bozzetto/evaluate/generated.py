@@ -6,10 +6,11 @@
 
 accepted   share of pictures that the judge, a small classifier, is as sure of as of 97 % of unseen real digits
 classes    the rarest and the most frequent of the ten among accepted pictures, as multiples of a tenth
-Fréchet    distance of the judge's 64 features from the unseen real ones; two halves of those lie as far apart as `halves` says
+Fréchet    distance of the judge's 64 features from those of unseen pictures; as many real ones beside it, from the same
 copies     share of pictures nearer to a training picture than all but 1 % of unseen real ones are; by chance it would be 1 %
 bits/dim   DDPM's whole bound, of unseen pictures; ten levels of an NCSN give no likelihood
-Emoji have no classes: there the judge sorts pictures from noise and from scrambled pictures, and only its features count.
+Emoji have no classes: there the judge sorts pictures from noise and from scrambled pictures, and only its features count; as few
+are unseen, the real ones are training pictures.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
 from bozzetto.data.pictures import Pictures, digits, emoji
@@ -28,7 +30,7 @@ from bozzetto.denoiser import Predicted, ScoreDenoiser, VPDenoiser
 from bozzetto.diffusion import ddpm
 from bozzetto.diffusion.improved import respaced
 from bozzetto.diffusion.schedules import cosine_betas, spaced
-from bozzetto.priors.pictures import Config, load
+from bozzetto.priors.pictures import NAMES, Config, load
 from bozzetto.scores.frechet import frechet
 from bozzetto.scores.ncsn import annealed_langevin
 
@@ -94,7 +96,7 @@ def nothing(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.enable_grad()
-def train_judge(pictures: Pictures, seed: int, epochs: int = 5, batch: int = 64) -> Judge:
+def train_judge(pictures: Pictures, seed: int, epochs: int = 12, batch: int = 64) -> Judge:
     """Adam, one cycle of the rate; a sixth of each batch is `nothing`. Deterministic: the same seed, the same judge."""
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng():
@@ -109,7 +111,8 @@ def train_judge(pictures: Pictures, seed: int, epochs: int = 5, batch: int = 64)
             order = torch.randperm(len(x), generator=generator)
         picked = order[step % (len(x) // batch) * batch :][:batch]
         none = nothing(x[picked[: batch // 5]], generator)
-        made = judge(torch.cat([x[picked], none]))
+        moved = x[picked].roll(torch.randint(-2, 3, (2,), generator=generator).tolist(), (2, 3))
+        made = judge(torch.cat([moved, none]))
         loss = F.cross_entropy(made, torch.cat([y[picked], torch.full((len(none),), KINDS)]), label_smoothing=0.02)
         optimiser.zero_grad()
         loss.backward()
@@ -121,6 +124,11 @@ def train_judge(pictures: Pictures, seed: int, epochs: int = 5, batch: int = 64)
 def shown(pictures: np.ndarray) -> Tensor:
     """uint8 to [-1, 1]."""
     return torch.from_numpy(pictures / np.float32(127.5) - 1)
+
+
+def halves_of_two(x: Tensor) -> Tensor:
+    """Left halves beside the right halves of other pictures: strokes and paper are real, most are no digit."""
+    return torch.cat([x[..., : x.shape[-1] // 2], x.roll(1, 0)[..., x.shape[-1] // 2 :]], 3)
 
 
 def confidence(judge: Judge, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -160,7 +168,7 @@ def nearest(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
     return found.values / x[0].numel() ** 0.5, found.indices
 
 
-def bits(denoiser: VPDenoiser, config: Config, x: Tensor, seed: int) -> float:
+def bits(denoiser: VPDenoiser | ScoreDenoiser, config: Config, x: Tensor, seed: int) -> float:
     """Mean of DDPM's whole bound over pictures on 256 levels, bits a dimension; the variance is beta, x0 clipped."""
     p, generator = ddpm.process(cosine_betas(config.T)), torch.Generator().manual_seed(seed)
     made = ddpm.bound(
@@ -183,48 +191,43 @@ def main(settings: Settings) -> None:
     is_digits = "mnist" in settings.archive.name
     pictures = digits(settings.archive) if is_digits else emoji(settings.archive)
     training, unseen = shown(pictures.train), shown(pictures.test)
-    judge = train_judge(pictures, settings.seed, epochs=5 if is_digits else 12)
+    judge = train_judge(pictures, settings.seed)
     sure, said = confidence(judge, unseen)
     threshold = float(sure.quantile(0.03))
+    features = judge.features(unseen if is_digits else training)
+    real, rest = features[: settings.count], features[settings.count :]
     noise = 2 * torch.rand(2000, *unseen.shape[1:], generator=torch.Generator().manual_seed(settings.seed + 1)) - 1
-    near_limit = float(nearest(unseen, training)[0].quantile(0.01))
-    features = judge.features(unseen)
-    halves = frechet(features[::2], features[1::2])
+    distance = nearest(unseen, training)[0]
     if is_digits:
         right = float((said == torch.from_numpy(pictures.test_labels)).float().mean())
-        fooled = float((confidence(judge, noise)[0] >= threshold).float().mean())
-        print(f"judge: {right:.1%} of {len(unseen)} unseen digits right; surer than {threshold:.3f} of 97 %, and of {fooled:.1%} of noise")
-        print()
+        fooled, mixed = (float((confidence(judge, x)[0] >= threshold).float().mean()) for x in (noise, halves_of_two(unseen)))
+        print(f"judge: {right:.1%} of {len(unseen)} unseen digits right; as sure as of 97 % ({threshold:.3f}) of {fooled:.1%} of noise,")
+        print(f"and of {mixed:.1%} of pictures whose halves come from two digits")
     print(
-        f"two halves of the unseen pictures: Fréchet {halves:.3f}; median distance to the nearest training picture: "
-        f"{float(nearest(unseen, training)[0].median()):.3f}\n"
+        f"Fréchet, {len(real)} real pictures and {len(rest)} others: {frechet(real, rest):.3f}"
     )
-    print("| model | accepted | classes | Fréchet | noise | median nearest | copies | bits/dim |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    of_noise = frechet(judge.features(noise), features)
-    for name in settings.models:
-        denoiser, config = load(name)
+    print(f"unseen pictures from the nearest training picture: median {float(distance.median()):.3f}\n")
+    print("| model | accepted | classes | Fréchet | median nearest | copies | bits/dim |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for model in settings.models:
+        denoiser, config = load(model)
+        name = model if model in NAMES else Path(model).parent.name
         made = draw_pictures(denoiser, config, settings.count, settings).float()
         sure, said = confidence(judge, made)
         is_accepted = sure >= threshold
         share = torch.bincount(said[is_accepted], minlength=KINDS) * KINDS / max(int(is_accepted.sum()), 1)
         near = nearest(made, training)[0]
-        bound = "–"
-        if settings.bound_of and isinstance(denoiser, VPDenoiser):
-            bound = f"{bits(denoiser, config, unseen[: settings.bound_of], settings.seed):.2f}"
-        accepted = (
-            f"{float(is_accepted.float().mean()):.1%} | {float(share.min()):.2f} – {float(share.max()):.2f}" if is_digits else "– | –"
-        )
-        print(
-            f"| {Path(name).name if is_digits else name} | {accepted} | {frechet(judge.features(made), features):.3f} | {of_noise:.1f} | "
-            f"{float(near.median()):.3f} | {float((near < near_limit).float().mean()):.1%} | {bound} |",
-            flush=True,
-        )
+        cells = ["–", "–"]
+        if is_digits:
+            cells = [f"{float(is_accepted.float().mean()):.1%}", f"{float(share.min()):.2f} to {float(share.max()):.2f}"]
+        cells += [f"{frechet(judge.features(made), rest):.3f}", f"{float(near.median()):.3f}"]
+        cells.append(f"{float((near < distance.quantile(0.01)).float().mean()):.1%}")
+        is_bounded = settings.bound_of > 0 and isinstance(denoiser, VPDenoiser)
+        cells.append(f"{bits(denoiser, config, unseen[: settings.bound_of], settings.seed):.2f}" if is_bounded else "–")
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
         if settings.sheet is not None:
-            from PIL import Image
-
             settings.sheet.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(contact_sheet(made, training)).save(settings.sheet / f"{Path(name).name}.png")
+            Image.fromarray(contact_sheet(made, training)).save(settings.sheet / f"{name}.png")
 
 
 if __name__ == "__main__":
