@@ -29,6 +29,8 @@ FILES = [
     "parzen",
     "langevin",
     "wasserstein",
+    "frechet",
+    "ema",
     "ladder",
     "ncsn",
     "inpainting",
