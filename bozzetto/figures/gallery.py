@@ -11,6 +11,7 @@ from typing import Any
 
 from bozzetto.errors import InputError
 from bozzetto.figures import diffusion, langevin, matching, style
+from bozzetto.priors.pictures import NAMES
 
 FIGURES: dict[str, Callable[[Any], Any]] = {
     "manifold": matching.on_a_manifold,
@@ -23,9 +24,7 @@ FIGURES: dict[str, Callable[[Any], Any]] = {
     "inpainting": diffusion.inpainting,
     "sampler-steps": diffusion.sampler_steps,
 }
-FULL: dict[str, Callable[[Any], Any]] = {
-    f"sheet-{name}": partial(diffusion.sheet, name=name) for name in ("digits-ddpm", "digits-ncsn", "emoji-ddpm")
-}
+FULL: dict[str, Callable[[Any], Any]] = {f"sheet-{name}": partial(diffusion.sheet, name=name) for name in NAMES}
 
 
 def draw_all(out: Path, *, names: tuple[str, ...] = (), is_full: bool = False) -> list[Path]:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded generative models of small pictures: a DDPM and an NCSN of digits, a DDPM of emoji. About a million weights each.
+"""Generative models of small pictures, about a million weights each: a DDPM of digits is embedded; a run of `training.pictures`
+makes it, an NCSN of digits or a DDPM of emoji.
 
-`load("digits-ddpm")` gives a `Denoiser` of pictures in [-1, 1] (DDPM) or [0, 1] (NCSN), for every sampler of the package. Each
-lies in `mini/NAME`: config.json, model.safetensors (float16) and the card, README.md, with data, seed, steps and measurements.
+`load("digits-ddpm")`, or `load` of a run's folder `model`, gives a `Denoiser` of pictures in [-1, 1] (DDPM) or [0, 1] (NCSN), for
+every sampler of the package. What is embedded lies in `mini/NAME`: config.json, model.safetensors (float16) and the card, README.md,
+with data, seed, steps and measurements.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from bozzetto.scores.ladder import geometric
 from bozzetto.scores.network import NCSN
 
 FOLDER = Path(__file__).parent / "mini"
-NAMES = ("digits-ddpm", "digits-ncsn", "emoji-ddpm")
+NAMES = ("digits-ddpm",)
 
 
 @dataclass(frozen=True)
