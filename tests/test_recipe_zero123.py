@@ -179,10 +179,10 @@ def test_views_spread_from_the_pictures_side():
 
 def test_a_grid_of_colours_agrees_with_its_function():
     low, high = torch.tensor([-1.0, -0.5, -0.5]), torch.tensor([1.0, 0.5, 0.7])
-    f = lambda x: (x - low) / (high - low) * 0.6 + 0.2  # noqa: E731 — linear, and so nearly is its logit between cells
+    f = lambda x, n: (x - low) / (high - low) * 0.6 + 0.2  # noqa: E731 — linear, and so nearly is its logit between cells
     grid = zero123.ColourGrid.of(f, low, high, 32)
     inside = low + (high - low) * (0.05 + 0.9 * torch.rand(200, 3, generator=torch.Generator().manual_seed(1)))
-    torch.testing.assert_close(grid(inside), f(inside), atol=2e-3, rtol=0)
+    torch.testing.assert_close(grid(inside), f(inside, None), atol=2e-3, rtol=0)
 
 
 # ---- by the command line's own code, with networks of random weights in a published layout ----
@@ -209,7 +209,7 @@ def test_lift_takes_published_weights_and_ends_in_the_same_bytes(weights, tmp_pa
     ("options", "words"),
     [
         ({}, "embeds no such diffusion prior"),
-        ({"recipe": "guess", "kind": "zero123"}, "add --recipe zero123"),
+        ({"recipe": "guess", "kind": "zero123"}, "add one or leave it out"),
         ({"prior": Path("nowhere")}, "no such folder"),
         ({"prior": MINI / "first_guess"}, "model_index.json"),
         ({"prior": "weights", "kind": "stable-zero123"}, "kind"),

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bozzetto.errors import InputError
+from bozzetto.priors.codec import CodecConfig, LinearCodec
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' and transformers' names
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
@@ -152,7 +154,11 @@ def unet(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Mod
 
 
 def vae(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
-    """diffusers' AutoencoderKL; attention may bear the names of diffusers before 0.18."""
+    """diffusers' AutoencoderKL, whose attention may bear the names of diffusers before 0.18; or the embedded priors' LinearCodec."""
+    if read_json(folder / "config.json").get("_class_name") == LinearCodec.__name__:
+        raw = settings(folder, {f.name for f in fields(CodecConfig)})
+        config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        return component(folder, lambda: LinearCodec(CodecConfig(**config)), dtype, device)
     from diffusers import AutoencoderKL
 
     old = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}

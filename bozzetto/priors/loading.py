@@ -22,6 +22,7 @@ from torch import nn
 from bozzetto.errors import InputError
 from bozzetto.priors import components
 from bozzetto.priors.components import read_json
+from bozzetto.priors.hint import PLANES
 from bozzetto.priors.schedule import Schedule, read_schedule
 from bozzetto.priors.zero123 import KINDS, Zero123
 
@@ -192,8 +193,10 @@ def check_sizes(where: object, kind: str, unet: dict[str, Any], vae: dict[str, A
         raise InputError(
             f"{where}: sample_size, latent_channels, cross_attention_dim or projection_dim is no whole number; fetch its settings again"
         )
+    hinted = kind == "zero123-mini" and unet.get("in_channels") == 3 * channels + PLANES
+    wanted = 3 * channels + PLANES if hinted else 2 * channels
     sizes = {
-        "in_channels of the U-Net": (unet.get("in_channels", 4), f"twice the {channels} channels of a latent", 2 * channels),
+        "in_channels of the U-Net": (unet.get("in_channels", 4), f"twice the {channels} channels of a latent", wanted),
         "out_channels of the U-Net": (unet.get("out_channels", 4), "the channels of a latent", channels),
         "outputs of the projection": (projection[1], "the U-Net's cross_attention_dim", width),
         "inputs of the projection": (projection[0], "CLIP's projection_dim, and 4 for the pose", embed + 4),

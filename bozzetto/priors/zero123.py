@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from bozzetto.camera import Camera
 from bozzetto.denoiser import VPDenoiser
+from bozzetto.priors.hint import Hint
 from bozzetto.priors.prior import Condition, Reference
 from bozzetto.priors.schedule import Schedule
 
@@ -81,7 +82,7 @@ KINDS: dict[str, PoseCode] = {
     "zero123": relative_pose,
     "zero123-xl": relative_pose,
     "stable-zero123": stable_pose,
-    "zero123-mini": relative_pose,  # of any size and schedule; the others have the published schedule
+    "zero123-mini": relative_pose,  # of any size and schedule, perhaps hinted; the others have the published schedule
 }
 """What the weights do not say: their tensors have the same names and shapes."""
 
@@ -112,18 +113,32 @@ def dropped(seen: Seen, *, generator: torch.Generator) -> Seen:
 
 
 class Conditioned(nn.Module):
-    """The U-Net as `VPDenoiser` calls it: noisy latent and picture's latent side by side, one token. Absent ones are zeros."""
+    """The U-Net as `VPDenoiser` calls it: noisy latent and picture's latent side by side, one token. Absent ones are zeros.
+
+    A U-Net of 3 C + PLANES channels takes a hint beside them: the latent of the hint's colours, scaled as x0, and its planes.
+    """
 
     def __init__(self, unet: nn.Module) -> None:
         super().__init__()
         self.unet: Any = unet
 
-    def forward(self, x_t: Tensor, step: Tensor, image_latent: Tensor | None = None, token: Tensor | None = None) -> Tensor:
-        """x_t (B, C, h, w); step (B,); image_latent (1 or B, C, h, w); token (1 or B, 1, D); returns (B, C, h, w), dtype of x_t."""
+    @property
+    def hint_channels(self) -> int:
+        """C + PLANES, or 0 for a network that takes no hint."""
+        return int(self.unet.config.in_channels - 2 * self.unet.config.out_channels)
+
+    def forward(
+        self, x_t: Tensor, step: Tensor, image_latent: Tensor | None = None, token: Tensor | None = None, hint: Tensor | None = None
+    ) -> Tensor:
+        """x_t (B, C, h, w); step (B,); image_latent (1 or B, C, h, w); token (1 or B, L, D); hint (1 or B, C + PLANES, h, w);
+        returns (B, C, h, w), dtype of x_t."""
         dtype, b = next(self.unet.parameters()).dtype, len(x_t)
         image_latent = torch.zeros_like(x_t) if image_latent is None else image_latent
         token = x_t.new_zeros(b, 1, self.unet.config.cross_attention_dim) if token is None else token
-        x = torch.cat([x_t, image_latent.to(x_t).expand(b, -1, -1, -1)], 1).to(dtype)
+        beside = [image_latent]
+        if self.hint_channels:
+            beside.append(x_t.new_zeros(1, self.hint_channels, *x_t.shape[2:]) if hint is None else hint)
+        x = torch.cat([x_t, *(y.to(x_t).expand(b, -1, -1, -1) for y in beside)], 1).to(dtype)
         made: Tensor = self.unet(x, step, encoder_hidden_states=token.to(x).expand(b, -1, -1)).sample
         return made.to(x_t.dtype)
 
@@ -131,7 +146,7 @@ class Conditioned(nn.Module):
 class Zero123(nn.Module):
     """Zero-1-to-3 and its kin as a `Prior`.
 
-    unet           diffusers' UNet2DConditionModel: 2 C channels in, C out
+    unet           diffusers' UNet2DConditionModel: 2 C channels in, or 3 C + PLANES to take a hint, and C out
     vae            diffusers' AutoencoderKL with C latent channels
     image_encoder  transformers' CLIPVisionModelWithProjection, embeddings of size E
     projection     Linear(E + 4, D), D the width of the U-Net's cross-attention
@@ -164,9 +179,16 @@ class Zero123(nn.Module):
         return network.unet
 
     @property
+    def takes_hint(self) -> bool:
+        """Whether `condition` uses a hint."""
+        network: Any = self.denoiser.network
+        return bool(network.hint_channels)
+
+    @property
     def size(self) -> int:
         """Side of the pictures that it draws, pixels."""
-        return int(self.unet.config.sample_size) * 2 ** (len(self.vae.config.block_out_channels) - 1)
+        config = self.vae.config
+        return int(self.unet.config.sample_size) * (config.cell if "cell" in config else 2 ** (len(config.block_out_channels) - 1))
 
     def encode(self, rgb: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         posterior = self._posterior(rgb)
@@ -186,12 +208,27 @@ class Zero123(nn.Module):
         embedding = self.image_encoder(pixel_values=pixels.to(self.image_encoder.device, self.image_encoder.dtype)).image_embeds
         return Seen(embedding.float(), self._posterior(reference.rgb).mode().float(), reference.cameras)
 
-    def condition(self, reference: Reference | Seen | None = None, cameras: Camera | None = None, text: str | None = None) -> Condition:
-        """As `Prior.condition`: image_latent (V, C, h, w), token (V, 1, D), float32.
+    def condition(
+        self,
+        reference: Reference | Seen | None = None,
+        cameras: Camera | None = None,
+        text: str | None = None,
+        hint: Hint | None = None,
+    ) -> Condition:
+        """As `Prior.condition`: image_latent (V, C, h, w), token (V, 1, D), float32; and hint (V, C + PLANES, h, w) where one is given.
 
         Without cameras the token is zeros (the pose has no null of its own); without a reference there is no relative pose
         either, and all is zeros, whatever the cameras.
+
+        hint    what `priors.hint.hint` drew for the same cameras
+        raises  ValueError for a hint that this network cannot take
         """
+        if hint is not None:
+            if not self.takes_hint:
+                raise ValueError("hint: this prior takes none; leave it out")
+            rgb = self.encode(hint.over(self.background).clamp(0, 1).float())
+            planes = hint.cells(rgb.shape[-1]).to(rgb)
+            return {**self.condition(reference, cameras, text), "hint": torch.cat([rgb, planes], 1)}
         if text is not None:
             raise ValueError(f"text: this prior reads pictures, not text, got {text!r}; leave it out")
         seen = self.look(reference) if isinstance(reference, Reference) else reference

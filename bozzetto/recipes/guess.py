@@ -144,6 +144,7 @@ def predict(source: Source, prior: FirstGuess) -> Tensors:
         "occupancy": agree_with_silhouette(occupancy - LEVEL, coverage),
         "colour": colour,
         "view": torch.stack([v for _, _, v in answers]).mean(0),
+        "coverage": coverage,
     }
 
 
@@ -274,6 +275,13 @@ def _losses(shape: DMTet, start: Tensor, target: image.Crop, camera: Camera, siz
     return torch.stack([(alpha - wanted).square().mean(), keep, normal_consistency(vertices, faces), shape.sign_loss()])
 
 
+def rough_surface(guess: Tensors, camera: Camera, p: float, h: float = 1 / 40) -> tuple[Tensor, Tensor] | None:
+    """The guess as it is, unfitted: vertices (N, 3) and faces (F, 3) of the crop's frame, or None where nothing is solid."""
+    with torch.no_grad():
+        vertices, faces = _start(guess["occupancy"], camera, p, h).surface()
+    return (vertices.float(), faces) if len(faces) else None
+
+
 def _start(occupancy: Tensor, camera: Camera, p: float, h: float) -> DMTet:
     """The guess as a DMTet, on a grid of spacing h round all that may be solid; where nothing is, a ball to begin with."""
     full = occupancy > -1.5
@@ -309,14 +317,14 @@ def tidy(shape: Tensors, settings: Guess) -> Tensors:
 # ---- 4. texture ----
 
 
-Colours = Callable[[Tensor], Tensor]
-"""Points (N, 3) of the crop's frame to sRGB (N, 3)"""
+Colours = Callable[[Tensor, Tensor], Tensor]
+"""Points and unit normals (N, 3) of the crop's frame to sRGB (N, 3)"""
 
 
 def colours_of(guess: Tensors, camera: Camera, p: float) -> Colours:
     """The colours that the first guess has for what no picture shows."""
     prediction = Prediction(guess["occupancy"][None], guess["colour"][None], guess["view"][None])
-    return lambda x: prediction.colour_at(to_frustum(x, camera, p)[None].float())[0]
+    return lambda x, n: prediction.colour_at(to_frustum(x, camera, p)[None].float())[0]
 
 
 def paint(source: Source, guessed: Colours, clean: Tensors, camera: Camera, settings: Guess) -> Tensors:
@@ -334,14 +342,14 @@ def paint(source: Source, guessed: Colours, clean: Tensors, camera: Camera, sett
     normals = vertex_normals(vertices, faces)
     depth = render_mesh(Mesh(vertices, faces, normals), camera).depth[0, ..., 0]
     colour, weight = seen(vertices, normals, camera, depth, crop.rgb, crop.alpha)
-    wrong = extend(faces, colour - guessed(vertices), weight)
+    wrong = extend(faces, colour - guessed(vertices, normals), weight)
     mesh = unwrap(Mesh(clean["vertices"], faces, normals), resolution=settings.texture)
     assert mesh.normals is not None and mesh.uv is not None
     t = texels(mesh, settings.texture)
     position = in_crop(t.position)
     colour, weight = seen(position, t.normal, camera, depth, crop.rgb, crop.alpha)
     shift = (t.bary[..., None].to(wrong) * wrong[faces[t.face.view(-1)[t.index]]]).sum(1)
-    invented = guessed(position) + shift
+    invented = guessed(position, t.normal) + shift
     flat = (weight[:, None] * colour + (1 - weight[:, None]) * invented).clamp(0, 1)
     return {
         "vertices": mesh.vertices,

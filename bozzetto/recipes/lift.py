@@ -10,19 +10,21 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from bozzetto import __version__
 from bozzetto.errors import InputError
 from bozzetto.priors import first_guess
-from bozzetto.recipes import guess, zero123
+from bozzetto.recipes import guess, views, zero123
 from bozzetto.recipes.asset import Asset, Source
 from bozzetto.recipes.run import Progress, Run
 
 MINI = Path(__file__).parent.parent / "priors" / "mini"
 """the embedded priors"""
+RECIPES: dict[str, Any] = {"guess": guess, "views": views, "zero123": zero123}
+"""modules with PRESETS, by the names of `--recipe`"""
 
 
 def lift_picture(
@@ -44,28 +46,28 @@ def lift_picture(
 ) -> Asset:
     """Lift one picture and write its asset; angles in radians.
 
-    recipe  `guess` reads `prior` as a first guess's folder, `zero123` as that of Zero-1-to-3 or its kin, after the embedded guess
+    recipe  `guess` reads `prior` as a first guess's folder, `views` and `zero123` as that of Zero-1-to-3 or its kin, after the
+            embedded guess
     prior   folder of weights, or None for the embedded ones
     kind    what the folder's weights are, where it does not say so itself (`priors.loading.load`)
     raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used, or a kind that the
             recipe has no use for; ValueError for another recipe
     """
-    if recipe not in ("guess", "zero123"):
-        raise ValueError(f"recipe: expected guess or zero123, got {recipe!r}")
+    if recipe not in RECIPES:
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {recipe!r}")
     if kind is not None and recipe == "guess":
-        raise InputError(f"--kind {kind}: only --recipe zero123 has a use for it; add --recipe zero123 or leave it out")
+        raise InputError(f"--kind {kind}: only --recipe views and zero123 have a use for it; add one or leave it out")
     started = time.monotonic()
     check_device(device)
     source = Source.load(path, mask, matting)
     guesses = MINI if prior is None or recipe != "guess" else prior
     folder = guesses / "first_guess" if (guesses / "first_guess").is_dir() else guesses
     network = first_guess.load(folder, device=device if recipe == "guess" else "cpu")
-    settings: guess.Guess | zero123.Zero123 = guess.PRESETS[preset]
+    settings: guess.Guess | views.FromViews | zero123.Zero123 = RECIPES[recipe].PRESETS[preset]
     made_of = {"source": source.name, "digest": source.digest, "prior": first_guess.digest(folder)}
-    if recipe == "zero123":
+    if recipe != "guess":
         from bozzetto.priors import loading  # with diffusers: seconds
 
-        settings = zero123.PRESETS[preset]
         half = torch.float16 if device.startswith("cuda") else torch.float32  # as those models are run; latents stay float32
         diffusion = loading.load(prior or "mini", kind, dtype=half, device=device)
         made_of["diffusion_prior"] = loading.digest(prior or "mini")
@@ -76,6 +78,8 @@ def lift_picture(
     with run.interruptible(), _reproducible(device):
         if isinstance(settings, zero123.Zero123):
             lifted = zero123.lift(source, network, diffusion, settings, run, azimuth=azimuth, elevation=elevation, seed=seed)
+        elif isinstance(settings, views.FromViews):
+            lifted = views.lift(source, network, diffusion, settings, run, azimuth=azimuth, elevation=elevation, seed=seed)
         else:
             lifted = guess.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation)
         # resource counts kilobytes on Linux

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -21,8 +22,10 @@ from bozzetto.diffusion.guidance import classifier_free
 from bozzetto.diffusion.samplers import ddim
 from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.errors import InputError
-from bozzetto.priors.prior import Prior, Reference
+from bozzetto.priors.hint import FRAME, Hint, carried, hint
+from bozzetto.priors.prior import Condition, Prior, Reference
 from bozzetto.recipes.asset import Source, png
+from bozzetto.recipes.guess import Colours
 from bozzetto.recipes.run import Progress, write_atomically
 
 
@@ -53,6 +56,99 @@ def ring(settings: NovelViews, elevation: float, azimuth: float = 0.0) -> Camera
     return orbit(turns, up, DISTANCE, size=settings.size, fov=FOV)
 
 
+@dataclass(frozen=True)
+class Framed:
+    """An object of a rough shape as a prior's pictures show it: its box's centre in their middle, FRAME times its longest side wide.
+
+    centre           (3,) of the box, in the crop's frame; vertices (N, 3) are relative to it, faces (F, 3)
+    azimuth, elevation, distance  of the picture's camera round it, radians and object units
+    width            of pictures at the centre, object units
+    rgb, alpha       (S, S, 3) premultiplied and (S, S): the picture, so framed
+    """
+
+    centre: Tensor
+    vertices: Tensor
+    faces: Tensor
+    azimuth: float
+    elevation: float
+    distance: float
+    width: float
+    rgb: Tensor
+    alpha: Tensor
+
+    @classmethod
+    def of(cls, source: Source, camera: Camera, vertices: Tensor, faces: Tensor, size: int) -> Framed:
+        """camera is that of the crop; vertices (N, 3) in its frame."""
+        low, high = vertices.amin(0).double(), vertices.amax(0).double()
+        centre, width = (low + high) / 2, FRAME * float((high - low).max())
+        back = camera.position[0] - centre
+        distance = float(back.norm())
+        crop = image.crop(source.rgb, source.alpha, camera.size[0])
+        at, depth = camera.project(centre[None])
+        side = width * float(camera.K[0, 0, 0]) / float(depth[0, 0])
+        box = (float(at[0, 0, 0]) - side / 2, float(at[0, 0, 1]) - side / 2, side)
+        pixels = image.resample(torch.cat([crop.rgb, crop.alpha[..., None]], -1), box, size).clamp(0, 1)
+        azimuth, elevation = math.atan2(float(back[1]), float(back[0])), math.asin(float(back[2]) / distance)
+        moved = (vertices.double() - centre).float()
+        return cls(centre, moved, faces, azimuth, elevation, distance, width, pixels[..., :3].contiguous(), pixels[..., 3].contiguous())
+
+    def cameras(self, azimuth: Sequence[float], elevation: Sequence[float]) -> Camera:
+        """Cameras like the picture's from elsewhere, relative to the centre; radians."""
+        fov = 2 * math.atan(self.width / self.distance / 2)
+        return orbit(azimuth, elevation, self.distance, size=self.alpha.shape[0], fov=fov)
+
+    def reference(self, background: float) -> Reference:
+        """The picture, for the prior to look at."""
+        shown = self.rgb + (1 - self.alpha[..., None]) * background
+        return Reference(shown[None], self.cameras([self.azimuth], [self.elevation]))
+
+    def hint(self, cameras: Camera, guessed: Colours) -> Hint:
+        """The rough shape from there, with the picture's pixels where it shows them; guessed colours are of the crop's frame."""
+        middle = self.centre.float()
+        seen_from = self.cameras([self.azimuth], [self.elevation])
+        colour = carried(self.rgb, self.alpha, seen_from, self.vertices, self.faces, lambda x, n: guessed(x + middle, n))
+        return hint(self.vertices, self.faces, cameras, colour)
+
+    def placed(self, cameras: Camera) -> Camera:
+        """The same cameras in the crop's frame."""
+        c2w = cameras.c2w.clone()
+        c2w[:, :, 3] += self.centre
+        return replace(cameras, c2w=c2w)
+
+
+def sample_views(
+    prior: Prior,
+    condition: Callable[[list[int]], Condition],
+    shape: tuple[int, ...],
+    count: int,
+    settings: NovelViews,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tensor:
+    """`count` pictures (V, H, W, 3), sRGB in [0, 1], of x0 (C, h, w), each by itself; view k has its own generator, seeded seed + k.
+
+    condition  what a batch of views is asked under
+    """
+    guided = classifier_free(prior.denoiser, prior.condition(), settings.guidance)
+    ladder = prior.denoiser.sigmas
+    sigmas = to_zero(ladder[spaced(len(ladder), settings.steps)])
+    made = []
+    with torch.no_grad():
+        for start in range(0, count, settings.batch):
+            views = range(start, min(start + settings.batch, count))
+            generators = [torch.Generator().manual_seed(seed + k) for k in views]
+            noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
+            x = noise * float((1 + sigmas[0] ** 2).sqrt())  # on the variance-preserving scale the demo begins with unit noise
+
+            def watch(step: int, x: Tensor, denoised: Tensor, start: int = start) -> None:
+                if progress:
+                    progress("views", (start + settings.batch * (step + 1) / settings.steps) / count)
+
+            cond = condition(list(views))
+            made.append(prior.decode(ddim(guided, x, sigmas, cond, eta=settings.eta, generator=generators, watch=watch)))
+    return torch.cat(made).cpu()
+
+
 def draw_views(
     source: Source,
     prior: Prior,
@@ -72,25 +168,9 @@ def draw_views(
     crop = image.crop(source.rgb, source.alpha, settings.size)
     shown = crop.rgb + (1 - crop.alpha[..., None]) * prior.background
     seen = prior.look(Reference(shown[None].float(), orbit([azimuth], elevation, DISTANCE, size=settings.size, fov=FOV)))
-    guided = classifier_free(prior.denoiser, prior.condition(), settings.guidance)
-    ladder = prior.denoiser.sigmas
-    sigmas = to_zero(ladder[spaced(len(ladder), settings.steps)])
     with torch.no_grad():
         shape = prior.encode(shown[None].float()).shape[1:]
-        made = []
-        for start in range(0, settings.count, settings.batch):
-            views = range(start, min(start + settings.batch, settings.count))
-            generators = [torch.Generator().manual_seed(seed + k) for k in views]
-            noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-            x = noise * float((1 + sigmas[0] ** 2).sqrt())  # on the variance-preserving scale the demo begins with unit noise
-
-            def watch(step: int, x: Tensor, denoised: Tensor, start: int = start) -> None:
-                if progress:
-                    progress("views", (start + settings.batch * (step + 1) / settings.steps) / settings.count)
-
-            cond = prior.condition(seen, cameras[list(views)])
-            made.append(prior.decode(ddim(guided, x, sigmas, cond, eta=settings.eta, generator=generators, watch=watch)))
-    pictures = torch.cat(made).cpu()
+    pictures = sample_views(prior, lambda views: prior.condition(seen, cameras[views]), shape, settings.count, settings, seed, progress)
     return pictures, cameras.resized(pictures.shape[1])
 
 

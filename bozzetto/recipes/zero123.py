@@ -106,7 +106,7 @@ class ColourGrid(nn.Module):
         centres = (torch.arange(n) + 0.5) / n
         z, y, x = torch.meshgrid(centres, centres, centres, indexing="ij")
         at = lower + (upper - lower) * torch.stack([x, y, z], -1).reshape(-1, 3).to(lower)
-        made = colours(at).clamp(0.01, 0.99)
+        made = colours(at, torch.zeros_like(at)).clamp(0.01, 0.99)
         return cls(torch.logit(made).T.reshape(3, n, n, n).float(), lower.float(), upper.float())
 
     def forward(self, points: Tensor) -> Tensor:
@@ -134,7 +134,7 @@ def lift(
     made = run.stage("distill", lambda: distill(source, guess, shape, prior, (azimuth, e, p), settings, run, seed))
     clean = run.stage("clean", lambda: first.tidy(made, settings.guess))
     grid = ColourGrid(made["colour.logits"], made["colour.lower"], made["colour.upper"]).requires_grad_(False)
-    textured = run.stage("texture", lambda: first.paint(source, grid, clean, camera, settings.guess))
+    textured = run.stage("texture", lambda: first.paint(source, lambda x, n: grid(x), clean, camera, settings.guess))
     losses = {k: round(float(v), 6) for k, v in zip(LOSSES, made["losses"], strict=True)}
     measured: dict[str, Any] = {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": losses}
     return first.finished(textured, clean, camera, measured)

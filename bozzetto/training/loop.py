@@ -32,7 +32,7 @@ class LoopSettings:
     """training pictures in all; a resumed run counts those it has seen"""
     batch: int = 32
     lr: float = 0.02
-    """step of the orthogonalised matrices (Muon); vectors get `vector_lr`"""
+    """step of the orthogonalised matrices (Muon); vectors get `vector_lr`; 0 gives `vector_lr` to all: Adam"""
     vector_lr: float = 1e-3
     warmup: int = 200
     """steps"""

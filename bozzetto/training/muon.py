@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 class Muon(torch.optim.Optimizer):
-    """Matrices and kernels: Nesterov momentum, orthogonalised. Everything else: Adam (0.9, 0.99).
+    """Matrices and kernels: Nesterov momentum, orthogonalised. Everything else: Adam (0.9, 0.99); with lr = 0, all of it.
 
     `scale` multiplies both rates at each step; set it from a schedule.
     """
@@ -23,8 +23,8 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, network: nn.Module, lr: float, vector_lr: float, *, momentum: float = 0.95, decay: float = 0.01) -> None:
         self.scale = 1.0
         self.names: dict[Tensor, str] = {p: name for name, p in network.named_parameters()}
-        matrices = [p for p in network.parameters() if p.ndim >= 2]
-        vectors = [p for p in network.parameters() if p.ndim < 2]
+        matrices = [p for p in network.parameters() if p.ndim >= 2 and lr > 0]
+        vectors = [p for p in network.parameters() if p.ndim < 2 or lr == 0]
         super().__init__([{"params": matrices, "lr": lr, "matrices": True}, {"params": vectors, "lr": vector_lr, "matrices": False}], {})
         self.momentum, self.decay = momentum, decay
 
