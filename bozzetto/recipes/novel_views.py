@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -97,6 +98,12 @@ class Framed:
         fov = 2 * math.atan(self.width / self.distance / 2)
         return orbit(azimuth, elevation, self.distance, size=self.alpha.shape[0], fov=fov)
 
+    def ring(self, settings: NovelViews) -> Camera:
+        """The cameras of `ring`, like the picture's."""
+        up = self.elevation if settings.elevation_deg is None else math.radians(settings.elevation_deg)
+        turns = [self.azimuth + 2 * math.pi * (k + 1) / (settings.count + 1) for k in range(settings.count)]
+        return self.cameras(turns, [up] * settings.count)
+
     def reference(self, background: float) -> Reference:
         """The picture, for the prior to look at."""
         shown = self.rgb + (1 - self.alpha[..., None]) * background
@@ -149,6 +156,29 @@ def sample_views(
     return torch.cat(made).cpu()
 
 
+def draw_framed(
+    framed: Framed,
+    prior: Prior,
+    cameras: Camera,
+    guessed: Colours,
+    settings: NovelViews,
+    *,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Pictures (V, H, W, 3) from cameras relative to the object's centre; under a hint, where the prior takes one."""
+    shown = framed.reference(prior.background)
+    extra: dict[str, Any] = {"hint": framed.hint(cameras, guessed)} if getattr(prior, "takes_hint", False) else {}
+    with torch.no_grad():
+        shape = tuple(prior.encode(shown.rgb).shape[1:])
+        whole = prior.condition(prior.look(shown), cameras, **extra)
+
+    def some(views: list[int]) -> Condition:
+        return {k: v if len(v) == 1 else v[views] for k, v in whole.items()}
+
+    return sample_views(prior, some, shape, len(cameras), settings, seed, progress)
+
+
 def draw_views(
     source: Source,
     prior: Prior,
@@ -186,7 +216,8 @@ def write_views(folder: Path, source: Source, pictures: Tensor, cameras: Camera)
         write_atomically(folder / "views.png", png(torch.cat([first, *pictures], 1)))
         bottom = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
         frames = [{"file_path": f"view_{k:03d}", "transform_matrix": torch.cat([c, bottom]).tolist()} for k, c in enumerate(cameras.c2w)]
-        record = {"camera_angle_x": FOV, "frames": frames}
+        width, focal = cameras.size[1], float(cameras.K[0, 0, 0])
+        record = {"camera_angle_x": 2 * math.atan(width / 2 / focal), "frames": frames}
         write_atomically(folder / "transforms.json", (json.dumps(record, indent=1) + "\n").encode())
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another --out") from None
@@ -210,7 +241,7 @@ def picture_to_views(
     raises  InputError, before the slow work, for a picture, prior or settings that cannot be used
     """
     from bozzetto.priors import first_guess, loading
-    from bozzetto.recipes.guess import predict
+    from bozzetto.recipes.guess import colours_of, predict, rough_surface, view_of
     from bozzetto.recipes.lift import MINI, check_device, check_writable
 
     if settings.count < 1 or not 1 <= settings.steps <= 1000:
@@ -220,8 +251,14 @@ def picture_to_views(
     check_writable(out)
     half = torch.float16 if device.startswith("cuda") else torch.float32
     drawer = loading.load(prior, kind, dtype=half, device=device)
-    if elevation is None:
-        elevation = float(predict(source, first_guess.load(MINI / "first_guess"))["view"][0])
-    pictures, cameras = draw_views(source, drawer, elevation, settings, seed=seed, progress=progress)
+    guess = predict(source, first_guess.load(MINI / "first_guess")) if elevation is None or drawer.takes_hint else None
+    camera, e, p = view_of(guess, 0.0, elevation) if guess else (None, elevation or 0.0, 0.0)
+    rough = rough_surface(guess, camera, p) if guess and camera and drawer.takes_hint else None
+    if rough is None or guess is None or camera is None:
+        pictures, cameras = draw_views(source, drawer, e, settings, seed=seed, progress=progress)
+    else:
+        framed = Framed.of(source, camera, *rough, drawer.size)
+        cameras = framed.ring(settings)
+        pictures = draw_framed(framed, drawer, cameras, colours_of(guess, camera, p), settings, seed=seed, progress=progress)
     write_views(out, source, pictures, cameras)
     return out / "views.png"

@@ -28,7 +28,7 @@ from bozzetto.priors.first_guess import FirstGuess
 from bozzetto.priors.prior import Prior
 from bozzetto.recipes import guess as first
 from bozzetto.recipes.asset import Source
-from bozzetto.recipes.novel_views import Framed, NovelViews, sample_views
+from bozzetto.recipes.novel_views import Framed, NovelViews, draw_framed
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.render.bake import blend, seen
 from bozzetto.render.mesh import render_mesh
@@ -107,26 +107,14 @@ def around(framed: Framed, settings: FromViews) -> Camera:
 
 def draw(framed: Framed, prior: Prior, cameras: Camera, guessed: first.Colours, settings: FromViews, run: Run, seed: int) -> Tensors:
     """pictures (V, H, W, 3) sRGB over the prior's background, alpha and trust (V, H, W), at the prior's size."""
-    look = prior.look(framed.reference(prior.background))
-    hinted = framed.hint(cameras, guessed) if getattr(prior, "takes_hint", False) else None
-    extra: dict[str, Any] = {} if hinted is None else {"hint": hinted}
-    whole = prior.condition(look, cameras, **extra)
-    count = len(cameras)
-    shape = prior.encode(framed.reference(prior.background).rgb).shape[1:]
-    drawn = torch.stack(
-        [
-            sample_views(
-                prior,
-                lambda views: {k: v if len(v) == 1 else v[views] for k, v in whole.items()},
-                tuple(shape),
-                count,
-                settings.drawing,
-                seed + 1000 * s,
-                lambda name, share, s=s: run.progress("views", (s + share) / settings.samples),  # type: ignore[misc]
-            )
-            for s in range(settings.samples)
-        ]
-    )
+
+    def sample(s: int) -> Tensor:
+        def told(name: str, share: float) -> None:
+            run.progress("views", (s + share) / settings.samples)
+
+        return draw_framed(framed, prior, cameras, guessed, settings.drawing, seed=seed + 1000 * s, progress=told)
+
+    drawn = torch.stack([sample(s) for s in range(settings.samples)])
     alphas = torch.stack([solid(x, prior.background) for x in drawn])
     pictures = drawn.mean(0)
     trust = 1 - (alphas.amax(0) - alphas.amin(0))
