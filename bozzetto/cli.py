@@ -22,9 +22,10 @@ from bozzetto.errors import InputError
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
-RECIPES = ("guess", "zero123")
+RECIPES = ("guess", "views", "zero123")
 WEIGHTS = {  # stages' shares of the time
     "guess": {"guess": 0.05, "shape": 0.6, "clean": 0.05, "texture": 0.3},
+    "views": {"guess": 0.04, "views": 0.4, "shape": 0.35, "clean": 0.03, "texture": 0.18},
     "zero123": {"guess": 0.01, "shape": 0.08, "distill": 0.82, "clean": 0.02, "texture": 0.07},
 }
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -41,9 +42,10 @@ class Lift:
     preset: Literal["draft", "standard", "fine"] = "standard"
     """draft takes seconds, standard a minute, fine a few"""
     recipe: str = "guess"
-    """how to lift: guess is the embedded network alone; zero123 goes on from there by score distillation"""
+    """how to lift: guess is the embedded network alone; views lets a diffusion prior draw the hidden sides and follows the drawings;
+    zero123 goes on from the guess by score distillation"""
     prior: Path | None = None
-    """folder of weights: the embedded ones by default; for zero123, Zero-1-to-3 or its kin (see docs/priors.md)"""
+    """folder of weights: the embedded ones by default; for views and zero123, Zero-1-to-3 or its kin (see docs/priors.md)"""
     kind: str | None = None
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     mask: Path | None = None
@@ -99,6 +101,36 @@ class Splat:
 
 
 @dataclass(frozen=True)
+class Mesh:
+    """Turn Gaussians (.ply) into a closed, textured model (GLB)."""
+
+    gaussians: tyro.conf.Positional[Path]
+    """.ply of 3D Gaussian Splatting, `bozzetto splat`'s or another's"""
+    out: Path | None = None
+    """the model; beside the Gaussians by default"""
+    scene: Path | None = None
+    """folder that the Gaussians were fitted to: its cameras know best; without it, cameras all round"""
+    cells: int = 128
+    """of the lattice, along the longest side"""
+    faces: int = 60000
+    """of the model, at most"""
+    texture: int = 1024
+    """texels a side"""
+    quiet: bool = False
+    """no progress display"""
+
+
+@dataclass(frozen=True)
+class View:
+    """Show Gaussians or a model in the browser, until Ctrl-C."""
+
+    path: tyro.conf.Positional[Path]
+    """.ply of Gaussians, .glb, or an asset's folder"""
+    port: int = 8080
+    """of this machine; 0 takes a free one"""
+
+
+@dataclass(frozen=True)
 class Views:
     """Draw an object from other sides with a view-conditioned diffusion prior (Zero-1-to-3 and its kin)."""
 
@@ -142,8 +174,10 @@ class Evaluate:
     """objects of each group"""
     preset: Literal["draft", "standard", "fine"] = "draft"
     """of the lifts that are measured"""
+    recipe: Literal["guess", "views", "zero123"] = "guess"
+    """how they are lifted"""
     prior: Path | None = None
-    """folder of weights; the embedded ones by default"""
+    """folder of weights that the recipe reads; the embedded ones by default"""
     seed: int = 0
     """of the cameras"""
 
@@ -194,6 +228,8 @@ class Doctor:
 Verb = (
     Annotated[Lift, tyro.conf.subcommand("lift")]
     | Annotated[Splat, tyro.conf.subcommand("splat")]
+    | Annotated[Mesh, tyro.conf.subcommand("mesh")]
+    | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Views, tyro.conf.subcommand("views")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
@@ -216,6 +252,8 @@ def main() -> None:
             Lift: lift,
             Views: views,
             Splat: splat,
+            Mesh: mesh,
+            View: view,
             Evaluate: evaluate,
             Data: data,
             Convert: convert,
@@ -361,6 +399,27 @@ def splat(args: Splat) -> int:
     return 0
 
 
+def mesh(args: Mesh) -> int:
+    """See `bozzetto.recipes.splat_mesh`."""
+    from bozzetto.recipes import splat_mesh as recipe
+
+    out = args.gaussians.with_suffix(".glb") if args.out is None else args.out
+    settings = recipe.SplatMesh(cells=args.cells, faces=args.faces, texture=args.texture)
+    with _progress(args.gaussians.name, args.quiet, {"look": 0.3, "fuse": 0.25, "clean": 0.15, "texture": 0.3}) as progress:
+        made = recipe.mesh_file(args.gaussians, out, settings, scene=args.scene, progress=progress)
+    if not args.quiet:
+        print(f"{out}: {len(made.faces)} faces")
+    return 0
+
+
+def view(args: View) -> int:
+    """See `bozzetto.viewer`; Ctrl-C is how it is meant to end."""
+    from bozzetto import viewer
+
+    viewer.view(args.path, args.port)
+    return 0
+
+
 def views(args: Views) -> int:
     """See `bozzetto.recipes.novel_views`."""
     for flag, value in (("--elevation-deg", args.elevation_deg), ("--ring-deg", args.ring_deg)):
@@ -391,7 +450,8 @@ def evaluate(args: Evaluate) -> int:
     """See `bozzetto.evaluate.lifting`."""
     from bozzetto.evaluate.lifting import evaluate_lifting
 
-    print(evaluate_lifting(args.objects, args.out, count=args.count, preset=args.preset, prior=args.prior, seed=args.seed))
+    how = (args.preset, args.recipe, args.prior, args.seed)
+    print(evaluate_lifting(args.objects, args.out, args.count, *how))
     return 0
 
 

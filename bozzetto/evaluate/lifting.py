@@ -45,8 +45,7 @@ from bozzetto.evaluate.metrics import Solid, geometry, psnr, sharpness, solid, s
 from bozzetto.evaluate.pictures import Model, Shot, drawn, moved, novel_cameras, shoot, triangles
 from bozzetto.priors import first_guess
 from bozzetto.recipes.asset import Asset, Source
-from bozzetto.recipes.guess import PRESETS
-from bozzetto.recipes.lift import MINI, lift_picture
+from bozzetto.recipes.lift import MINI, RECIPES, lift_picture
 
 OFFSETS = tuple(math.radians(40.0 * k) for k in range(1, 9))
 SHEET = tuple(math.radians(x) for x in (0.0, 90.0, 180.0))  # front, side, behind, as the picture sees it
@@ -65,7 +64,8 @@ class Task:
     objects: Path
     out: Path
     preset: str
-    prior: Path
+    recipe: str
+    prior: Path | None
     seed: int
     identity: str
 
@@ -78,9 +78,9 @@ class Task:
 def evaluate_lifting(
     objects: Path,
     out: Path,
-    *,
     count: int,
     preset: str = "draft",
+    recipe: str = "guess",
     prior: Path | None = None,
     seed: int = 0,
     workers: int = 1,
@@ -89,13 +89,20 @@ def evaluate_lifting(
 
     objects   packed objects; their validation side is used, never `heldout`
     count     objects of each group, or as many as there are
-    prior     folder of weights, or None for the embedded ones
+    recipe    as `lift_picture` has it; prior: the folder of weights that it reads, or None for the embedded ones
     workers   processes; times and memory are those of lifts side by side
     raises    InputError before the slow work, for objects, weights or a folder that cannot be used
     """
-    folder = prior or MINI
-    folder = folder / "first_guess" if (folder / "first_guess").is_dir() else folder
-    first_guess.load(folder)
+    if recipe == "guess":
+        folder = prior or MINI
+        prior = folder / "first_guess" if (folder / "first_guess").is_dir() else folder
+        first_guess.load(prior)
+        weights = first_guess.digest(prior)
+    else:
+        from bozzetto.priors import loading
+
+        loading.load(prior or "mini")
+        weights = f"{first_guess.digest(MINI / 'first_guess')} {loading.digest(prior or 'mini')}"
     if count < 1:
         raise InputError(f"--count {count}: expected at least 1")
     try:
@@ -104,15 +111,17 @@ def evaluate_lifting(
         raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
     settings = {
         "format": 1,
-        "preset": asdict(PRESETS[preset]),
-        "prior": first_guess.digest(folder),
+        "recipe": recipe,
+        "preset": asdict(RECIPES[recipe].PRESETS[preset]),
+        "prior": weights,
         "seed": seed,
         "baselines": [getattr(baselines, k) for k in ("PERSPECTIVE", "INFLATE", "INFLATE_POWER", "EXTRUDE", "SEEDS_EACH", "LEVEL")],
         "code": code_digest("recipes", "priors", "shapes", "render", "evaluate", "data", "image.py", "matting.py", "frustum.py"),
     }
     identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     tasks = [
-        Task(group, name, source, key, objects, out, preset, folder, seed, identity) for group, name, source, key in chosen(objects, count)
+        Task(group, name, source, key, objects, out, preset, recipe, prior, seed, identity)
+        for group, name, source, key in chosen(objects, count)
     ]
     known = {row["source"]: row for row in _kept(out / "results.jsonl") if row["identity"] == identity}
     todo = [t for t in tasks if t.source not in known or not t.row.is_file()]
@@ -124,7 +133,8 @@ def evaluate_lifting(
         print(f"{n + 1} of {len(todo)}: {report.line(row)}", file=sys.stderr, flush=True)
     rows = [known[t.source] for t in tasks]
     report.sheets(out, [(t.group, t.row) for t in tasks])
-    title = f"`bozzetto evaluate --objects {objects} --count {count} --preset {preset} --seed {seed}`, weights {settings['prior']}"
+    flags = f"--objects {objects} --count {count} --preset {preset} --recipe {recipe} --seed {seed}"
+    title = f"`bozzetto evaluate {flags}`, weights {settings['prior']}"
     text = report.table(rows, f"{title}, code {settings['code']}, bozzetto {bozzetto.__version__}, torch {torch.__version__}")
     (out / "table.md").write_text(text + "\n")
     return text
@@ -222,7 +232,7 @@ def _offers(task: Task, path: Path, row: dict[str, Any], shot: Shot) -> dict[str
     def lift() -> Candidate:
         started = time.monotonic()
         _forget_peak()
-        asset = lift_picture(path, path.parent / "asset", preset=task.preset, prior=task.prior, seed=task.seed)
+        asset = lift_picture(path, path.parent / "asset", preset=task.preset, recipe=task.recipe, prior=task.prior, seed=task.seed)
         if not asset.is_complete:
             raise KeyboardInterrupt
         row["seconds"], row["peak_gb"] = round(time.monotonic() - started, 2), round(_peak_gb(), 3)

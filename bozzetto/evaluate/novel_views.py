@@ -21,15 +21,14 @@ from torch import Tensor
 
 from bozzetto.data.objects import Packed
 from bozzetto.data.renders import render
-from bozzetto.evaluate.metrics import psnr, sharpness
+from bozzetto.evaluate.metrics import sharpness
 from bozzetto.priors import loading
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.training import album
-from bozzetto.training.backbone import Encoded, drawn
+from bozzetto.training.backbone import PAPER, Encoded, drawn, pixel_psnr
 from bozzetto.training.codec import album_pictures
 
 VIEWS = (2, 5)  # of each object, asked for from its view 0
-PAPER = 0.97  # what is brighter than this in all colours counts as background in pictures without alpha
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Settings:
     """a sheet of some objects: picture, rendered guess, one sample without and with the hint, truth"""
     samples: int = 4
     steps: int = 20
-    guidance: float = 1.5
+    guidance: float = 1.0
     seed: int = 0
     limit: int = 0
     """objects, the first of each group; 0 is all"""
@@ -119,9 +118,7 @@ def evaluate(settings: Settings) -> str:
     data, packed = Encoded.of(settings.latents), Packed(settings.objects)
     truth_all = album_pictures(settings.validation).view(len(data.about), album.VIEWS, album.SIZE, album.SIZE, 4)
     held = album.unseen(packed)
-    small = F.avg_pool2d(album_pictures(settings.album).movedim(-1, 1).float() / 255, 4).movedim(1, -1)
-    bank = small.view(-1, album.VIEWS, *small.shape[1:])
-    poses = _poses(settings.album)
+    bank, poses = _bank(settings.album)
     furniture = sum(not row["source"].startswith("procedural/") for row in data.about)
     groups = {"furniture": range(furniture), "held-out families": range(furniture, len(data.about))}
     tables, rows = [], []
@@ -136,7 +133,7 @@ def evaluate(settings: Settings) -> str:
         lines = []
         for title, made in {"the truth": on_white, **pictures}.items():
             agree = [_agreement(made[2 * i], made[2 * i + 1], cameras[k]) for i, k in enumerate(chosen)]
-            score = 100.0 if title == "the truth" else psnr(masked(made), masked(on_white))
+            score = 100.0 if title == "the truth" else pixel_psnr(made, on_white)
             share = sharpness(masked(made)) / true_sharpness
             lines.append(f"| {title} | {'' if title == 'the truth' else f'{score:.2f}'} | {share:.2f} | {np.nanmean(agree):.3f} |")
         head = f"| {name}, {len(chosen)} objects, {len(pairs)} views | PSNR dB | sharpness | disagreement |\n| --- | ---: | ---: | ---: |\n"
@@ -224,15 +221,18 @@ def _agreement(first: Tensor, second: Tensor, posed: album.Posed) -> float:
     return disagreement(first, second, (points[0], points[1]), (cameras[[0]], cameras[[1]]))
 
 
-def _poses(folder: Path) -> Tensor:
-    """(N, V, 2) azimuth and elevation of an album's views."""
+def _bank(folder: Path, side: int = 32) -> tuple[Tensor, Tensor]:
+    """An album's pictures (N, V, side, side, 4) in [0, 1], small, and their azimuths and elevations (N, V, 2)."""
     from safetensors import safe_open
 
-    parts = []
+    pictures, poses = [], []
     for path in sorted(folder.glob("chunk_*.safetensors")):
         with safe_open(path, "pt") as file:
-            parts.append(torch.stack([file.get_tensor("azimuth"), file.get_tensor("elevation")], -1))
-    return torch.cat(parts)
+            large = file.get_tensor("pictures")
+            small = F.adaptive_avg_pool2d(large.flatten(0, 1).movedim(-1, 1).float() / 255, side)
+            pictures.append(small.movedim(1, -1).reshape(*large.shape[:2], side, side, 4))
+            poses.append(torch.stack([file.get_tensor("azimuth"), file.get_tensor("elevation")], -1))
+    return torch.cat(pictures), torch.cat(poses)
 
 
 def _hint_pictures(folder: Path) -> Tensor:
