@@ -93,7 +93,7 @@ class Framed:
         moved = (vertices.double() - centre).float()
         return cls(centre, moved, faces, azimuth, elevation, distance, width, pixels[..., :3].contiguous(), pixels[..., 3].contiguous())
 
-    def cameras(self, azimuth: Sequence[float], elevation: Sequence[float]) -> Camera:
+    def cameras(self, azimuth: Sequence[float] | Tensor, elevation: Sequence[float] | Tensor) -> Camera:
         """Cameras like the picture's from elsewhere, relative to the centre; radians."""
         fov = 2 * math.atan(self.width / self.distance / 2)
         return orbit(azimuth, elevation, self.distance, size=self.alpha.shape[0], fov=fov)

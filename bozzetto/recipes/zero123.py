@@ -23,13 +23,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bozzetto import image
-from bozzetto.camera import Camera, orbit
+from bozzetto.camera import Camera
 from bozzetto.diffusion.guidance import classifier_free
 from bozzetto.distill.sds import Levels, Schedule, sds
+from bozzetto.frustum import frustum_camera
 from bozzetto.priors.first_guess import FirstGuess
-from bozzetto.priors.prior import Prior, Reference
+from bozzetto.priors.prior import Prior
 from bozzetto.recipes import guess as first
 from bozzetto.recipes.asset import Source
+from bozzetto.recipes.novel_views import Framed
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.render.mesh import render_surface
 from bozzetto.shapes.dmtet import DMTet, normal_consistency, vertex_normals
@@ -153,16 +155,17 @@ def distill(
     """The surface and the colours that the prior and the picture agree on; view is (azimuth, elevation, p) of the picture."""
     azimuth, elevation, p = view
     size = settings.picture
-    camera = _camera([azimuth], [elevation], p, size)
-    crop, fine = image.crop(source.rgb, source.alpha, size), image.crop(source.rgb, source.alpha, SHOWN)
-    shown = fine.rgb + (1 - fine.alpha[..., None]) * prior.background
-    seen = prior.look(Reference(shown[None].float(), camera))
+    camera = frustum_camera(azimuth, elevation, p, size)
+    crop = image.crop(source.rgb, source.alpha, size)
+    guessed = first.colours_of(guess, camera.resized(512), p)
+    framed = Framed.of(source, camera.resized(512), shape["vertices"], shape["faces"], SHOWN)  # as the prior's pictures show objects
+    seen = prior.look(framed.reference(prior.background))
     guided = classifier_free(prior.denoiser, prior.condition(), settings.guidance)
     dmtet = DMTet.from_state(_named("dmtet", shape))
     start = dmtet.sdf.detach().clone()
     lower, upper = shape["vertices"].amin(0), shape["vertices"].amax(0)
     margin = 0.1 * (upper - lower).max()
-    colours = ColourGrid.of(first.colours_of(guess, camera.resized(512), p), lower - margin, upper + margin, settings.colours)
+    colours = ColourGrid.of(guessed, lower - margin, upper + margin, settings.colours)
     generator = torch.Generator().manual_seed(seed)
     bend, tint = _optimisers(dmtet, colours)
     step, losses = 0, torch.zeros(len(LOSSES))
@@ -189,16 +192,19 @@ def distill(
         bend.param_groups[0]["lr"], tint.param_groups[0]["lr"] = settings.lr * dmtet.grid.spacing, settings.colour_lr
         bend.zero_grad()
         tint.zero_grad()
-        cameras = _around(view, step / settings.steps, settings, size, generator)
+        cameras = framed.cameras(*_around(framed.azimuth, step / settings.steps, settings, generator)).resized(size)
         vertices, faces = dmtet.surface()
         if not moves:
             vertices = vertices.detach()
-        drawn = render_surface(vertices, faces, vertex_normals(vertices, faces), _joined(camera, cameras), lambda x, n: colours(x))
+        drawn = render_surface(
+            vertices, faces, vertex_normals(vertices, faces), _joined(camera, framed.placed(cameras)), lambda x, n: colours(x)
+        )
         losses = _losses(drawn, crop, dmtet, start, vertices, faces)
         others = drawn.over(prior.background)[1:].clamp(0, 1)
         x0 = prior.encode(others.float())
         sigma = settings.levels.draw(guided, settings.views, step, generator=generator)
-        pull = sds(guided, x0, sigma, prior.condition(seen, cameras), generator=generator)
+        extra: dict[str, Any] = {"hint": framed.hint(cameras, guessed)} if getattr(prior, "takes_hint", False) else {}
+        pull = sds(guided, x0, sigma, prior.condition(seen, cameras, **extra), generator=generator)
         total = (weights * losses).sum() + settings.distill_weight * pull.to(losses)
         if not torch.isfinite(total):
             raise FloatingPointError(f"stage distill, step {step}: the loss is {float(total)}")
@@ -226,18 +232,13 @@ def _named(prefix: str, tensors: Tensors) -> Tensors:
     return {k.removeprefix(f"{prefix}."): v for k, v in tensors.items() if k.startswith(f"{prefix}.")}
 
 
-def _camera(azimuth: list[float] | Tensor, elevation: list[float] | Tensor, p: float, size: int) -> Camera:
-    """Cameras like the picture's, elsewhere on its sphere: no pose code has a change of distance."""
-    return orbit(azimuth, elevation, 1 / p, size=size, fov=2 * math.atan(p / 2))
-
-
-def _around(view: tuple[float, float, float], share: float, settings: Zero123, size: int, generator: torch.Generator) -> Camera:
-    """Views to distil after a share of the steps: evenly over azimuths, which spread, and over the sine of elevations."""
-    azimuth, _, p = view
+def _around(azimuth: float, share: float, settings: Zero123, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Azimuths and elevations to distil after a share of the steps: evenly over azimuths, which spread from the picture's, and over
+    the sine of elevations. Distances are the picture's: no pose code has a change of distance."""
     u = torch.rand(2, settings.views, generator=generator, dtype=torch.float64)
     reach = math.radians(settings.near_deg + (180 - settings.near_deg) * min(share / 0.4, 1.0))
     low, high = (math.sin(math.radians(x)) for x in (settings.lowest_deg, settings.highest_deg))
-    return _camera(azimuth + reach * (2 * u[0] - 1), torch.asin(low + (high - low) * u[1]), p, size)
+    return azimuth + reach * (2 * u[0] - 1), torch.asin(low + (high - low) * u[1])
 
 
 def _joined(a: Camera, b: Camera) -> Camera:
