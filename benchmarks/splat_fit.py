@@ -2,7 +2,9 @@
 """Gaussians fitted to pictures of procedural objects, and how the held-back pictures come out: `python -m benchmarks.splat_fit`.
 
 Pictures from a sphere of directions with transparency, none of them both trained on and tested on. "no growth" starts from the same
-random points and never has more of them; "mean picture" is the mean of the training pictures over white.
+random points and never has more of them; "mean picture" is the mean of the training pictures over white. With `--scenes` the pictures are
+those of folders (`benchmarks.scenes` path-traces three), and rows may be ablations: "no split", "no clone", "isotropic", "no SH", and
+"start on surface" from points of the true surface instead of random ones, as a reconstruction would give them.
 """
 
 from __future__ import annotations
@@ -16,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import machine
+from benchmarks import machine, scenes
 from bozzetto.camera import orbit
 from bozzetto.data.procedural import make
 from bozzetto.data.renders import render
-from bozzetto.recipes.scene import HOLD, Scene
+from bozzetto.recipes.scene import HOLD, Scene, load
 from bozzetto.recipes.splat import Splat, over, splat_scene
 
 
@@ -45,9 +47,23 @@ def mean_picture(scene: Scene) -> float:
     return sum(values) / len(values)
 
 
+def with_points(scene: Scene, name: str, count: int) -> Scene:
+    """The scene as if a reconstruction had found `count` points of its true surface, evenly by area, all mid grey."""
+    vertices, faces = scenes.truth(name)
+    corner = vertices[faces]
+    area = torch.linalg.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0]).norm(dim=1)
+    generator = torch.Generator().manual_seed(0)
+    face = torch.multinomial(area, count, replacement=True, generator=generator)
+    u = torch.rand(count, 2, generator=generator)
+    u = torch.where(u.sum(1, keepdim=True) > 1, 1 - u, u)
+    weight = torch.cat([u, 1 - u.sum(1, keepdim=True)], 1)
+    return replace(scene, points=(corner[face] * weight[..., None]).sum(1), colours=torch.full((count, 3), 0.5))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", nargs="+", default=["bicycle", "teapot", "house"])
+    parser.add_argument("--scenes", type=Path, nargs="+", default=[], help="folders of scenes, instead of families")
     parser.add_argument("--views", type=int, default=100)
     parser.add_argument("--size", type=int, default=200)
     parser.add_argument("--steps", type=int, default=7000)
@@ -59,21 +75,27 @@ def main() -> None:
         "densify": plain,
         "no growth": replace(plain, max_count=args.points),
         "mcmc": replace(plain, strategy="mcmc", max_count=4 * args.points),
+        "no split": replace(plain, grow=("clone",)),
+        "no clone": replace(plain, grow=("split",)),
+        "isotropic": replace(plain, is_isotropic=True),
+        "no SH": replace(plain, degree=0),
+        "start on surface": plain,
     }
-    print(f"{args.views} pictures of {args.size}², an eighth held back, {args.steps} steps from {args.points} random points\n")
+    subjects = [(f.name, load(f)) for f in args.scenes] or [(f, pictures(f, 1, args.views, args.size)) for f in args.family]
+    held, count = sum(subjects[0][1].held), len(subjects[0][1].held)
+    size = "x".join(map(str, subjects[0][1].cameras[0].size))
+    print(f"{count} pictures of {size}, {held} of them held back, {args.steps} steps from {args.points} random points\n")
     print("| object | | PSNR, dB | SSIM | Gaussians | seconds | of them CPU |")
     print("|---|---|---|---|---|---|---|")
-    for family in args.family:
-        scene = pictures(family, 1, args.views, args.size)
-        print(f"| {family} | mean picture | {mean_picture(scene):.2f} | | | | |", flush=True)
-        for name in args.rows:
+    for name, scene in subjects:
+        print(f"| {name} | mean picture | {mean_picture(scene):.2f} | | | | |", flush=True)
+        for row in args.rows:
+            source = with_points(scene, name, args.points) if row == "start on surface" else scene
             with tempfile.TemporaryDirectory() as folder:
                 before = time.process_time()
-                m = splat_scene(scene, Path(folder) / "scene.ply", settings[name]).metrics
+                m = splat_scene(source, Path(folder) / "scene.ply", settings[row]).metrics
             cpu = time.process_time() - before
-            print(
-                f"| {family} | {name} | {m['psnr']:.2f} | {m['ssim']:.3f} | {m['gaussians']} | {m['seconds']:.0f} | {cpu:.0f} |", flush=True
-            )
+            print(f"| {name} | {row} | {m['psnr']:.2f} | {m['ssim']:.3f} | {m['gaussians']} | {m['seconds']:.0f} | {cpu:.0f} |", flush=True)
     print(f"\n{machine('torch', 'numba')}")
 
 

@@ -58,6 +58,10 @@ class Splat:
     """of the harmonics, 0 to 3; grows by one each 1,000 published steps"""
     antialiased: bool = False
     """opacities make up for the low-pass filter"""
+    grow: tuple[Literal["clone", "split"], ...] = ("clone", "split")
+    """what `densify` may do; for ablations"""
+    is_isotropic: bool = False
+    """all Gaussians round; for ablations"""
     checkpoint_every: int = 500
     """steps between two checkpoints"""
 
@@ -156,7 +160,7 @@ def fit(g: Gaussians, scene: Scene, s: Splat, seed: int, run: Run) -> Tensors:
     scale = s.steps / PUBLISHED
     train = [i for i, held in enumerate(scene.held) if not held]
     extent = scene_extent(Camera(torch.cat([scene.cameras[i].c2w for i in train]), torch.cat([scene.cameras[i].K for i in train]), (1, 1)))
-    schedule = replace(Schedule().scaled(scale), max_count=s.max_count)
+    schedule = replace(Schedule().scaled(scale), max_count=s.max_count, do=s.grow)
     strategy: Strategy = (
         Densify(schedule, extent) if s.strategy == "densify" else Mcmc(replace(schedule, stop=round(25_000 * scale)), extent)
     )
@@ -183,6 +187,8 @@ def fit(g: Gaussians, scene: Scene, s: Splat, seed: int, run: Run) -> Tensors:
             raise FloatingPointError(f"stage fit, step {step}: the loss is not finite")
         loss.backward()
         strategy.watch(drawn, camera.size)
+        if s.is_isotropic and g.log_scales.grad is not None:  # they begin alike, and alike they stay
+            g.log_scales.grad = g.log_scales.grad.mean(-1, keepdim=True).expand(-1, 3).contiguous()
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         strategy.after_step(g, optimiser, step, generator=generator)
