@@ -2,8 +2,8 @@
 """Three scenes to splat, path-traced: `python -m benchmarks.scenes --blender PYTHON --out data/scenes`.
 
 PYTHON is an interpreter with bpy, Blender as a package (GPL; a program that is run here, no part of Bozzetto). Objects are our procedural
-ones, textured, glazed and of metal, with spokes, legs, stems and ribs of a pixel or two. Each scene is a NeRF-synthetic folder: 100
-training views and 20 test views of 200 x 200 pixels with transparency, no pose of one being in the other. What is there is not rendered again.
+ones, textured, glazed, of metal, with spokes, legs, stems and ribs of a pixel or two. Each scene is a NeRF-synthetic folder: 100
+training views and 20 test views of 200 x 200 pixels with transparency, no pose in both. What is there is not rendered again.
 """
 
 from __future__ import annotations
