@@ -150,8 +150,8 @@ class Views:
     """elevation of the views; the picture's by default"""
     steps: int = 50
     """of the sampler, a view"""
-    guidance: float = 3.0
-    """1 follows the picture, more does so harder"""
+    guidance: float | None = None
+    """1 follows the picture, more does so harder; by default 3, or 1 with the embedded prior"""
     mask: Path | None = None
     """a picture that is white where the object is"""
     seed: int = 0
@@ -425,7 +425,7 @@ def views(args: Views) -> int:
     for flag, value in (("--elevation-deg", args.elevation_deg), ("--ring-deg", args.ring_deg)):
         if value is not None and not abs(value) <= 90:
             raise InputError(f"{flag} {value}: expected a number from -90 to 90")
-    if not math.isfinite(args.guidance):
+    if args.guidance is not None and not math.isfinite(args.guidance):
         raise InputError(f"--guidance {args.guidance}: expected a finite number")
     from bozzetto.recipes.novel_views import NovelViews, picture_to_views
 

@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+from bozzetto import image
 from bozzetto.camera import orbit
 from bozzetto.priors import loading
 from bozzetto.priors.codec import CodecConfig, LinearCodec
 from bozzetto.priors.hint import PLANES, Hint
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.zero123 import Zero123, relative_pose
+from bozzetto.recipes.asset import Source
+from bozzetto.recipes.novel_views import NovelViews, picture_to_views
 from bozzetto.training import backbone, latents
 from bozzetto.training.towers import Captioned, Towers, loss, make_tokenizer, retrieval, tokens
 
@@ -166,3 +171,27 @@ def test_latents_are_encoded_over_white():
     pictures = torch.zeros(2, 8, 8, 4, dtype=torch.uint8)
     pictures[0, ..., 0], pictures[0, ..., 3] = 100, 100
     assert latents.over_white(pictures)[0, 0, 0].tolist() == [255, 155, 155] and int(latents.over_white(pictures)[1].min()) == 255
+
+
+# ---- what is embedded ----
+
+
+def test_the_embedded_prior_reads_and_its_codec_returns_a_picture():
+    prior = loading.load("mini")
+    assert prior.takes_hint and prior.size == 128 and prior.kind == "zero123-mini"
+    source = Source.load(Path(__file__).parent.parent / "examples" / "teddy-bear.png")
+    crop = image.crop(source.rgb, source.alpha, 128)
+    picture = (crop.rgb + 1 - crop.alpha[..., None])[None]
+    with torch.no_grad():
+        made = prior.decode(prior.encode(picture))
+    assert float(-10 * (made - picture).square().mean().log10()) > 25
+    weights = sum(p.stat().st_size for p in loading.MINI.rglob("*.safetensors"))
+    assert weights < 60e6
+
+
+def test_views_are_drawn_by_the_embedded_prior_and_a_seed_is_a_file(tmp_path):
+    settings = NovelViews(count=2, steps=2)
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        picture_to_views(Path(__file__).parent.parent / "examples" / "teapot.png", tmp_path / name, settings, seed=seed)
+    a, b, c = ((tmp_path / n / "views.png").read_bytes() for n in "abc")
+    assert a == b != c

@@ -68,7 +68,11 @@ def test_files_seeds_and_cameras(tmp_path):
 
 @pytest.mark.parametrize(
     ("settings", "prior", "words"),
-    [(NovelViews(count=0), "mini", "at least 1"), (NovelViews(), "mini", "embeds no such"), (NovelViews(), "nowhere", "no such folder")],
+    [
+        (NovelViews(count=0), "mini", "at least 1"),
+        (NovelViews(), "mini/none", "embeds no such"),
+        (NovelViews(), "nowhere", "no such folder"),
+    ],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, settings, prior, words):
     with pytest.raises(InputError, match=words):

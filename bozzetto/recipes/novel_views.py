@@ -38,7 +38,8 @@ class NovelViews:
     elevation_deg: float | None = None
     """of the ring; None is the picture's own"""
     steps: int = 50
-    guidance: float = 3.0
+    guidance: float | None = None
+    """None is 3, the paper's, or 1 for the embedded prior, whose colours a stronger pull burns"""
     eta: float = 1.0
     """noise drawn anew at each step: 1 is the released demo's, 0 draws none"""
     batch: int = 4
@@ -136,7 +137,8 @@ def sample_views(
 
     condition  what a batch of views is asked under
     """
-    guided = classifier_free(prior.denoiser, prior.condition(), settings.guidance)
+    g = settings.guidance if settings.guidance is not None else 1.0 if getattr(prior, "takes_hint", False) else 3.0
+    guided = classifier_free(prior.denoiser, prior.condition(), g) if g != 1 else prior.denoiser
     ladder = prior.denoiser.sigmas
     sigmas = to_zero(ladder[spaced(len(ladder), settings.steps)])
     made = []

@@ -47,7 +47,7 @@ class FromViews:
     above_deg: float = 50.0
     samples: int = 2
     """drawings of each view; their mean is used where they agree"""
-    drawing: NovelViews = field(default_factory=lambda: NovelViews(steps=20, guidance=1.0, batch=9))
+    drawing: NovelViews = field(default_factory=lambda: NovelViews(steps=20, batch=9))
     size: int = 128
     """pixels a side at which the guess is shown to the prior"""
     carve: float = 3.0
