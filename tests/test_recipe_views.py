@@ -21,6 +21,7 @@ SETTINGS = views.FromViews(
     guess=first.Guess(cells=24, steps=60, picture=96, faces=4000, texture=128),
     drawing=NovelViews(steps=3, guidance=1.0, batch=9),
     samples=1,
+    carve=3.0,  # this prior can be trusted
     size=64,
 )
 

@@ -207,7 +207,7 @@ def test_lift_takes_published_weights_and_ends_in_the_same_bytes(weights, tmp_pa
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({}, "embeds no such diffusion prior"),
+        ({"prior": Path("mini/none")}, "embeds no such diffusion prior"),
         ({"recipe": "guess", "kind": "zero123"}, "add one or leave it out"),
         ({"prior": Path("nowhere")}, "no such folder"),
         ({"prior": MINI / "first_guess"}, "model_index.json"),

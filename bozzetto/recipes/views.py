@@ -3,7 +3,7 @@
 
 1. guess    the solid behind the picture: recipe `guess`
 2. views    a ring of views and some from above, each drawn by the prior (DDIM) under the picture, its pose, and where the prior takes
-            one the guess rendered there (`priors.hint`); two samples each, whose difference says how far a drawing is to be trusted
+            one the guess rendered there (`priors.hint`); a few samples each, whose difference says how far a drawing is to be trusted
 3. carve    what lies outside the drawings' outlines is taken from the guess, as far as they are trusted
 4. shape    a DMTet from what is left, moved until the picture's silhouette is met
 5. clean, texture  as there; texels that the picture does not show get the drawings' colours, then the guess's
@@ -45,19 +45,19 @@ class FromViews:
     above: int = 2
     """views from above, either side of the back"""
     above_deg: float = 50.0
-    samples: int = 2
+    samples: int = 3
     """drawings of each view; their mean is used where they agree"""
     drawing: NovelViews = field(default_factory=lambda: NovelViews(steps=20, batch=9))
     size: int = 128
     """pixels a side at which the guess is shown to the prior"""
-    carve: float = 3.0
-    """logits that a cell loses for each drawing that is sure to see past it"""
+    carve: float = 0.6
+    """logits that a cell loses for each drawing that is sure to see past it; the embedded prior is not to be trusted with more"""
 
 
 PRESETS = {
-    "draft": FromViews(guess=first.PRESETS["draft"], samples=1),
+    "draft": FromViews(guess=first.PRESETS["draft"]),
     "standard": FromViews(),
-    "fine": FromViews(guess=first.PRESETS["fine"], ring=11, above=4, samples=3),
+    "fine": FromViews(guess=first.PRESETS["fine"], ring=11, above=4, samples=4),
 }
 PAPER, INK = 0.985, 0.93  # drawn pixels above the one in all colours are background, those below the other in any are object
 
