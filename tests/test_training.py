@@ -156,3 +156,12 @@ def test_colours_are_read_where_they_are():
     points = torch.tensor([[[0.3, 0.6, 0.1], [0.7, 0.2, -0.4]]])
     expected = torch.stack([points[0, :, 0], points[0, :, 1], points[0, :, 2] / 1.8 + 0.5], -1)
     torch.testing.assert_close(guess.colour_at(points)[0], expected, rtol=0, atol=1e-6)
+
+
+def test_without_a_matrix_rate_all_is_adam():
+    """The first step of Adam is the sign of the gradient times the rate, for matrices too."""
+    layer = torch.nn.Linear(3, 2)
+    before = layer.weight.detach().clone()
+    layer.weight.grad, layer.bias.grad = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)), torch.ones(2)
+    Muon(layer, 0.0, 0.01).step()
+    torch.testing.assert_close(layer.weight, before - 0.01 * layer.weight.grad.sign(), atol=1e-6, rtol=0)

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bozzetto.camera import Camera
 from bozzetto.data.objects import Packed
 from bozzetto.data.renders import render
 from bozzetto.evaluate.metrics import sharpness
@@ -71,13 +72,12 @@ class Pair:
 
 def nearest_training(pictures: Tensor, bank: Tensor, batch: int = 64) -> list[tuple[int, int]]:
     """For pictures (B, H, W, 4), the object and view of the album (N, V, h, w, 4) with the least squared difference."""
-    n, views, side = bank.shape[0], bank.shape[1], bank.shape[2]
+    views, side = bank.shape[1], bank.shape[2]
     small = F.adaptive_avg_pool2d(pictures.movedim(-1, 1), side).movedim(1, -1)
     flat, found = bank.flatten(0, 1).flatten(1), []
     for x in small.flatten(1).split(batch):
         best = torch.cdist(x, flat).argmin(1)
         found += [divmod(int(b), views) for b in best]
-    assert n * views == len(flat)
     return found
 
 
@@ -93,15 +93,15 @@ def mean_at_pose(azimuth: float, elevation: float, poses: Tensor, bank: Tensor, 
     return (weight[:, None] * bank.flatten(0, 1).flatten(1)).sum(0).div(weight.sum()).view(bank.shape[2:])
 
 
-def disagreement(first: Tensor, second: Tensor, points: tuple[Tensor, Tensor], cameras: tuple[object, object]) -> float:
+def disagreement(first: Tensor, second: Tensor, points: tuple[Tensor, Tensor], second_camera: Camera) -> float:
     """Mean difference of colour (L1, sRGB) of two pictures (H, W, 3) at the points of the true surface that both show.
 
     points  of each view (H, W, 3), NaN where it shows nothing; NaN if there are fewer than 30 in common
     """
     a, b = points
     here = ~a[..., 0].isnan()
-    pixel, _ = cameras[1].project(a[here].double())  # type: ignore[attr-defined]
-    u = pixel[0].round().long() if pixel.ndim == 3 else pixel.round().long()
+    pixel, _ = second_camera.project(a[here].double())
+    u = pixel[0].floor().long()  # pixel k covers [k, k + 1)
     h, w = b.shape[:2]
     inside = (u[:, 0] >= 0) & (u[:, 0] < w) & (u[:, 1] >= 0) & (u[:, 1] < h)
     u, colours, where = u[inside], first[here][inside], a[here][inside]
@@ -218,7 +218,7 @@ def _agreement(first: Tensor, second: Tensor, posed: album.Posed) -> float:
     points = cameras.unproject(cameras.pixel_centres().expand(2, -1, -1, -1).reshape(2, -1, 2), views.depth.reshape(2, -1).double())
     points = points.view(2, album.SIZE, album.SIZE, 3)
     points = torch.where(views.alpha > 0.5, points, torch.full_like(points, math.nan))
-    return disagreement(first, second, (points[0], points[1]), (cameras[[0]], cameras[[1]]))
+    return disagreement(first, second, (points[0], points[1]), cameras[[1]])
 
 
 def _bank(folder: Path, side: int = 32) -> tuple[Tensor, Tensor]:

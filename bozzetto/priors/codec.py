@@ -3,7 +3,7 @@
 
 A KL autoencoder in diffusers' layout is what Stable Diffusion has, and folders with one are read as such (`components.vae`). At
 this project's budget it is a bad choice: after 90,000 pictures it had 21 dB where principal components of 8 x 8 patches have 27
-(`docs/benchmarks.md`), because each of its stages must first learn to hand the picture on. Here what encodes *is* the principal
+(`docs/priors.md`), because each of its stages must first learn to hand the picture on. Here what encodes *is* the principal
 components: linear, so that distillation's gradient is that of a fixed basis. What decodes adds to the linear picture what a network
 of residual blocks finds missing: edges that patches cut.
 """

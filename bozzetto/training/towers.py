@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from bozzetto.data.captions import COLOURS, caption, colours_of
+from bozzetto.data.captions import COLOURS, caption
 from bozzetto.priors.zero123 import clip_pixels
 from bozzetto.training.loop import LoopSettings, train
 
@@ -58,7 +58,7 @@ class Captioned:
 
     @classmethod
     def of(cls, album: Path) -> Captioned:
-        """All chunks that are there; InputError-free: a training recipe's own files."""
+        """All of an album's chunks that are there."""
         from safetensors import safe_open
 
         pictures, azimuth, about = [], [], []
@@ -199,8 +199,6 @@ def retrieval(network: Any, album: Captioned, tokenizer: Any) -> dict[str, float
 def main(settings: Settings) -> None:
     """Train, then write `OUT/image_encoder`, `OUT/text_encoder` and `OUT/tokenizer`."""
     album, unseen = Captioned.of(settings.album), Captioned.of(settings.validation)
-    for row, picture in zip(unseen.about, unseen.pictures, strict=True):
-        row["colours"] = colours_of(picture[0, ..., :3].numpy() / 255, picture[0, ..., 3].numpy() / 255)
     settings.out.mkdir(parents=True, exist_ok=True)
     tokenizer = make_tokenizer(album.about, settings.words)
     with torch.random.fork_rng():
