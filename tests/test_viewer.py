@@ -73,7 +73,9 @@ def test_what_cannot_be_shown_is_refused(tmp_path, splat):
 
 def test_ctrl_c_ends_it(splat):
     command = [sys.executable, "-u", "-m", "bozzetto.cli", "view", str(splat), "--port", "0"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # Whoever runs the tests in the background of a script has them ignore Ctrl-C, and children inherit that.
+    heed = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed)
     assert process.stdout is not None
     for line in process.stdout:  # whatever viser says first
         if "Ctrl-C ends it" in line:
