@@ -41,6 +41,9 @@ class Lift:
     """folder of the asset; with several pictures, a folder of such folders"""
     preset: Literal["draft", "standard", "fine"] = "standard"
     """draft takes seconds, standard a minute, fine a few"""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """one of the recipe's settings in place of the preset's, such as --set steps=200; give it again for another;
+    `bozzetto settings` lists them, with --recipe those of another recipe"""
     recipe: str = "guess"
     """how to lift: guess is the embedded network alone; views lets a diffusion prior draw the hidden sides and follows the drawings;
     zero123 goes on from the guess by score distillation"""
@@ -66,6 +69,14 @@ class Lift:
     """no progress display"""
     json: bool = False
     """one line of JSON for each asset on stdout"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """List a recipe's settings, which `bozzetto lift --set` changes: their values in each preset, and what they mean."""
+
+    recipe: str = "guess"
+    """guess, views, zero123"""
 
 
 @dataclass(frozen=True)
@@ -227,6 +238,7 @@ class Doctor:
 
 Verb = (
     Annotated[Lift, tyro.conf.subcommand("lift")]
+    | Annotated[Settings, tyro.conf.subcommand("settings")]
     | Annotated[Splat, tyro.conf.subcommand("splat")]
     | Annotated[Mesh, tyro.conf.subcommand("mesh")]
     | Annotated[View, tyro.conf.subcommand("view")]
@@ -250,6 +262,7 @@ def main() -> None:
     try:
         verbs: dict[type, Any] = {
             Lift: lift,
+            Settings: settings,
             Views: views,
             Splat: splat,
             Mesh: mesh,
@@ -276,8 +289,10 @@ def main() -> None:
 def lift(args: Lift) -> int:
     """Each picture in turn; one that fails does not stop the others."""
     jobs = _jobs(args)
-    from bozzetto.recipes.lift import lift_picture
+    from bozzetto.recipes.lift import lift_picture, presets
+    from bozzetto.recipes.settings import changed
 
+    chosen = changed(presets(args.recipe)[args.preset], args.set)
     failed = 0
     for path, out in jobs:
         with _progress(path.name, args.quiet, WEIGHTS[args.recipe]) as progress:
@@ -286,6 +301,7 @@ def lift(args: Lift) -> int:
                     path,
                     out,
                     preset=args.preset,
+                    settings=chosen,
                     recipe=args.recipe,
                     prior=args.prior,
                     kind=args.kind,
@@ -317,9 +333,7 @@ def lift(args: Lift) -> int:
 
 def _jobs(args: Lift) -> list[tuple[Path, Path]]:
     """Pictures and the folders of their assets; flags are checked here, before anything heavy is imported."""
-    if args.recipe not in RECIPES:
-        near = difflib.get_close_matches(args.recipe, RECIPES, 1, 0.0)[0]
-        raise InputError(f"--recipe {args.recipe}: there is no such recipe; did you mean {near}?")
+    _check_recipe(args.recipe)
     for flag, value, limit in (("--elevation-deg", args.elevation_deg, 90.0), ("--azimuth-deg", args.azimuth_deg, 360.0)):
         if value is not None and not abs(value) <= limit:
             raise InputError(f"{flag} {value}: expected a number from -{limit:.0f} to {limit:.0f}")
@@ -344,6 +358,22 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
     if len(set(names)) < len(names):
         raise InputError("two pictures have the same name; lift them one by one into different --out")
     return [(f, args.out / name) for f, name in zip(found, names, strict=True)]
+
+
+def _check_recipe(name: str) -> None:
+    if name not in RECIPES:
+        near = difflib.get_close_matches(name, RECIPES, 1, 0.0)[0]
+        raise InputError(f"--recipe {name}: there is no such recipe; did you mean {near}?")
+
+
+def settings(args: Settings) -> int:
+    """See `bozzetto.recipes.settings`."""
+    _check_recipe(args.recipe)
+    from bozzetto.recipes.lift import presets
+    from bozzetto.recipes.settings import show
+
+    show(presets(args.recipe))
+    return 0
 
 
 class _progress:

@@ -211,9 +211,10 @@ def test_a_clipped_sample_keeps_its_direction():
 
 
 def test_bad_levels_and_answers_are_named():
-    denoiser = gaussian(0, 1)
     with pytest.raises(ValueError, match="lowest <= highest"):
-        Levels(Schedule(0.9, 0.9), Schedule(0.5, 0.5)).draw(denoiser, 1, 0, generator=generator())
+        Levels(Schedule(0.9, 0.9), Schedule(0.5, 0.5))
+    with pytest.raises(ValueError, match=r"at step 39, got 0\.59 and 0\.5$"):  # they cross on the way
+        Levels(Schedule(0.2, 0.6, 0, 40), Schedule(0.9, 0.5, 0, 20))
     broken = Adapted(lambda x, sigma, cond: x * float("nan"), SIGMAS)
     with pytest.raises(FloatingPointError, match=r"not finite at noise levels \[0.5\]"):
         sds(broken, torch.zeros(1, 2), torch.tensor([0.5], dtype=torch.float64), generator=generator())

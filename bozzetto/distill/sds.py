@@ -30,14 +30,20 @@ class Schedule:
     """A number over the steps of a run: `before` until `start`, then linear to `after` at `stop`, constant from there."""
 
     before: float
+    """until `start`"""
     after: float
+    """from `stop` on"""
     start: int = 0
+    """step at which it begins to move"""
     stop: int = 0
+    """step at which it has moved"""
 
     def __call__(self, step: int) -> float:
         if step >= self.stop:
             return self.after
-        return self.before + (self.after - self.before) * max(step - self.start, 0) / (self.stop - self.start)
+        if step <= self.start:
+            return self.before
+        return self.before + (self.after - self.before) * (step - self.start) / (self.stop - self.start)
 
 
 @dataclass(frozen=True)
@@ -46,17 +52,22 @@ class Levels:
 
     The defaults are DreamFusion's, .02 to .98; threestudio's Zero-1-to-3 takes Schedule(.4, .2, 0, 200) and
     Schedule(.85, .5, 0, 200): large levels lay out the shape, small ones add detail.
-    raises  ValueError, when drawn from, unless 0 <= lowest <= highest <= 1
+    raises  ValueError unless 0 <= lowest <= highest <= 1 at every step
     """
 
     lowest: Schedule = Schedule(0.02, 0.02)
     highest: Schedule = Schedule(0.98, 0.98)
 
+    def __post_init__(self) -> None:
+        ends = {s for x in (self.lowest, self.highest) for s in (x.start, x.stop) if s >= 0}
+        for step in sorted({0, *ends, *(s - 1 for s in ends if s)}):  # straight in between, but for jumps
+            low, high = self.lowest(step), self.highest(step)
+            if not 0 <= low <= high <= 1:
+                raise ValueError(f"levels: expected 0 <= lowest <= highest <= 1 at step {step}, got {low:g} and {high:g}")
+
     def draw(self, denoiser: Denoiser, count: int, step: int, *, generator: torch.Generator) -> Tensor:
         """sigma (count,) float64, each drawn by itself."""
         low, high = self.lowest(step), self.highest(step)
-        if not 0 <= low <= high <= 1:
-            raise ValueError(f"levels: expected 0 <= lowest <= highest <= 1 at step {step}, got {low} and {high}")
         u = torch.rand(count, generator=generator, dtype=torch.float64, device=generator.device).cpu()
         return level(denoiser, low + (high - low) * u)
 

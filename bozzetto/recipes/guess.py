@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from bozzetto.priors.first_guess import LEVEL, FirstGuess
 from bozzetto.priors.first_guess import Guess as Prediction
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.run import Run, Tensors
+from bozzetto.recipes.settings import Within
 from bozzetto.render.bake import scatter, seen, texels
 from bozzetto.render.clean import decimate, remove_floaters, taubin
 from bozzetto.render.extend import extend
@@ -51,24 +52,25 @@ EMPTY = -3.0  # logit of a cell that the silhouette says is empty; as far from 0
 class Guess:
     """Lift by the first guess alone."""
 
-    cells: int = 56
+    cells: Annotated[int, Within(8, 128)] = 56
     """grid cells across the picture, before the subdivision"""
-    steps: int = 140
+    steps: Annotated[int, Within(1, 100_000)] = 140
     """optimisation steps, half of them after the subdivision"""
-    picture: int = 256
+    picture: Annotated[int, Within(32, 1024)] = 256
     """pixels a side of the view that is matched; half of it before the subdivision"""
-    lr: float = 0.05
+    lr: Annotated[float, Within(0, 1)] = 0.05
     """step of the distances, in grid cells; falls to a fifth"""
-    mask_weight: float = 30.0
-    keep_weight: float = 0.1
+    mask_weight: Annotated[float, Within(0, 1e6)] = 30.0
+    """the picture's silhouette, mean squared difference"""
+    keep_weight: Annotated[float, Within(0, 1e6)] = 0.1
     """how much the field stays with the guess, squared grid cells"""
-    smooth_weight: float = 1.5
+    smooth_weight: Annotated[float, Within(0, 1e6)] = 1.5
     """normals of neighbouring vertices alike"""
-    sign_weight: float = 0.01
+    sign_weight: Annotated[float, Within(0, 1e6)] = 0.01
     """against floating bits and cavities"""
-    faces: int = 30_000
+    faces: Annotated[int, Within(100, 1_000_000)] = 30_000
     """of the finished mesh, at most"""
-    texture: int = 1024
+    texture: Annotated[int, Within(64, 4096)] = 1024
     """texels a side"""
 
 

@@ -25,6 +25,13 @@ MINI = Path(__file__).parent.parent / "priors" / "mini"
 """the embedded priors"""
 RECIPES: dict[str, Any] = {"guess": guess, "views": views, "zero123": zero123}
 """modules with PRESETS, by the names of `--recipe`"""
+Settings = guess.Guess | views.FromViews | zero123.Zero123
+"""of a recipe; their class says which"""
+
+
+def presets(recipe: str) -> dict[str, Settings]:
+    """A recipe's settings by the names of `--preset`."""
+    return RECIPES[recipe].PRESETS
 
 
 def lift_picture(
@@ -32,6 +39,7 @@ def lift_picture(
     out: Path,
     *,
     preset: str = "standard",
+    settings: Settings | None = None,
     recipe: str = "guess",
     prior: Path | None = None,
     kind: str | None = None,
@@ -46,12 +54,13 @@ def lift_picture(
 ) -> Asset:
     """Lift one picture and write its asset; angles in radians.
 
+    settings  the recipe's own, in place of the preset's: `replace(guess.PRESETS["draft"], faces=2000)`
     recipe  `guess` reads `prior` as a first guess's folder, `views` and `zero123` as that of Zero-1-to-3 or its kin, after the
             embedded guess
     prior   folder of weights, or None for the embedded ones
     kind    what the folder's weights are, where it does not say so itself (`priors.loading.load`)
     raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used, or a kind that the
-            recipe has no use for; ValueError for another recipe
+            recipe has no use for; ValueError for another recipe, or settings of another
     """
     if recipe not in RECIPES:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {recipe!r}")
@@ -63,7 +72,10 @@ def lift_picture(
     guesses = MINI if prior is None or recipe != "guess" else prior
     folder = guesses / "first_guess" if (guesses / "first_guess").is_dir() else guesses
     network = first_guess.load(folder, device=device if recipe == "guess" else "cpu")
-    settings: guess.Guess | views.FromViews | zero123.Zero123 = RECIPES[recipe].PRESETS[preset]
+    of_preset = presets(recipe)[preset]
+    settings = of_preset if settings is None else settings
+    if type(settings) is not type(of_preset):
+        raise ValueError(f"settings: expected {type(of_preset).__name__}, got {type(settings).__name__}")
     made_of = {"source": source.name, "digest": source.digest, "prior": first_guess.digest(folder)}
     if recipe != "guess":
         from bozzetto.priors import loading  # with diffusers: seconds

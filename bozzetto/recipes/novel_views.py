@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -28,6 +28,7 @@ from bozzetto.priors.prior import Condition, Prior, Reference
 from bozzetto.recipes.asset import Source, png
 from bozzetto.recipes.guess import Colours
 from bozzetto.recipes.run import Progress, write_atomically
+from bozzetto.recipes.settings import Within
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,13 @@ class NovelViews:
     count: int = 8
     elevation_deg: float | None = None
     """of the ring; None is the picture's own"""
-    steps: int = 50
-    guidance: float | None = None
+    steps: Annotated[int, Within(1, 1000)] = 50
+    """of the sampler, a view"""
+    guidance: Annotated[float | None, Within(-100, 100)] = None
     """None is 3, the paper's, or 1 for the embedded prior, whose colours a stronger pull burns"""
-    eta: float = 1.0
+    eta: Annotated[float, Within(0, 1)] = 1.0
     """noise drawn anew at each step: 1 is the released demo's, 0 draws none"""
-    batch: int = 4
+    batch: Annotated[int, Within(1, 1024)] = 4
     """views sampled together"""
     size: int = 256
     """pixels a side of what the prior is shown; it draws at its own size"""

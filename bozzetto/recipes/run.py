@@ -61,7 +61,7 @@ class Run:
             raise InputError(
                 f"{self.folder}: was begun by version {old.get('version')}, this is {new['version']}; start again without --resume"
             )
-        changed = sorted(k for k in old.keys() | new.keys() if old.get(k) != new.get(k))
+        changed = _differing(old, new)
         if changed:
             raise InputError(f"{self.folder}: was begun with other {', '.join(changed)}; give the same, or start again without --resume")
 
@@ -139,6 +139,18 @@ class Run:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+    """Dotted names of what two records do not share."""
+    names: list[str] = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            names += _differing(a, b, f"{prefix}{key}.")
+        elif a != b:
+            names.append(prefix + key)
+    return names
 
 
 def write_atomically(path: Path, data: bytes) -> None:

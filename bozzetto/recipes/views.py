@@ -14,8 +14,8 @@ Kin: One-2-3-45 (arXiv:2306.16928), which reconstructs from Zero-1-to-3's views 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +30,11 @@ from bozzetto.recipes import guess as first
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.novel_views import Framed, NovelViews, draw_framed
 from bozzetto.recipes.run import Run, Tensors
+from bozzetto.recipes.settings import Unused, Within
 from bozzetto.render.bake import blend, seen
 from bozzetto.render.mesh import render_mesh
+
+DRAWING = NovelViews(steps=20, batch=9)
 
 
 @dataclass(frozen=True)
@@ -40,17 +43,18 @@ class FromViews:
 
     guess: first.Guess = first.PRESETS["standard"]
     """of the shape, the clean mesh and its texture"""
-    ring: int = 7
+    ring: Annotated[int, Within(1, 64)] = 7
     """views all round at the picture's elevation, the picture itself left out"""
-    above: int = 2
+    above: Annotated[int, Within(0, 64)] = 2
     """views from above, either side of the back"""
-    above_deg: float = 50.0
-    samples: int = 3
+    above_deg: Annotated[float, Within(-90, 90)] = 50.0
+    """elevation of those"""
+    samples: Annotated[int, Within(1, 64)] = 3
     """drawings of each view; their mean is used where they agree"""
-    drawing: NovelViews = field(default_factory=lambda: NovelViews(steps=20, batch=9))
-    size: int = 128
+    drawing: Annotated[NovelViews, Unused("count", "elevation_deg", "size")] = DRAWING
+    size: Annotated[int, Within(32, 1024)] = 128
     """pixels a side at which the guess is shown to the prior"""
-    carve: float = 0.6
+    carve: Annotated[float, Within(0, 100)] = 0.6
     """logits that a cell loses for each drawing that is sure to see past it; the embedded prior is not to be trusted with more"""
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -33,6 +33,7 @@ from bozzetto.recipes import guess as first
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.novel_views import Framed
 from bozzetto.recipes.run import Run, Tensors
+from bozzetto.recipes.settings import Within
 from bozzetto.render.mesh import render_surface
 from bozzetto.shapes.dmtet import DMTet, normal_consistency, vertex_normals
 from bozzetto.shapes.uniform_adam import UniformAdam
@@ -49,32 +50,40 @@ class Zero123:
 
     guess: first.Guess = FIRST
     """of the first stage, the clean mesh and its texture"""
-    steps: int = 300
-    views: int = 2
+    steps: Annotated[int, Within(1, 100_000)] = 300
+    """of distillation"""
+    views: Annotated[int, Within(1, 64)] = 2
     """distilled a step"""
-    picture: int = 128
+    picture: Annotated[int, Within(32, 1024)] = 128
     """pixels a side of what is rendered; the prior resizes it to its own"""
-    guidance: float = 3.0
+    guidance: Annotated[float, Within(-100, 100)] = 3.0
+    """1 follows the picture, more does so harder"""
     levels: Levels = LEVELS
-    lowest_deg: float = -10.0
-    highest_deg: float = 60.0
-    """elevations of the distilled views"""
-    near_deg: float = 60.0
+    lowest_deg: Annotated[float, Within(-90, 90)] = -10.0
+    """least elevation of the distilled views"""
+    highest_deg: Annotated[float, Within(-90, 90)] = 60.0
+    """greatest elevation of the distilled views"""
+    near_deg: Annotated[float, Within(0, 180)] = 60.0
     """azimuth of the first views, either side of the picture's; after two fifths of the steps they come from all round"""
-    lr: float = 0.5
+    lr: Annotated[float, Within(0, 1)] = 0.5
     """largest step of a distance, in grid cells"""
-    colour_lr: float = 0.05
+    colour_lr: Annotated[float, Within(0, 10)] = 0.05
     """step of the colours' logits"""
-    colours: int = 64
+    colours: Annotated[int, Within(2, 256)] = 64
     """cells a side of the grid of colours"""
-    distill_weight: float = 0.1
-    rgb_weight: float = 500.0
-    mask_weight: float = 500.0
-    keep_weight: float = 0.02
+    distill_weight: Annotated[float, Within(0, 1e6)] = 0.1
+    """what the prior finds likely, summed over latents"""
+    rgb_weight: Annotated[float, Within(0, 1e6)] = 500.0
+    """the picture's colours, mean squared difference"""
+    mask_weight: Annotated[float, Within(0, 1e6)] = 500.0
+    """the picture's silhouette, mean squared difference"""
+    keep_weight: Annotated[float, Within(0, 1e6)] = 0.02
     """how much the field stays with the guess, squared grid cells"""
-    smooth_weight: float = 1.0
-    sign_weight: float = 0.01
-    still: float = 0.67
+    smooth_weight: Annotated[float, Within(0, 1e6)] = 1.0
+    """normals of neighbouring vertices alike"""
+    sign_weight: Annotated[float, Within(0, 1e6)] = 0.01
+    """against floating bits and cavities"""
+    still: Annotated[float, Within(0, 1)] = 0.67
     """share of the steps after which the shape stays as it is"""
 
 

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of recipes by name: `--set mask_weight=50` changes one, `bozzetto settings` lists them.
+
+A recipe's settings are a frozen dataclass beside the code that reads them; presets are values of it. A field's annotation
+says what it may hold (`Annotated[int, Within(1, 64)]`), the string below it what it means. A setting of a part (`guess:
+Guess`) has a dotted name, `guess.steps`.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import math
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+
+from bozzetto.errors import InputError
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True)
+class Within:
+    """In an annotation: numbers from low to high, both allowed."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"from {self.low:g} to {self.high:g}"
+
+
+class Unused:
+    """In the annotation of a part: settings of it that this recipe does not read, so that nobody sets them in vain."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One that can be changed.
+
+    name     dotted
+    kind     int or float
+    within   its limits, or None: any finite number
+    may_lack  whether it may be None, written `none`
+    meaning  one line, or ""
+    """
+
+    name: str
+    kind: type
+    within: Within | None
+    may_lack: bool
+    meaning: str
+
+    def read(self, text: str) -> Any:
+        """The value that a person wrote; raises InputError where it is none."""
+        if self.may_lack and text.lower() == "none":
+            return None
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (self.within and not self.within.low <= value <= self.within.high):
+            what = "a whole number" if self.kind is int else "a number"
+            limits = f" {self.within}" if self.within else ""
+            raise InputError(f"--set {self.name}={text}: expected {what}{limits}{' or none' if self.may_lack else ''}")
+        return value
+
+
+def listed(kind: type, prefix: str = "", unused: Sequence[str] = ()) -> Iterator[Setting]:
+    """All settings of a dataclass, parts' settings in their place."""
+    hints, meanings = get_type_hints(kind, include_extras=True), _meanings(kind)
+    for field in fields(kind):
+        if field.name in unused:
+            continue
+        hint, marks = hints[field.name], []
+        if get_origin(hint) is Annotated:
+            hint, *marks = get_args(hint)
+        name = prefix + field.name
+        if is_dataclass(hint):
+            assert isinstance(hint, type)
+            yield from listed(hint, name + ".", [n for m in marks if isinstance(m, Unused) for n in m.names])
+            continue
+        may_lack = NoneType in get_args(hint)
+        base = next(a for a in (get_args(hint) or (hint,)) if a is not NoneType)
+        if base not in (int, float):
+            raise TypeError(f"{kind.__name__}.{field.name}: expected a number or a dataclass of numbers, got {base}")
+        yield Setting(name, base, next((m for m in marks if isinstance(m, Within)), None), may_lack, meanings.get(field.name, ""))
+
+
+def changed(settings: S, changes: Sequence[str]) -> S:
+    """Settings with some `name=value` in place of theirs; of two for one name, the later holds.
+
+    raises  InputError for a name that is none of theirs, with the nearest, or a value that does not fit
+    """
+    known = {s.name: s for s in listed(type(settings))}
+    tree: dict[str, Any] = {}
+    for change in changes:
+        name, equals, text = change.partition("=")
+        name = name.strip().replace("-", "_")
+        if not equals:
+            raise InputError(f"--set {change}: expected NAME=VALUE, such as {next(iter(known))}={value_of(settings, next(iter(known)))}")
+        if name not in known:
+            raise InputError(f"--set {change}: there is no such setting; did you mean {_nearest(name, list(known))}?")
+        *parts, last = name.split(".")
+        branch = tree
+        for part in parts:
+            branch = branch.setdefault(part, {})
+        branch[last] = known[name].read(text.strip())
+    try:
+        return _replaced(settings, tree)
+    except ValueError as error:  # two settings that do not fit together
+        raise InputError(f"--set {' '.join(changes)}: {error}") from None
+
+
+def value_of(settings: Any, name: str) -> Any:
+    """The value of a dotted name."""
+    for part in name.split("."):
+        settings = getattr(settings, part)
+    return settings
+
+
+def show(presets: Mapping[str, Any]) -> None:
+    """Print what there is to change in some presets of one recipe: a table with a row for each setting."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in ("setting", *presets):
+        table.add_column(column, no_wrap=True)
+    table.add_column("meaning")
+    for s in listed(type(next(iter(presets.values())))):
+        values = [str(value_of(preset, s.name)).lower() for preset in presets.values()]
+        limits = f"{s.within or 'any number'}{', or none' if s.may_lack else ''}"
+        table.add_row(s.name, *values, f"{s.meaning}; {limits}" if s.meaning else limits)
+    Console().print(table)
+
+
+def _replaced(settings: Any, tree: dict[str, Any]) -> Any:
+    return replace(settings, **{k: _replaced(getattr(settings, k), v) if isinstance(v, dict) else v for k, v in tree.items()})
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    """A setting of a part, named without the part, or the one that is spelt most alike."""
+    inner = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
+    return (inner or difflib.get_close_matches(name, known, 1, 0.0))[0]
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """The strings below the fields of a dataclass, by field."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    out = {}
+    for above, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name) and isinstance(below, ast.Expr):
+            out[above.target.id] = " ".join(ast.literal_eval(below.value).split())
+    return out
