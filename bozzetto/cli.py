@@ -174,6 +174,32 @@ class Views:
 
 
 @dataclass(frozen=True)
+class Draw:
+    """Draw what a text says with a text-to-image diffusion prior: a picture that `bozzetto lift` takes."""
+
+    text: tyro.conf.Positional[str]
+    """what to draw, in a few words: "a red chair"; one object"""
+    out: Path = Path("drawing.png")
+    """the picture"""
+    count: int = 1
+    """pictures, side by side in the one file; picture k takes seed + k"""
+    guidance: float = 3.0
+    """1 is the text as the prior understands it, more holds to it harder"""
+    steps: int = 50
+    """of the sampler"""
+    prior: Path = Path("mini")
+    """folder of weights that bozzetto.training.backbone wrote; the embedded ones by default"""
+    towers: Path | None = None
+    """folder of the text tower (text_encoder/, tokenizer/) that --prior was trained under, where it does not hold it itself"""
+    seed: int = 0
+    """of the noise"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    quiet: bool = False
+    """no progress display"""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measure lifting on objects nobody trained on, against honest baselines."""
 
@@ -243,6 +269,7 @@ Verb = (
     | Annotated[Mesh, tyro.conf.subcommand("mesh")]
     | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Views, tyro.conf.subcommand("views")]
+    | Annotated[Draw, tyro.conf.subcommand("draw")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
@@ -264,6 +291,7 @@ def main() -> None:
             Lift: lift,
             Settings: settings,
             Views: views,
+            Draw: draw,
             Splat: splat,
             Mesh: mesh,
             View: view,
@@ -473,6 +501,20 @@ def views(args: Views) -> int:
             progress=progress,
         )
     print(sheet)
+    return 0
+
+
+def draw(args: Draw) -> int:
+    """See `bozzetto.recipes.draw`."""
+    if not math.isfinite(args.guidance):
+        raise InputError(f"--guidance {args.guidance}: expected a finite number")
+    if not 0 <= args.seed < 2**63:
+        raise InputError(f"--seed {args.seed}: expected a whole number from 0 to 2^63 - 1")
+    from bozzetto.recipes.draw import draw_text
+
+    names = ("count", "steps", "guidance", "prior", "towers", "seed", "device")
+    with _progress("draw", args.quiet, {"views": 1.0}) as progress:
+        print(draw_text(args.text, args.out, **{name: getattr(args, name) for name in names}, progress=progress))
     return 0
 
 

@@ -122,3 +122,33 @@ class LinearCodec(nn.Module):
         """An object with `sample`, (B, 3, H, W)."""
         y = F.pixel_shuffle(self.split(self.coarse(z)), 2)
         return SimpleNamespace(sample=self.synthesis(z) + F.pixel_shuffle(self.out(self.fine(y)), self.settings.cell // 2))
+
+
+def side(vae: Any, cells: int) -> int:
+    """Pixels a side of the pictures whose latents have so many cells a side; of LinearCodec or diffusers' AutoencoderKL."""
+    config = vae.config
+    return int(cells) * (config.cell if "cell" in config else 2 ** (len(config.block_out_channels) - 1))
+
+
+def posterior(vae: Any, rgb: Tensor, size: int) -> Any:
+    """diffusers' DiagonalGaussianDistribution of pictures (B, H, W, 3), sRGB in [0, 1], resized to `size` where they are not."""
+    x = rgb.movedim(-1, 1)
+    if x.shape[-2:] != (size, size):
+        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
+    return vae.encode((2 * x - 1).to(vae.device, vae.dtype)).latent_dist
+
+
+def encoded(vae: Any, rgb: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
+    """x0 (B, C, h, w) float32 of pictures, as `Prior.encode` has it."""
+    found = posterior(vae, rgb, size)
+    x0: Tensor = found.mode().float()
+    if generator is not None:
+        noise = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0)
+        x0 = x0 + found.std.float() * noise
+    return x0 * vae.config.scaling_factor
+
+
+def decoded(vae: Any, x0: Tensor) -> Tensor:
+    """Pictures (B, H, W, 3) of x0, as `Prior.decode` has it."""
+    made: Tensor = vae.decode((x0 / vae.config.scaling_factor).to(vae.dtype)).sample
+    return (made.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)

@@ -23,6 +23,7 @@ from bozzetto.errors import InputError
 from bozzetto.priors.codec import CodecConfig, LinearCodec
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' and transformers' names
+END = "<|endoftext|>"  # CLIP's last token, which also pads
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 
 
@@ -181,6 +182,41 @@ def vision(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.M
         return CLIPVisionModelWithProjection(CLIPVisionConfig(**known, attn_implementation="sdpa"))
 
     return component(folder, build, dtype, device, lambda name: None if name.endswith(".position_ids") else name)
+
+
+def text(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+    """transformers' CLIPTextModelWithProjection; its settings are listed here, as `vision`'s are."""
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    sizes = {"vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads"}
+    known = settings(folder, sizes | {"max_position_embeddings", "hidden_act", "layer_norm_eps", "bos_token_id", "eos_token_id"})
+
+    def build() -> nn.Module:
+        return CLIPTextModelWithProjection(CLIPTextConfig(**known, attn_implementation="sdpa"))
+
+    return component(folder, build, dtype, device, lambda name: None if name.endswith(".position_ids") else name)
+
+
+def tokenizer(folder: Path, length: int, words: int) -> Any:
+    """A tokenizers.Tokenizer that pads and cuts to `length` tokens, of the folder's tokenizer.json: data alone, no code.
+
+    words   how many the text tower knows
+    raises  InputError where the file is missing or damaged, has other words, or no end of text to pad with
+    """
+    from tokenizers import Tokenizer
+
+    path = folder / "tokenizer.json"
+    read_json(path)
+    try:
+        made = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no class of its own
+        raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
+    end = made.token_to_id(END)
+    if end is None or made.get_vocab_size() != words:
+        raise InputError(f"{path}: expected {words} words, {END} among them, got {made.get_vocab_size()}; it is another text tower's")
+    made.enable_truncation(length)
+    made.enable_padding(pad_id=end, pad_token=END, length=length)
+    return made
 
 
 def linear(folder: Path, dtype: torch.dtype, device: str | torch.device, names: tuple[str, ...]) -> nn.Linear:

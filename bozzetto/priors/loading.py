@@ -24,6 +24,7 @@ from bozzetto.priors import components
 from bozzetto.priors.components import read_json
 from bozzetto.priors.hint import PLANES
 from bozzetto.priors.schedule import Schedule, read_schedule
+from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.zero123 import KINDS, Zero123
 
 MINI = Path(__file__).parent / "mini"
@@ -67,6 +68,47 @@ def load(
     vae = components.vae(folder / "vae", dtype, device)
     vision = components.vision(folder / "image_encoder", dtype, device)
     return Zero123(unet, vae, vision, projection, schedule, kind).eval()
+
+
+def load_text(
+    name_or_folder: str | Path,
+    text: str | Path | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+) -> TextToImage:
+    """The same weights told in words: the embedded prior (`mini`), or a folder that `training.backbone` wrote; frozen, in eval mode.
+
+    text    folder of text_encoder/ and tokenizer/, those that the weights were trained under; by default the folder itself, or
+            what the embedded prior was trained under
+    raises  as `load`
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype}")
+    folder = _folder(name_or_folder)
+    towers = MINI / "clip" if text is None and folder.parent == MINI else Path(text or folder)
+    for part in ("text_encoder", "tokenizer"):
+        if not (towers / part).is_dir():
+            raise InputError(
+                f"{towers}: {part}/ is missing; give the folder of the text tower that the weights were trained under (--towers)"
+            )
+    check_installed()
+    schedule = read_schedule(folder / "scheduler")
+    tower = components.text(towers / "text_encoder", dtype, device)
+    config: Any = tower.config
+    tokenizer = components.tokenizer(towers / "tokenizer", config.max_position_embeddings, config.vocab_size)
+    unet, vae = (read_json(folder / name / "config.json") for name in ("unet", "vae"))
+    sizes = {
+        "cross_attention_dim of the U-Net": (unet.get("cross_attention_dim"), "the text tower's hidden_size", config.hidden_size),
+        "out_channels of the U-Net": (unet.get("out_channels"), "the channels of a latent", vae.get("latent_channels", 4)),
+    }
+    for what, (found, why, expected) in sizes.items():
+        if found != expected:
+            raise InputError(
+                f"{folder}: {what} should be {expected} ({why}), got {found}; these weights were not trained under this text tower"
+            )
+    return TextToImage(
+        components.unet(folder / "unet", dtype, device), components.vae(folder / "vae", dtype, device), tower, tokenizer, schedule
+    ).eval()
 
 
 def digest(name_or_folder: str | Path) -> str:

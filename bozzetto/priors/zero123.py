@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from bozzetto.camera import Camera
 from bozzetto.denoiser import VPDenoiser
+from bozzetto.priors import codec
 from bozzetto.priors.hint import Hint
 from bozzetto.priors.prior import Condition, Reference
 from bozzetto.priors.schedule import Schedule
@@ -187,26 +188,19 @@ class Zero123(nn.Module):
     @property
     def size(self) -> int:
         """Side of the pictures that it draws, pixels."""
-        config = self.vae.config
-        return int(self.unet.config.sample_size) * (config.cell if "cell" in config else 2 ** (len(config.block_out_channels) - 1))
+        return codec.side(self.vae, self.unet.config.sample_size)
 
     def encode(self, rgb: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        posterior = self._posterior(rgb)
-        x0 = posterior.mode().float()
-        if generator is not None:
-            noise = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0)
-            x0 = x0 + posterior.std.float() * noise
-        return x0 * self.vae.config.scaling_factor
+        return codec.encoded(self.vae, rgb, self.size, generator)
 
     def decode(self, x0: Tensor) -> Tensor:
-        made = self.vae.decode((x0 / self.vae.config.scaling_factor).to(self.vae.dtype)).sample
-        return (made.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+        return codec.decoded(self.vae, x0)
 
     @torch.no_grad()
     def look(self, reference: Reference) -> Seen:
         pixels = clip_pixels(reference.rgb.float(), self.image_encoder.config.image_size)
         embedding = self.image_encoder(pixel_values=pixels.to(self.image_encoder.device, self.image_encoder.dtype)).image_embeds
-        return Seen(embedding.float(), self._posterior(reference.rgb).mode().float(), reference.cameras)
+        return Seen(embedding.float(), codec.posterior(self.vae, reference.rgb, self.size).mode().float(), reference.cameras)
 
     def condition(
         self,
@@ -248,10 +242,3 @@ class Zero123(nn.Module):
 
     def cameras(self, reference: Reference) -> Camera | None:
         return None
-
-    def _posterior(self, rgb: Tensor) -> Any:
-        """diffusers' DiagonalGaussianDistribution."""
-        x = rgb.movedim(-1, 1)
-        if x.shape[-2:] != (self.size, self.size):
-            x = F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True)
-        return self.vae.encode((2 * x - 1).to(self.vae.device, self.vae.dtype)).latent_dist

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of what a text says, as a text-to-image prior draws them: `bozzetto draw`. Its PNG is what `bozzetto lift` takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from bozzetto.errors import InputError
+from bozzetto.priors import loading
+from bozzetto.recipes.asset import png
+from bozzetto.recipes.lift import check_device
+from bozzetto.recipes.novel_views import NovelViews, sample_views
+from bozzetto.recipes.run import Progress, write_atomically
+
+
+def draw_text(
+    text: str,
+    out: Path,
+    *,
+    count: int = 1,
+    steps: int = 50,
+    guidance: float = 3.0,
+    prior: str | Path = "mini",
+    towers: Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> Path:
+    """Draw `count` pictures into one PNG, side by side; returns its path. Picture k takes seed + k, whatever the count.
+
+    guidance  1 is the text as it is, more holds to it harder
+    towers    folder of the text tower, where `prior` is not embedded (`loading.load_text`)
+    raises    InputError, before anything is drawn, for a text, prior or file that cannot be used
+    """
+    if not text.strip():
+        raise InputError('no text given; try: bozzetto draw "a red chair"')
+    if not 1 <= count <= 64 or not 1 <= steps <= 1000:
+        raise InputError(f"--count {count}, --steps {steps}: expected 1 to 64 pictures and 1 to 1000 steps")
+    if out.suffix.lower() != ".png" or out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"{out}: expected a .png file in a folder that is there; choose another --out")
+    check_device(device)
+    half = torch.float16 if device.startswith("cuda") else torch.float32
+    drawer = loading.load_text(prior, towers, dtype=half, device=device)
+    if excess := drawer.excess(text):
+        raise InputError(f"the text is {excess} tokens longer than this prior reads; say it in fewer words")
+    condition = drawer.condition(text=text)
+    settings = NovelViews(steps=steps, guidance=guidance)
+    pictures = sample_views(drawer, lambda _: condition, drawer.shape, count, settings, seed, progress)
+    try:
+        write_atomically(out, png(torch.cat([*pictures], 1)))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    return out
