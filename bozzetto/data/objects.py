@@ -111,7 +111,7 @@ def pack(
         names.add(file)
         arrays = {k: np.ascontiguousarray(getattr(o, k)) for k in ("vertices", "faces", "normals", "material", "colours", "uv")}
         arrays |= {f"texture{m}": np.ascontiguousarray(t) for m, t in enumerate(o.textures) if t is not None}
-        _replace(folder / file, save(arrays))
+        write_atomically(folder / file, save(arrays))
         rows.append(
             {
                 "name": o.name,
@@ -124,12 +124,16 @@ def pack(
             }
         )
     text = json.dumps({"format": FORMAT, "objects": rows}, ensure_ascii=False, indent=1)
-    _replace(folder / INDEX, text.encode())
+    write_atomically(folder / INDEX, text.encode())
     return Packed(folder)
 
 
-def _replace(path: Path, data: bytes) -> None:
-    """Write under a temporary name and rename, so that a reader never sees half a file."""
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write under a temporary name of this process and rename, so that a reader never sees half a file."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bozzetto.data.carved import CarvedFiles
 from bozzetto.data.objects import Packed
-from bozzetto.data.renders import carve_object, draw_sample, drawable
+from bozzetto.data.renders import draw_sample, drawable
 from bozzetto.priors.first_guess import LEVEL, FirstGuess, load
 from bozzetto.recipes.lift import MINI
-from bozzetto.training.first_guess import as_batch, validation_samples
+from bozzetto.training.first_guess import as_batch, carved_files, validation_samples
 
 SIDE = 128  # of the pictures, pixels
 
@@ -62,13 +63,13 @@ def scores(network: FirstGuess, samples: list[dict[str, Tensor]], sizes: tuple[i
     return [float(torch.cat(rows[i::n]).mean()) for i in range(n)]
 
 
-def training_samples(packed: Packed, depths: int) -> dict[str, list[dict[str, Tensor]]]:
+def training_samples(packed: Packed, carved: CarvedFiles, depths: int) -> dict[str, list[dict[str, Tensor]]]:
     """Pictures of training furniture, drawn as validation's are."""
     indices = packed.indices("train")[:: max(len(packed.indices("train")) // 68, 1)]
     made = []
     for i in indices:
         d = drawable(packed[i])
-        made.append(as_batch(draw_sample(d, carve_object(d), np.random.default_rng([7, i]), size=SIDE, depths=depths, augment=False)))
+        made.append(as_batch(draw_sample(d, carved(d), np.random.default_rng([7, i]), size=SIDE, depths=depths, augment=False)))
     return {"training furniture": made}
 
 
@@ -76,7 +77,8 @@ def main(settings: Settings) -> None:
     """Print the table."""
     network, packed = load(settings.prior), Packed(settings.objects)
     depths = network.config.depths
-    groups = training_samples(packed, depths) if settings.side == "train" else validation_samples(packed, SIDE, depths)
+    carved = carved_files(settings.objects)
+    groups = training_samples(packed, carved, depths) if settings.side == "train" else validation_samples(packed, carved, SIDE, depths)
     columns = {f"{name} ({len(samples)})": scores(network, samples, settings.sizes) for name, samples in groups.items()}
     print("| asked at | " + " | ".join(columns) + " |")
     print("| --- |" + " ---: |" * len(columns))

@@ -17,12 +17,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from bozzetto.data.objects import Packed
+from bozzetto.data.carved import CarvedFiles
+from bozzetto.data.objects import Object, Packed
 from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
-from bozzetto.data.renders import carve_object, draw_sample, drawable
+from bozzetto.data.renders import Carved, Drawable, draw_sample, drawable
 from bozzetto.priors.first_guess import LEVEL, FirstGuess, FirstGuessConfig, Guess, save
 from bozzetto.training.loop import LoopSettings, train
-from bozzetto.training.stream import Stream
+from bozzetto.training.stream import WINDOW, Stream
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Settings:
     """`python -m bozzetto.training.first_guess --objects FOLDER --out FOLDER`"""
 
     objects: Path
-    """packed objects, as `bozzetto data pack` writes them"""
+    """packed objects, as `bozzetto data pack` writes them; what is carved of them is kept in its folder `carved`"""
     out: Path
     """the run's folder: state, curve, logs; resumed if it is there"""
     small_until: int = 150_000
@@ -44,7 +45,8 @@ class Pictures(Dataset[dict[str, Tensor]]):
     """Sample i of the training stream, as a dict of tensors."""
 
     def __init__(self, objects: Path, *, seed: int, small_until: int, procedural: float, depths: int) -> None:
-        self.objects = Stream(objects, procedural, lambda obj: ((d := drawable(obj)), carve_object(d)))
+        self.carved = carved_files(objects)
+        self.objects = Stream(objects, procedural, self._prepared)
         self.seed, self.small_until, self.depths = seed, small_until, depths
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
@@ -54,8 +56,17 @@ class Pictures(Dataset[dict[str, Tensor]]):
         size = 64 if i < self.small_until else 128
         return as_batch(draw_sample(d, carved, rng, size=size, depths=self.depths))
 
+    def _prepared(self, obj: Object) -> tuple[Drawable, Carved]:
+        d = drawable(obj)
+        return d, self.carved(d)
+
     def __len__(self) -> int:
         return 1 << 40
+
+
+def carved_files(objects: Path) -> CarvedFiles:
+    """Beside packed objects, with room for all of them and for the procedural ones of three windows: some 250 MB."""
+    return CarvedFiles(objects / "carved", len(Packed(objects)) + 3 * WINDOW)
 
 
 def as_batch(sample: Any) -> dict[str, Tensor]:
@@ -86,19 +97,19 @@ def loss(network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str
     return total, {"total": total, "cross": cross, "dice": dice, "column": column, "colour": colour, "view": view}
 
 
-def validation_samples(packed: Packed, size: int, depths: int) -> dict[str, list[dict[str, Tensor]]]:
+def validation_samples(packed: Packed, carved: CarvedFiles, size: int, depths: int) -> dict[str, list[dict[str, Tensor]]]:
     """Fixed pictures of objects nobody trains on: validation furniture, and the families held out."""
     groups: dict[str, list[dict[str, Tensor]]] = {"furniture": [], "families": []}
     for i in packed.indices("validation"):
         d = drawable(packed[i])
         groups["furniture"].append(
-            as_batch(draw_sample(d, carve_object(d), np.random.default_rng([7, i]), size=size, depths=depths, augment=False))
+            as_batch(draw_sample(d, carved(d), np.random.default_rng([7, i]), size=size, depths=depths, augment=False))
         )
     families = [f for f in HELD_OUT_FAMILIES if f in FAMILIES]
     for k in range(48):
         d = drawable(make(families[k % len(families)], k))
         groups["families"].append(
-            as_batch(draw_sample(d, carve_object(d), np.random.default_rng([8, k]), size=size, depths=depths, augment=False))
+            as_batch(draw_sample(d, carved(d), np.random.default_rng([8, k]), size=size, depths=depths, augment=False))
         )
     return groups
 
@@ -152,7 +163,7 @@ def main(settings: Settings) -> None:
         settings.objects, seed=settings.loop.seed, small_until=settings.small_until, procedural=settings.procedural, depths=config.depths
     )
     packed = Packed(settings.objects)
-    groups = {size: validation_samples(packed, size, config.depths) for size in (64, 128)}
+    groups = {size: validation_samples(packed, pictures.carved, size, config.depths) for size in (64, 128)}
 
     def validate(average: nn.Module) -> dict[str, float]:
         save(average, settings.out / "prior")  # type: ignore[arg-type]
