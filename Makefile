@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all node-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-digits figures data clean
+.PHONY: help venv demo test test-all node-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-more train-digits figures data clean
 
 help:
 	@sed -n '2,6s/^# \{0,1\}//p' Makefile
@@ -109,6 +109,14 @@ train-backbone: train-codec train-towers
 train-gpu:
 	$(MAKE) train-backbone ALBUM_FLAGS="--count 40000" CODEC_FLAGS="--loop.samples 400000" TOWER_FLAGS="--loop.samples 2000000 --loop.batch 512" \
 		BACKBONE_FLAGS="--loop.samples 20000000 --loop.batch 256 --compile"
+
+# On from the embedded weights, under the codec and the towers that they know; BACKBONE_FLAGS say how long.
+train-more: album
+	mkdir -p runs/mini
+	cp -r $(addprefix bozzetto/priors/mini/,zero123/vae zero123/image_encoder clip/text_encoder clip/tokenizer) runs/mini
+	for a in "" -val; do $(BIN)/python -m bozzetto.training.latents --album $(ALBUM)$$a --vae runs/mini/vae --towers runs/mini --out runs/latents-mini$$a || exit 1; done
+	$(BIN)/python -m bozzetto.training.backbone --latents runs/latents-mini --validation runs/latents-mini-val --vae runs/mini/vae --towers runs/mini \
+		--out runs/more --start mini $(BACKBONE_FLAGS)
 
 data: data/objects/index.json
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 
 from bozzetto import image
 from bozzetto.camera import orbit
+from bozzetto.errors import InputError
 from bozzetto.priors import loading
 from bozzetto.priors.codec import CodecConfig, LinearCodec
 from bozzetto.priors.hint import PLANES, Hint
@@ -119,6 +121,30 @@ def test_training_lowers_the_loss_of_both_tasks(data):
         optimiser.step()
         history.append(float(total.detach()))
     assert history[-1] < 0.9 * history[0]
+
+
+def test_a_run_begins_from_a_priors_average(data, tmp_path):
+    """From the run's own prior where its state is lost, or another's; counted on from the last line of its curve."""
+    network, towers, codec = small()
+    kept = Zero123(network.network.unet, codec, towers.vision, network.projection, backbone.SCHEDULE, "zero123-mini")
+    backbone.keep(kept, tmp_path / "run" / "prior")
+    other, _, _ = small()
+    with torch.no_grad():
+        for p in other.parameters():
+            p.add_(1)
+    assert backbone.begin_from(tmp_path / "run" / "prior", other) == 0
+    for (name, a), b in zip(other.named_parameters(), network.parameters(), strict=True):
+        assert torch.equal(a, b.half().float()) and a.requires_grad, name
+    (tmp_path / "run" / "curve.jsonl").write_text('{"samples": 400}\n{"samples": 800}\n')
+    assert backbone.begin_from(tmp_path / "run" / "prior", other) == 800
+    settings = backbone.Settings(tmp_path, tmp_path, tmp_path, tmp_path, tmp_path / "run")
+    assert backbone.first_weights(settings) == tmp_path / "run" / "prior"
+    assert backbone.first_weights(replace(settings, out=tmp_path / "none")) is None
+    embedded = backbone.first_weights(replace(settings, start=Path("mini")))
+    big = backbone.Backbone(12, 16, E)
+    assert embedded is not None and backbone.begin_from(embedded, big) >= 176_000
+    with pytest.raises(InputError, match="of another shape"):
+        backbone.begin_from(embedded, other)
 
 
 # ---- the towers ----

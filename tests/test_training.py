@@ -68,9 +68,55 @@ def test_a_run_killed_and_resumed_ends_in_the_same_bits(tmp_path):
     assert curve == [8, 16, 24, 32]
 
 
+class Line(Dataset):
+    """Sample i is i."""
+
+    def __getitem__(self, i: int) -> dict[str, torch.Tensor]:
+        return {"i": torch.tensor(float(i))}
+
+    def __len__(self) -> int:
+        return 1 << 20
+
+
+def test_a_lost_state_is_begun_anew_from_the_average_with_a_warm_up(tmp_path):
+    """Adam's steps are the rates themselves while all gradients are 1, so that the weight tells which rates were taken, and when."""
+    settings = LoopSettings(samples=200, lr=0.0, vector_lr=1.0, cooldown=0.1, ema=0.7, **{**SETTINGS, "warmup": 5})
+
+    def run(folder, start: float, begun: int, stop_at: float | None = None):
+        network = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.constant_(network.weight, start)
+        weights, samples = [], []
+
+        def loss(network, batch):
+            weights.append(float(network.weight.detach()))
+            samples.append(batch["i"].tolist())
+            if stop_at is not None and samples[-1][0] >= stop_at:
+                raise KeyboardInterrupt
+            total = network.weight.sum()
+            return total, {"total": total}
+
+        average = train(network, Line(), loss, folder, settings, lambda n: {"zero": 0.0}, begun=begun)
+        return weights, samples, float(average.weight.detach())
+
+    weights, samples, average = run(tmp_path / "anew", 7.0, 120)
+    assert samples[0] == [120, 121, 122, 123] and samples[-1][-1] == 199  # the data go on where they were
+    steps = torch.tensor(weights).diff().neg()
+    torch.testing.assert_close(steps[:6], torch.tensor([0.2, 0.4, 0.6, 0.8, 1.0, 1.0]), atol=1e-4, rtol=0)
+    want, d = 7.0, 0.7  # step 30 is late: the average moves at its full inertia, from the weights that were given
+    after = [*weights[1:], weights[-1] - rate(settings, 196, 120)]
+    for w in after:
+        want = d * want + (1 - d) * w
+    assert average == pytest.approx(want, abs=1e-3)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", 7.0, 120, stop_at=128)  # in the middle of the warm-up
+    rest, _, end = run(tmp_path / "killed", -1.0, 0)  # the state is there now: neither start nor begun counts
+    assert rest == weights[2:] and end == average
+
+
 def test_learning_rates_rise_stay_and_fall():
     s = LoopSettings(samples=1000, batch=10, warmup=10, cooldown=0.2)
     assert rate(s, 0) == pytest.approx(0.1) and rate(s, 500) == 1 and rate(s, 900) == pytest.approx(0.5) and rate(s, 1000) == 0
+    assert rate(s, 500, 500) == pytest.approx(0.1) and rate(s, 590, 500) == 1 and rate(s, 900, 850) == pytest.approx(0.5)
 
 
 def test_orthogonalised_has_singular_values_near_one_and_the_same_directions():

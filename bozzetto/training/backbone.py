@@ -52,6 +52,8 @@ class Settings:
     """a run of `training.towers`"""
     out: Path
     """the run's folder; `OUT/prior` is the prior, `OUT/state.safetensors` where the run stands"""
+    start: Path | None = None
+    """a prior's folder to begin from where OUT has no state, `mini` for the embedded one; by default OUT/prior if it is there"""
     compile: bool = False
     """fuse the U-Net's kernels before the first step: worth it on a GPU; on two CPU cores it took six minutes and was given up"""
     loop: LoopSettings = field(
@@ -235,6 +237,10 @@ def main(settings: Settings) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
         network = Backbone(channels, side, data.embedding.shape[-1]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    begun = 0
+    if not (settings.out / "state.safetensors").exists() and (start := first_weights(settings)) is not None:
+        begun = begin_from(start, network)
+        print(f"no state in {settings.out}: beginning from {start}, {begun} samples", flush=True)
     if settings.compile:
         network.network.unet.compile()
     alpha_bar = SCHEDULE.alpha_bar().float()
@@ -287,8 +293,31 @@ def main(settings: Settings) -> None:
         with torch.no_grad():
             return torch.cat([torch.cat([*prior.decode(x)], 0) for x in images], 1).permute(2, 0, 1).cpu()
 
-    average = train(network, rows, loss, settings.out, settings.loop, validate, sheet)
+    average = train(network, rows, loss, settings.out, settings.loop, validate, sheet, begun)
     keep(prior_of(average), settings.out / "prior")
+
+
+def first_weights(settings: Settings) -> Path | None:
+    """The prior that a run without a state begins from, if any."""
+    if settings.start is not None:
+        return loading.MINI / loading.NAMES["mini"] if str(settings.start) == "mini" else settings.start
+    return settings.out / "prior" if (settings.out / "prior").is_dir() else None
+
+
+def begin_from(folder: Path, network: Backbone) -> int:
+    """Give the network the averaged weights of a prior's folder; returns the samples that they have seen.
+
+    That number is the last of `curve.jsonl`, in the folder (as embedded ones have it) or beside it (as runs have it); 0 without one.
+    raises  InputError for weights of another shape
+    """
+    parts = {"unet": network.network.unet, "cc_projection": nn.ModuleDict({"projection": network.projection})}
+    for name, module in parts.items():
+        tensors = components.Tensors(folder / name)
+        components.check(folder / name, {k: tuple(v.shape) for k, v in module.state_dict().items()}, tensors.shapes)
+        module.load_state_dict({k: tensors.read(k, torch.float32, "cpu") for k in tensors.shapes})
+    curve = next((c for c in (folder / "curve.jsonl", folder.parent / "curve.jsonl") if c.is_file()), None)
+    lines = curve.read_text().splitlines() if curve else []
+    return int(json.loads(lines[-1])["samples"]) if lines else 0
 
 
 def keep(prior: Zero123, folder: Path) -> None:

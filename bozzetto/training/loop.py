@@ -49,9 +49,9 @@ class LoopSettings:
     mixed_precision: str = "bf16"
 
 
-def rate(settings: LoopSettings, samples: int) -> float:
-    """The learning rates' factor in [0, 1] after so many samples: warm-up, plateau, linear cooldown."""
-    up = (samples / settings.batch + 1) / max(settings.warmup, 1)
+def rate(settings: LoopSettings, samples: int, begun: int = 0) -> float:
+    """The learning rates' factor in [0, 1] after so many samples: warm-up from where the run was begun, plateau, linear cooldown."""
+    up = ((samples - begun) / settings.batch + 1) / max(settings.warmup, 1)
     down = (settings.samples - samples) / max(settings.cooldown * settings.samples, 1)
     return max(0.0, min(1.0, up, down))
 
@@ -64,6 +64,7 @@ def train(
     settings: LoopSettings,
     validate: Callable[[nn.Module], dict[str, float]],
     sheet: Callable[[nn.Module], Tensor] | None = None,
+    begun: int = 0,
 ) -> nn.Module:
     """Train to `settings.samples`, resuming from `folder` if a run is there; returns the network with averaged weights.
 
@@ -71,6 +72,8 @@ def train(
     loss      (network, batch) to a scalar and named parts
     validate  (averaged network) to named numbers, logged to TensorBoard and to `curve.jsonl`
     sheet     (averaged network) to a picture (3, H, W) in [0, 1] for TensorBoard
+    begun     samples that the network has seen when no run is there: averaged weights whose run is lost. They are counted, the
+              average begins with the weights, and the rates warm up anew, since the optimiser's moments are gone
     """
     from accelerate import Accelerator
     from torch.utils.tensorboard import SummaryWriter
@@ -79,7 +82,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     average = deepcopy(network)
     optimiser = Muon(network, settings.lr, settings.vector_lr)
-    seen = _resume(folder / "state.safetensors", network, average, optimiser)
+    seen, begun = _resume(folder / "state.safetensors", network, average, optimiser) or (begun, begun)
     network, optimiser = accelerator.prepare(network, optimiser)
     average = average.to(accelerator.device)
     share = settings.batch // accelerator.num_processes
@@ -95,7 +98,7 @@ def train(
     saved, started, first = time.monotonic(), time.monotonic(), seen
     for batch in loader:
         batch = {k: v.to(accelerator.device) for k, v in batch.items()}
-        getattr(optimiser, "optimizer", optimiser).scale = rate(settings, seen)  # accelerate's wrapper keeps attributes to itself
+        getattr(optimiser, "optimizer", optimiser).scale = rate(settings, seen, begun)  # accelerate's wrapper keeps attributes to itself
         total, parts = loss(network, batch)
         accelerator.backward(total)
         if not torch.isfinite(total):
@@ -128,7 +131,7 @@ def train(
                 writer.add_image("samples", sheet(average), seen)
             print("validation " + "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), flush=True)
         if time.monotonic() - saved > settings.save_every or last:
-            _save(folder / "state.safetensors", accelerator.unwrap_model(network), average, optimiser, seen)
+            _save(folder / "state.safetensors", accelerator.unwrap_model(network), average, optimiser, seen, begun)
             saved = time.monotonic()
     return average
 
@@ -139,26 +142,27 @@ def _average(average: nn.Module, network: nn.Module, step: int, decay: float) ->
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - d)
 
 
-def _save(path: Path, network: nn.Module, average: nn.Module, optimiser: Any, seen: int) -> None:
+def _save(path: Path, network: nn.Module, average: nn.Module, optimiser: Any, seen: int, begun: int) -> None:
     from safetensors.torch import save_file
 
     state = {f"network.{k}": v for k, v in network.state_dict().items()} | {f"average.{k}": v for k, v in average.state_dict().items()}
     inner = getattr(optimiser, "optimizer", optimiser)
     state |= {f"optimiser.{k}": v for k, v in inner.moments().items()}
     part = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in state.items()}, part, metadata={"samples": str(seen)})
+    save_file({k: v.contiguous() for k, v in state.items()}, part, metadata={"samples": str(seen), "begun": str(begun)})
     os.replace(part, path)
 
 
-def _resume(path: Path, network: nn.Module, average: nn.Module, optimiser: Muon) -> int:
+def _resume(path: Path, network: nn.Module, average: nn.Module, optimiser: Muon) -> tuple[int, int] | None:
+    """Samples seen, and those the run was begun with; None where no run is there."""
     if not path.exists():
-        return 0
+        return None
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
         state = {k: file.get_tensor(k) for k in sorted(file.keys())}
-        seen = int(file.metadata()["samples"])
+        seen, begun = (int(file.metadata().get(key, 0)) for key in ("samples", "begun"))
     network.load_state_dict({k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")})
     average.load_state_dict({k.removeprefix("average."): v for k, v in state.items() if k.startswith("average.")})
     optimiser.load_moments({k.removeprefix("optimiser."): v for k, v in state.items() if k.startswith("optimiser.")})
-    return seen
+    return seen, begun
