@@ -26,6 +26,7 @@ RECIPES = ("guess", "views", "zero123")
 WEIGHTS = {  # stages' shares of the time
     "guess": {"guess": 0.05, "shape": 0.6, "clean": 0.05, "texture": 0.3},
     "views": {"guess": 0.04, "views": 0.4, "shape": 0.35, "clean": 0.03, "texture": 0.18},
+    "gaussians": {"guess": 0.04, "shape": 0.5, "fuse": 0.2, "clean": 0.04, "texture": 0.22},  # recipe guess with --shape gaussians
     "zero123": {"guess": 0.01, "shape": 0.08, "distill": 0.82, "clean": 0.02, "texture": 0.07},
 }
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
@@ -47,6 +48,8 @@ class Lift:
     recipe: str = "guess"
     """how to lift: guess is the embedded network alone; views lets a diffusion prior draw the hidden sides and follows the drawings;
     zero123 goes on from the guess by score distillation"""
+    shape: Literal["mesh", "gaussians"] = "mesh"
+    """what the guess is moved as; gaussians leave a splat, too (asset.ply), with --recipe guess"""
     prior: Path | None = None
     """folder of weights: the embedded ones by default; for views and zero123, Zero-1-to-3 or its kin (see docs/priors.md)"""
     kind: str | None = None
@@ -77,6 +80,8 @@ class Settings:
 
     recipe: str = "guess"
     """guess, views, zero123"""
+    shape: Literal["mesh", "gaussians"] = "mesh"
+    """as `bozzetto lift` has it"""
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,8 @@ class Evaluate:
     """of the lifts that are measured"""
     recipe: Literal["guess", "views", "zero123"] = "guess"
     """how they are lifted"""
+    shape: Literal["mesh", "gaussians"] = "mesh"
+    """as `bozzetto lift` has it"""
     prior: Path | None = None
     """folder of weights that the recipe reads; the embedded ones by default"""
     seed: int = 0
@@ -320,10 +327,10 @@ def lift(args: Lift) -> int:
     from bozzetto.recipes.lift import lift_picture, presets
     from bozzetto.recipes.settings import changed
 
-    chosen = changed(presets(args.recipe)[args.preset], args.set)
+    chosen = changed(presets(args.recipe, args.shape)[args.preset], args.set)
     failed = 0
     for path, out in jobs:
-        with _progress(path.name, args.quiet, WEIGHTS[args.recipe]) as progress:
+        with _progress(path.name, args.quiet, WEIGHTS[args.recipe if args.shape == "mesh" else args.shape]) as progress:
             try:
                 asset = lift_picture(
                     path,
@@ -331,6 +338,7 @@ def lift(args: Lift) -> int:
                     preset=args.preset,
                     settings=chosen,
                     recipe=args.recipe,
+                    shape=args.shape,
                     prior=args.prior,
                     kind=args.kind,
                     mask=args.mask,
@@ -400,7 +408,7 @@ def settings(args: Settings) -> int:
     from bozzetto.recipes.lift import presets
     from bozzetto.recipes.settings import show
 
-    show(presets(args.recipe))
+    show(presets(args.recipe, args.shape))
     return 0
 
 
@@ -523,7 +531,7 @@ def evaluate(args: Evaluate) -> int:
     from bozzetto.evaluate.lifting import evaluate_lifting
 
     how = (args.preset, args.recipe, args.prior, args.seed)
-    print(evaluate_lifting(args.objects, args.out, args.count, *how))
+    print(evaluate_lifting(args.objects, args.out, args.count, *how, shape=args.shape))
     return 0
 
 

@@ -129,8 +129,8 @@ def test_harmonics_warm_up_and_pictures_of_each_size_show_the_same(scene):
         if shrink == 2:
             whole = recipe._view(source, 0, 1)[0]
             torch.testing.assert_close(rgba, whole.view(16, 2, 16, 2, 4).mean((1, 3)), rtol=0, atol=1e-6)
-    order = recipe._order(14, 3, 7)
-    assert sorted(order) == list(range(14)) and order != recipe._order(14, 4, 7)
+    order = recipe.order_of(14, 3, 7)
+    assert sorted(order) == list(range(14)) and order != recipe.order_of(14, 4, 7)
     g = Gaussians.from_box(5, 0.5, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         g.sh[:] = 1

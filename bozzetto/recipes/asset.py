@@ -25,6 +25,7 @@ from bozzetto.recipes.run import write_atomically
 from bozzetto.render.mesh import headlight, render_mesh
 
 GREY = 0.93  # behind everything that is shown
+SPLAT = "asset.ply"  # beside FILES, where the asset was made of Gaussians
 FILES = ("asset.glb", "asset.json", "confidence.png", "mask.png", "sheet.png", "turntable.webp")
 
 
@@ -69,6 +70,7 @@ class Asset:
     source    what it was made from
     record    settings, seed, versions: enough to make it again; goes into the GLB, so it holds no times
     measured  timings, losses, memory: goes into asset.json
+    files     content of further files, by name
     """
 
     mesh: Mesh
@@ -77,14 +79,16 @@ class Asset:
     record: dict[str, Any]
     measured: dict[str, Any] = field(default_factory=dict)
     is_complete: bool = True
+    files: dict[str, bytes] = field(default_factory=dict)
 
     def write(self, folder: str | Path) -> None:
-        """All files of FILES, each by rename, the GLB last: where it is, everything is.
+        """All files of FILES and `files`, each by rename, the GLB last: where it is, everything is. An older lift's SPLAT goes.
 
         raises  InputError where the folder cannot be written
         """
         folder = Path(folder)
         files: dict[str, bytes] = {
+            **self.files,
             "turntable.webp": _turntable(self.mesh),
             "sheet.png": png(contact_sheet(self)),
             "mask.png": png(self.source.alpha[..., None]),
@@ -95,6 +99,8 @@ class Asset:
             folder.mkdir(parents=True, exist_ok=True)
             for name, data in files.items():
                 write_atomically(folder / name, data)
+            if SPLAT not in files:
+                (folder / SPLAT).unlink(missing_ok=True)
             save_glb(self.mesh, folder / "asset.glb", name=Path(self.source.name).stem, extras=self.record)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); free some space or choose another --out") from None

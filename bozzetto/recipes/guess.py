@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -83,11 +83,12 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class Lifted:
-    """What a recipe hands to the asset: a textured mesh, the picture's camera in its frame, and numbers to report."""
+    """What a recipe hands to the asset: a textured mesh, the picture's camera in its frame, numbers to report, further files by name."""
 
     mesh: Mesh
     camera: Camera
     measured: dict[str, Any]
+    files: dict[str, bytes] = field(default_factory=dict)
 
 
 def lift(source: Source, prior: FirstGuess, settings: Guess, run: Run, *, azimuth: float = 0.0, elevation: float | None = None) -> Lifted:

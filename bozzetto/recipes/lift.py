@@ -17,7 +17,7 @@ import torch
 from bozzetto import __version__
 from bozzetto.errors import InputError
 from bozzetto.priors import first_guess
-from bozzetto.recipes import guess, views, zero123
+from bozzetto.recipes import guess, lift_gaussians, views, zero123
 from bozzetto.recipes.asset import Asset, Source
 from bozzetto.recipes.run import Progress, Run
 
@@ -25,13 +25,13 @@ MINI = Path(__file__).parent.parent / "priors" / "mini"
 """the embedded priors"""
 RECIPES: dict[str, Any] = {"guess": guess, "views": views, "zero123": zero123}
 """modules with PRESETS, by the names of `--recipe`"""
-Settings = guess.Guess | views.FromViews | zero123.Zero123
+Settings = guess.Guess | lift_gaussians.FromGaussians | views.FromViews | zero123.Zero123
 """of a recipe; their class says which"""
 
 
-def presets(recipe: str) -> dict[str, Settings]:
-    """A recipe's settings by the names of `--preset`."""
-    return RECIPES[recipe].PRESETS
+def presets(recipe: str, shape: Literal["mesh", "gaussians"] = "mesh") -> dict[str, Settings]:
+    """A recipe's settings by the names of `--preset`; of recipe `guess`, those of the shape that it moves."""
+    return (RECIPES[recipe] if shape == "mesh" else lift_gaussians).PRESETS
 
 
 def lift_picture(
@@ -41,6 +41,7 @@ def lift_picture(
     preset: str = "standard",
     settings: Settings | None = None,
     recipe: str = "guess",
+    shape: Literal["mesh", "gaussians"] = "mesh",
     prior: Path | None = None,
     kind: str | None = None,
     mask: Path | None = None,
@@ -57,6 +58,7 @@ def lift_picture(
     settings  the recipe's own, in place of the preset's: `replace(guess.PRESETS["draft"], faces=2000)`
     recipe  `guess` reads `prior` as a first guess's folder, `views` and `zero123` as that of Zero-1-to-3 or its kin, after the
             embedded guess
+    shape   what the guess is moved as: `mesh` (DMTet), or `gaussians`, which also leaves a splat; the latter with recipe `guess` only
     prior   folder of weights, or None for the embedded ones
     kind    what the folder's weights are, where it does not say so itself (`priors.loading.load`)
     raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used, or a kind that the
@@ -66,13 +68,15 @@ def lift_picture(
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {recipe!r}")
     if kind is not None and recipe == "guess":
         raise InputError(f"--kind {kind}: only --recipe views and zero123 have a use for it; add one or leave it out")
+    if shape != "mesh" and recipe != "guess":
+        raise InputError(f"--shape {shape}: only --recipe guess can do it; leave out one of the two")
     started = time.monotonic()
     check_device(device)
     source = Source.load(path, mask, matting)
     guesses = MINI if prior is None or recipe != "guess" else prior
     folder = guesses / "first_guess" if (guesses / "first_guess").is_dir() else guesses
     network = first_guess.load(folder, device=device if recipe == "guess" else "cpu")
-    of_preset = presets(recipe)[preset]
+    of_preset = presets(recipe, shape)[preset]
     settings = of_preset if settings is None else settings
     if type(settings) is not type(of_preset):
         raise ValueError(f"settings: expected {type(of_preset).__name__}, got {type(settings).__name__}")
@@ -84,7 +88,7 @@ def lift_picture(
         diffusion = loading.load(prior or "mini", kind, dtype=half, device=device)
         made_of["diffusion_prior"] = loading.digest(prior or "mini")
     check_writable(out)
-    settings_record = {"recipe": recipe, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
+    settings_record = {"recipe": recipe, "shape": shape, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
     record = {"generator": "bozzetto", **made_of, "seed": seed, "settings": settings_record}
     run = Run(out, record, resume=resume, progress=progress)
     with run.interruptible(), _reproducible(device):
@@ -92,6 +96,8 @@ def lift_picture(
             lifted = zero123.lift(source, network, diffusion, settings, run, azimuth=azimuth, elevation=elevation, seed=seed)
         elif isinstance(settings, views.FromViews):
             lifted = views.lift(source, network, diffusion, settings, run, azimuth=azimuth, elevation=elevation, seed=seed)
+        elif isinstance(settings, lift_gaussians.FromGaussians):
+            lifted = lift_gaussians.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation, seed=seed)
         else:
             lifted = guess.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation)
         # resource counts kilobytes on Linux
@@ -99,7 +105,8 @@ def lift_picture(
         timings = {k: round(v, 2) for k, v in run.timings.items()}
         measured = {**lifted.measured, "seconds": timings, "total_seconds": round(time.monotonic() - started, 2), "peak_gb": round(peak, 2)}
         versions = {"bozzetto": __version__, "torch": torch.__version__}
-        asset = Asset(lifted.mesh, lifted.camera, source, {**record, "versions": versions}, measured, is_complete=not run.interrupted)
+        made_by = {**record, "versions": versions}
+        asset = Asset(lifted.mesh, lifted.camera, source, made_by, measured, is_complete=not run.interrupted, files=lifted.files)
         asset.write(out)
         run.finish()
     return asset

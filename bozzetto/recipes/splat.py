@@ -95,9 +95,9 @@ def splat_scene(
     run = Run(out.parent / f".{out.stem}", record, resume=resume, progress=progress)
     started = time.monotonic()
     with run.interruptible():
-        first = run.stage("begin", lambda: _state(begin(source, settings, seed)))
-        done = run.stage("fit", lambda: fit(_gaussians(first), source, settings, seed, run))
-        g = _gaussians(done)
+        first = run.stage("begin", lambda: tensors_of(begin(source, settings, seed)))
+        done = run.stage("fit", lambda: fit(gaussians_of(first), source, settings, seed, run))
+        g = gaussians_of(done)
         g.degree = settings.degree
         metrics = measure(g, source, settings) | {"gaussians": len(g), "seconds": round(time.monotonic() - started, 1)}
         about = {"version": __version__, **record, "complete": not run.interrupted, **metrics}
@@ -174,7 +174,7 @@ def fit(g: Gaussians, scene: Scene, s: Splat, seed: int, run: Run) -> Tensors:
         for group in optimiser.param_groups:
             if group["name"] == "means":
                 group["lr"] = means_rate(step, s.steps, extent)
-        rgba, camera = _view(scene, train[_order(len(train), (step - 1) // len(train), seed)[(step - 1) % len(train)]], shrink)
+        rgba, camera = _view(scene, train[order_of(len(train), (step - 1) // len(train), seed)[(step - 1) % len(train)]], shrink)
         background = torch.rand(3, generator=generator) if scene.has_alpha else torch.zeros(3)
         drawn = g.draw(camera, background=background, antialiased=s.antialiased)
         if drawn.xy.requires_grad:
@@ -195,10 +195,10 @@ def fit(g: Gaussians, scene: Scene, s: Splat, seed: int, run: Run) -> Tensors:
         if step % s.checkpoint_every == 0 or run.interrupted:
             run.checkpoint("fit", _checkpoint(g, optimiser, strategy, generator, step))
         run.progress("fit", step / s.steps)
-    return _state(g)
+    return tensors_of(g)
 
 
-def _order(n: int, epoch: int, seed: int) -> list[int]:
+def order_of(n: int, epoch: int, seed: int) -> list[int]:
     """The order of the pictures in an epoch: a function of seed and epoch only."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * SEED_STRIDE + epoch)).tolist()
 
@@ -265,23 +265,25 @@ def orbit_video(g: Gaussians, scene: Scene, s: Splat, frames: int = 36, size: in
     return buffer.getvalue()
 
 
-def _state(g: Gaussians) -> Tensors:
+def tensors_of(g: Gaussians) -> Tensors:
+    """Copies of what is learnt, by name: what a stage keeps."""
     return {name: getattr(g, name).detach().clone() for name in NAMES}
 
 
-def _gaussians(t: Tensors) -> Gaussians:
+def gaussians_of(t: Tensors) -> Gaussians:
+    """The inverse of `tensors_of`; other names are ignored."""
     return Gaussians(*(t[name] for name in NAMES))
 
 
 def _checkpoint(g: Gaussians, optimiser: torch.optim.Adam, strategy: Strategy, generator: torch.Generator, step: int) -> Tensors:
-    tensors = _state(g) | {f"strategy.{k}": v for k, v in strategy.state().items()}
+    tensors = tensors_of(g) | {f"strategy.{k}": v for k, v in strategy.state().items()}
     for group in optimiser.param_groups:
         tensors |= {f"{group['name']}.{k}": v for k, v in optimiser.state[group["params"][0]].items()}
     return tensors | {"generator": generator.get_state(), "progress": torch.tensor(step)}
 
 
 def _restored(t: Tensors, extent: float, strategy: Strategy, generator: torch.Generator) -> tuple[Gaussians, torch.optim.Adam, int]:
-    g = _gaussians(t)
+    g = gaussians_of(t)
     optimiser = g.optimiser(extent)
     for name in NAMES:
         optimiser.state[getattr(g, name)] = {k: t[f"{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}

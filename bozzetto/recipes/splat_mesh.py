@@ -16,6 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from bozzetto.errors import InputError
 from bozzetto.kernels.marching import marching_tetrahedra
 from bozzetto.mesh import Mesh, save_glb, vertex_normals
 from bozzetto.recipes.scene import Scene, load
+from bozzetto.recipes.settings import Within
 from bozzetto.render.bake import blend, scatter, seen, texels
 from bozzetto.render.clean import decimate, remove_floaters, taubin
 from bozzetto.render.extend import extend
@@ -44,11 +46,11 @@ SURE = 0.25  # sum of weights that is enough
 class SplatMesh:
     """Settings."""
 
-    cells: int = 128
+    cells: Annotated[int, Within(8, 512)] = 128
     """of the lattice, along the longest side of the box"""
-    views: int = 64
+    views: Annotated[int, Within(1, 1000)] = 64
     """that are looked from, at most"""
-    picture: int = 384
+    picture: Annotated[int, Within(16, 4096)] = 384
     """pixels of a view's longer side"""
     faces: int = 60_000
     """of the finished mesh, at most"""
@@ -138,12 +140,12 @@ def mesh_of(g: Gaussians, cameras: Camera, s: SplatMesh, *, is_object: bool = Tr
     return paint(Mesh((mesh.vertices - centre) * scale, mesh.faces), inside, s, lambda share: say("texture", share))
 
 
-def look(g: Gaussians, cameras: Camera, progress: Callable[[float], None] = lambda share: None) -> Looks:
-    """Draw them one by one: a batch's lists would need its memory at once."""
+def look(g: Gaussians, cameras: Camera, progress: Callable[[float], None] = lambda share: None, *, median: bool = True) -> Looks:
+    """Draw them one by one: a batch's lists would need its memory at once. `median` as `Gaussians.render` has it."""
     parts = []
     with torch.no_grad():
         for v in range(len(cameras)):
-            views = g.render(cameras[v])
+            views = g.render(cameras[v], median=median)
             parts.append((views.rgb, views.alpha[..., 0], views.depth[..., 0]))
             progress((v + 1) / len(cameras))
     rgb, alpha, depth = (torch.cat(x) for x in zip(*parts, strict=True))

@@ -114,11 +114,11 @@ class Gaussians(nn.Module):
             geometry=geometry,
         )
 
-    def render(self, cameras: Camera, *, antialiased: bool = False) -> Views:
-        """The shape as `Views`: premultiplied sRGB; the depth is the median where there is one, else the expected one."""
+    def render(self, cameras: Camera, *, antialiased: bool = False, median: bool = True) -> Views:
+        """The shape as `Views`: premultiplied sRGB; the depth is the median where there is one and it is wanted, else the expected one."""
         s = self.draw(cameras, antialiased=antialiased, geometry=True)
         assert s.depth is not None and s.normal is not None
-        depth = s.depth if s.median is None else torch.where(s.median > 0, s.median, s.depth)
+        depth = s.depth if s.median is None or not median else torch.where(s.median > 0, s.median, s.depth)
         return Views(s.rgb, s.alpha, depth, s.normal, cameras)
 
     def groups(self, extent: float) -> Iterator[dict[str, object]]:

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`bozzetto lift --shape gaussians`: discs lie on the surface, each side follows whom it should, and a kill costs nothing."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+import torch
+
+from bozzetto import cli, image
+from bozzetto.camera import orbit
+from bozzetto.errors import InputError
+from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera
+from bozzetto.kernels.splat import rotations
+from bozzetto.mesh import load, vertex_normals, weld
+from bozzetto.recipes import guess as first
+from bozzetto.recipes import lift_gaussians as recipe
+from bozzetto.recipes.asset import FILES, SPLAT, Source
+from bozzetto.recipes.lift import lift_picture
+from bozzetto.recipes.run import Run
+from bozzetto.recipes.splat import gaussians_of
+from bozzetto.recipes.splat_mesh import SplatMesh
+from bozzetto.render.clean import is_watertight_manifold
+from bozzetto.render.mesh import render_mesh
+from bozzetto.shapes.splat_files import from_ply
+from tests.test_recipe_zero123 import CHAIR, ELEVATION, RED, P
+
+RADIUS, CELLS = 0.37, 24
+SMALL = recipe.FromGaussians(
+    guess=first.Guess(cells=CELLS, faces=3000, texture=128),
+    steps=60,
+    picture=96,
+    around=64,
+    mesh=SplatMesh(cells=48, views=16, picture=128),
+)
+CAMERA = frustum_camera(0.0, ELEVATION, P, 512)
+
+
+def grey_ball() -> first.Tensors:
+    """A guess: a ball round the origin."""
+    n = 48
+    k, j, i = torch.meshgrid(*(torch.arange(n) for _ in range(3)), indexing="ij")
+    where = torch.stack([(i + 0.5) / n, (j + 0.5) / n, ((k + 0.5) / n * 2 - 1) * DEPTH_RANGE], -1).view(-1, 3)
+    far = from_frustum(where, CAMERA, P).norm(dim=1).view(n, n, n)
+    occupancy = ((RADIUS - far) * 60).clamp(first.EMPTY, -first.EMPTY)
+    return {"occupancy": occupancy, "colour": torch.full((3, 12, 24, 24), 0.5), "view": torch.tensor([ELEVATION, P])}
+
+
+def red_ball() -> Source:
+    """Its picture, but red: the pixels whose ray comes nearer to the origin than RADIUS."""
+    camera = CAMERA.resized(256)
+    origin, ray = camera.rays()
+    near = torch.linalg.cross(origin.expand_as(ray), ray, dim=-1).norm(dim=-1)[0]
+    rgb = RED.expand(256, 256, 3)
+    return Source("ball.png", rgb, (near < RADIUS).float(), rgb, "0")
+
+
+@pytest.fixture(scope="module")
+def rough():
+    return first.rough_surface(grey_ball(), CAMERA, P, 1 / CELLS)
+
+
+def test_gaussians_begin_as_discs_along_the_surface(rough):
+    """Their shortest axis is the normal, and seen from anywhere they close the surface: inside the outline nothing shines through."""
+    g = recipe.begin(*rough, lambda x, n: torch.full_like(x, 0.5))
+    assert len(g) == len(rough[0]) and g.degree == 0
+    axis = rotations(g.quats.detach())[..., 2]
+    assert (g.scales.argmin(-1) == 2).all()
+    torch.testing.assert_close((axis * vertex_normals(*rough)).sum(-1).abs(), torch.ones(len(g)), rtol=0, atol=1e-5)
+    cameras = orbit([0.3, 2.0, 4.4], [0.1, 0.9, -0.8], 2.5, size=96, fov=0.4)
+    origin, ray = cameras.rays()
+    inside = torch.linalg.cross(origin.expand_as(ray), ray, dim=-1).norm(dim=-1) < RADIUS - 2 / CELLS
+    with torch.no_grad():
+        views = g.render(cameras)
+    assert float(views.alpha[..., 0][inside].min()) > 0.95
+    torch.testing.assert_close(views.rgb[inside], 0.5 * views.alpha[inside].expand(-1, 3), rtol=0, atol=1e-4)
+
+
+def test_the_front_takes_the_picture_and_the_back_stays_with_the_guess(tmp_path):
+    """A grey ball that the picture says is red: red in front, grey behind, and the fused surface is still the ball."""
+    made = recipe.fit(red_ball(), grey_ball(), CAMERA, P, SMALL, Run(tmp_path, {}), 0)
+    g = gaussians_of(made)
+    g.degree = 0
+    colour = {}
+    for side, azimuth in (("front", 0.0), ("behind", 3.1416)):
+        camera = frustum_camera(azimuth, ELEVATION if side == "front" else -ELEVATION, P, 96)
+        with torch.no_grad():
+            views = g.render(camera)
+        middle = views.alpha[0, 36:60, 36:60]
+        assert float(middle.min()) > 0.95
+        colour[side] = (views.rgb[0, 36:60, 36:60] / middle).mean((0, 1))
+    assert float((colour["front"] - RED).abs().max()) < 0.06
+    assert float((colour["behind"] - 0.5).abs().max()) < 0.06
+    fused = recipe.fuse(g, CAMERA, SMALL, Run(tmp_path, {}))
+    assert is_watertight_manifold(fused["vertices"], fused["faces"])
+    error = fused["vertices"].norm(dim=1) - RADIUS
+    spacing = 2 * RADIUS / SMALL.mesh.cells
+    assert float(error.mean().abs()) < spacing and float(error.abs().quantile(0.99)) < 2.5 * spacing
+
+
+@pytest.fixture(scope="module")
+def chair(tmp_path_factory):
+    """The example at small settings: (asset, folder)."""
+    out = tmp_path_factory.mktemp("lift") / "chair"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(recipe.PRESETS, "draft", SMALL)
+        return lift_picture(CHAIR, out, preset="draft", shape="gaussians"), out
+
+
+def test_the_asset_is_whole(chair, validate_gltf):
+    """Valid, watertight, 2-manifold, in its budget; the splat stands where the mesh stands, and the picture's view is met."""
+    asset, out = chair
+    assert sorted(p.name for p in out.iterdir()) == sorted((*FILES, SPLAT))
+    issues = validate_gltf(out / "asset.glb")
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues
+    mesh = load(out / "asset.glb")
+    whole = weld(mesh)
+    assert mesh.texture is not None and len(mesh.faces) <= SMALL.guess.faces
+    assert is_watertight_manifold(whole.vertices, whole.faces)
+    g = from_ply(out / SPLAT)
+    said = json.loads((out / "asset.json").read_text())
+    assert said["gaussians"] == len(g) and said["settings"]["shape"] == "gaussians"
+    near = torch.cdist(whole.vertices.float(), g.means.detach()).amin(1)
+    assert float(near.quantile(0.9)) < 2 / CELLS
+    crop = image.crop(asset.source.rgb, asset.source.alpha, 128)
+    wanted = crop.alpha > 0.5
+    camera = asset.camera.resized(128)
+    with torch.no_grad():
+        drawn = {"mesh": render_mesh(asset.mesh, camera), "splat": g.render(camera)}
+    for name, least in (("mesh", 0.75), ("splat", 0.9)):
+        mine = drawn[name].alpha[0, ..., 0] > 0.5
+        assert float((mine & wanted).sum() / (mine | wanted).sum()) > least, name
+    shown = wanted & (drawn["splat"].alpha[0, ..., 0] > 0.9)
+    assert float((drawn["splat"].rgb[0] - crop.rgb).abs()[shown].mean()) < 0.06
+
+
+def test_killed_and_resumed_it_ends_in_the_same_bytes_and_a_seed_is_a_file(chair, tmp_path, monkeypatch):
+    _, out = chair
+    monkeypatch.setitem(recipe.PRESETS, "draft", SMALL)
+
+    class Killed(Exception):
+        pass
+
+    def kill(stage: str, share: float) -> None:
+        if stage == "shape" and share > 0.9:  # after a checkpoint
+            raise Killed
+
+    with pytest.raises(Killed):
+        lift_picture(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", progress=kill)
+    assert not (tmp_path / "a" / "asset.glb").exists() and (tmp_path / "a" / ".run" / "shape.partial").is_file()
+    with pytest.raises(InputError, match="other"):
+        lift_picture(CHAIR, tmp_path / "a", preset="draft", resume=True)  # as a mesh
+    lift_picture(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", resume=True)
+    for name in ("asset.glb", SPLAT):
+        assert (tmp_path / "a" / name).read_bytes() == (out / name).read_bytes()
+    lift_picture(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", seed=2**62 + 1)
+    assert (tmp_path / "a" / SPLAT).read_bytes() != (out / SPLAT).read_bytes()
+    monkeypatch.setitem(first.PRESETS, "draft", first.Guess(cells=16, steps=2, picture=64, faces=500, texture=64))
+    lift_picture(CHAIR, tmp_path / "a", preset="draft")
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(FILES)  # the splat of another lift is gone
+
+
+def test_wrong_combinations_get_one_sentence(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        sys, "argv", ["bozzetto", "lift", str(CHAIR), "--shape", "gaussians", "--recipe", "views", "--out", str(tmp_path / "x")]
+    )
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and "only --recipe guess" in said and said.count("\n") == 1 and not (tmp_path / "x").exists()
+    empty = {**grey_ball(), "occupancy": torch.full((48, 48, 48), first.EMPTY)}
+    monkeypatch.setattr(first, "rough_surface", lambda *a: None)
+    with pytest.raises(InputError, match="nothing solid"):
+        recipe.fit(red_ball(), empty, CAMERA, P, SMALL, Run(tmp_path / "y", {}), 0)
