@@ -35,6 +35,7 @@ FILES = [
     "ncsn",
     "inpainting",
     "likelihood",
+    "codec",
 ]
 ApproxScalar: Any = type(pytest.approx(0.0))
 ID = re.compile(r"test_([a-z]+\d?)_(\d+)_(\w+)$")

@@ -3,12 +3,16 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 
+from bozzetto.diffusion.ddpm import gaussian_kl
 from bozzetto.priors import components
-from bozzetto.priors.codec import CodecConfig, LinearCodec
+from bozzetto.priors.codec import CodecConfig, LinearCodec, decoded, encoded
 from bozzetto.training import codec as training
 
 CONFIG = CodecConfig(latent_channels=8, widths=(16, 8), blocks=(1, 1))
@@ -60,6 +64,65 @@ def test_encoding_is_linear():
     a, b = torch.randn(2, 1, 3, 32, 32, generator=g)
     z = [codec.encode(x).latent_dist.mode() for x in (a, b, 0.3 * a + 0.7 * b)]
     torch.testing.assert_close(z[2], 0.3 * z[0] + 0.7 * z[1], atol=1e-6, rtol=1e-5)
+
+
+def test_vae_1_kl_of_diagonal_gaussians():
+    """0 at the standard normal, 1/2 (m**2 + v - 1 - ln v) to it, torch's own between two; and the mean of ln q / p over draws of q."""
+    g = torch.Generator().manual_seed(3)
+    m, s, m2, s2 = torch.randn(4, 6, generator=g, dtype=torch.float64)
+    zero = torch.zeros(6, dtype=torch.float64)
+    torch.testing.assert_close(gaussian_kl(zero, zero, zero, zero), zero, atol=0, rtol=0)
+    torch.testing.assert_close(gaussian_kl(m, s, zero, zero), (m**2 + s.exp() - 1 - s) / 2, atol=1e-14, rtol=1e-12)
+    q, p = (torch.distributions.Normal(a, (b / 2).exp()) for a, b in ((m, s), (m2, s2)))
+    made = gaussian_kl(m, s, m2, s2)
+    torch.testing.assert_close(made, torch.distributions.kl_divergence(q, p), atol=1e-13, rtol=1e-12)
+    x = m + (s / 2).exp() * torch.randn(200_000, 6, generator=g, dtype=torch.float64)
+    ratio = q.log_prob(x) - p.log_prob(x)
+    assert bool(((ratio.mean(0) - made).abs() < 4 * ratio.std(0) / len(x) ** 0.5).all())  # four standard errors
+
+
+def test_vae_2_scaling_is_undone_and_gives_unit_variance():
+    """Sides an eighth, the mode the same twice, decode of unscaled is decode; the factor is one over the latents' deviation."""
+    g = torch.Generator().manual_seed(4)
+    pictures, _ = spanned(g)
+    codec = seeded()
+    codec.start(*training.principal_components(pictures, channels=8))
+    z = codec.encode(pictures).latent_dist.mode()
+    assert z.shape == (4, 8, 4, 4) and codec.decode(z).sample.shape == pictures.shape
+    assert torch.equal(z, codec.encode(pictures).latent_dist.mode())
+    codec.settings = replace(CONFIG, scaling_factor=1 / float(z.detach().std()))
+    x0 = encoded(codec, pictures.movedim(1, -1) / 2 + 0.5, 32)
+    torch.testing.assert_close(x0.std(), torch.ones(()), atol=1e-4, rtol=0)
+    made = (codec.decode(z).sample / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+    torch.testing.assert_close(decoded(codec, x0), made, atol=1e-5, rtol=0)
+
+
+def test_vae_3_linear_vae_has_the_optimum_of_principal_components():
+    """Tipping & Bishop 1999: with decoder U (L - s2)^(1/2) and its exact posterior the bound is the likelihood, and no gradient is left.
+
+    E_q ln N(x; W z, s2) - KL(q || N(0, I)) averaged over the data, q = N(V x, diag d), in closed form: nothing is sampled.
+    """
+    g = torch.Generator().manual_seed(5)
+    pictures, _ = spanned(g)
+    pictures = pictures + 0.2 * torch.randn(pictures.shape, generator=g)
+    mean, basis, std = (a.double() for a in training.principal_components(pictures, channels=8))
+    x = F.unfold(pictures, 8, stride=8).mT.reshape(-1, 192).double() - mean
+    D, K, s2 = 192, 8, 0.02  # any s2 below the eigenvalues kept
+    values = std.square()
+    W = basis.T * (values - s2).sqrt()
+    V = (values - s2).sqrt()[:, None] / values[:, None] * basis
+    log_d = (s2 / values).log()
+    W, V, log_d = (a.clone().requires_grad_() for a in (W, V, log_d))
+    z = x @ V.T
+    misfit = (x - z @ W.T).square().sum(1) + (log_d.exp() * W.square().sum(0)).sum()
+    fit = -(misfit / s2 + D * math.log(2 * math.pi * s2)) / 2
+    zero = torch.zeros(K, dtype=torch.float64)
+    bound = (fit - gaussian_kl(z, log_d, zero, zero).sum(1)).mean()
+    covariance = W.detach() @ W.detach().T + s2 * torch.eye(D, dtype=torch.float64)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(D, dtype=torch.float64), covariance).log_prob(x).mean()
+    torch.testing.assert_close(bound.detach(), exact, atol=1e-6, rtol=1e-8)
+    for slope in torch.autograd.grad(bound, (W, V, log_d)):
+        torch.testing.assert_close(slope, torch.zeros_like(slope), atol=2e-4, rtol=0)  # values are float32's
 
 
 def test_a_folder_reads_back(tmp_path):
