@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several tests share: thread settings, Hypothesis's profile, the Khronos validator, an interpreter with bpy."""
+"""What several tests share: thread settings, Hypothesis's profile, the Khronos validator, Blender."""
 
 from __future__ import annotations
 
@@ -40,10 +40,44 @@ def validate_gltf() -> Callable[[Path], dict[str, Any]]:
     return validate
 
 
+BLENDER = """
+import bpy, json, sys
+bpy.ops.wm.read_factory_settings(use_empty=True)
+bpy.ops.import_scene.gltf(filepath=sys.argv[-1], merge_vertices=False)
+(thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
+mesh = thing.data
+world = [thing.matrix_world @ v.co for v in mesh.vertices]
+shader = next(n for n in mesh.materials[0].node_tree.nodes if n.type == "BSDF_PRINCIPLED")
+image = shader.inputs["Base Color"].links[0].from_node.image
+pixels, (w, h) = list(image.pixels), image.size
+seen = []
+for loop, uv in zip(list(mesh.loops)[::97], list(mesh.uv_layers[0].data)[::97]):
+    x, y = min(int(uv.uv[0] * w), w - 1), min(int(uv.uv[1] * h), h - 1)  # Blender's row 0 is the lowest
+    seen.append([*world[loop.vertex_index], *pixels[4 * (y * w + x):][:3]])
+out = {"vertices": len(mesh.vertices), "triangles": len(mesh.polygons), "image": [w, h], "space": image.colorspace_settings.name}
+out |= {"metallic": shader.inputs["Metallic"].default_value, "roughness": shader.inputs["Roughness"].default_value, "seen": seen}
+out |= {"size": [max(v[k] for v in world) - min(v[k] for v in world) for k in range(3)]}
+print("RESULT" + json.dumps(out))
+"""
+
+
 @pytest.fixture(scope="session")
-def bpy_python() -> str:
-    """An interpreter that can `import bpy` (Blender): this one, or the one BOZZETTO_BLENDER_PYTHON names; skips where there is none."""
+def open_in_blender() -> Callable[[Path], dict[str, Any]]:
+    """What Blender finds in a GLB of one textured mesh: counts, sizes, material, and colours `seen` at some corners (x, y, z, r, g, b).
+
+    Runs in an interpreter that can `import bpy`: the one that BOZZETTO_BLENDER_PYTHON names, or this one; skips where there is none.
+    """
     for python in (os.environ.get("BOZZETTO_BLENDER_PYTHON"), sys.executable):
         if python and subprocess.run([python, "-c", "import bpy"], capture_output=True).returncode == 0:
-            return python
-    pytest.skip("no interpreter with bpy; pip install bpy into one and name it in BOZZETTO_BLENDER_PYTHON")
+            break
+    else:
+        pytest.skip("no interpreter with bpy; pip install bpy into one and name it in BOZZETTO_BLENDER_PYTHON")
+
+    def look(path: Path) -> dict[str, Any]:
+        run = subprocess.run([python, "-c", BLENDER, str(path)], capture_output=True, text=True, check=False)
+        lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT")]
+        assert lines, run.stdout + run.stderr
+        found: dict[str, Any] = json.loads(lines[0].removeprefix("RESULT"))
+        return found
+
+    return look

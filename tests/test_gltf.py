@@ -209,38 +209,11 @@ def test_loading_says_what_is_wrong(tmp_path):
         load(tmp_path / "points.obj")
 
 
-BLENDER = """
-import bpy, json, sys
-bpy.ops.wm.read_factory_settings(use_empty=True)
-bpy.ops.import_scene.gltf(filepath=sys.argv[-1], merge_vertices=False)
-(thing,) = [o for o in bpy.data.objects if o.type == "MESH"]
-mesh = thing.data
-world = [thing.matrix_world @ v.co for v in mesh.vertices]
-shader = next(n for n in mesh.materials[0].node_tree.nodes if n.type == "BSDF_PRINCIPLED")
-image = shader.inputs["Base Color"].links[0].from_node.image
-pixels, (w, h) = list(image.pixels), image.size
-seen = []
-for loop, uv in zip(list(mesh.loops)[::97], list(mesh.uv_layers[0].data)[::97]):
-    x, y = min(int(uv.uv[0] * w), w - 1), min(int(uv.uv[1] * h), h - 1)  # Blender's row 0 is the lowest
-    seen.append([*world[loop.vertex_index], *pixels[4 * (y * w + x):][:3]])
-out = {"vertices": len(mesh.vertices), "triangles": len(mesh.polygons), "image": [w, h], "space": image.colorspace_settings.name}
-out |= {"metallic": shader.inputs["Metallic"].default_value, "roughness": shader.inputs["Roughness"].default_value, "seen": seen}
-out |= {"size": [max(v[k] for v in world) - min(v[k] for v in world) for k in range(3)]}
-print("RESULT" + json.dumps(out))
-"""
-
-
 @pytest.mark.blender
-def test_blender_shows_it_upright_and_in_colour(mesh, tmp_path):
+def test_blender_shows_it_upright_and_in_colour(mesh, open_in_blender, tmp_path):
     """Blender is z up and looks at a front that faces -y: our (x, y, z) stands at (y, -x, z) there, in its own colours."""
-    python = os.environ.get("BOZZETTO_BLENDER_PYTHON")
-    if not python or subprocess.run([python, "-c", "import bpy"], capture_output=True, check=False).returncode:
-        pytest.skip("BOZZETTO_BLENDER_PYTHON names no interpreter with bpy")
     save_glb(mesh, tmp_path / "a.glb")
-    run = subprocess.run([python, "-c", BLENDER, tmp_path / "a.glb"], capture_output=True, text=True, check=False)
-    lines = [line for line in run.stdout.splitlines() if line.startswith("RESULT")]
-    assert lines, run.stdout + run.stderr
-    got = json.loads(lines[0][6:])
+    got = open_in_blender(tmp_path / "a.glb")
     assert (got["vertices"], got["triangles"], got["image"], got["space"]) == (len(mesh.vertices), len(mesh.faces), [256, 256], "sRGB")
     assert got["metallic"] == 0 and got["roughness"] == pytest.approx(0.8)
     seen = np.array(got["seen"])

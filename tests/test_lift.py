@@ -60,6 +60,20 @@ def test_the_mesh_is_clean(chair):
     assert float((torch.linalg.cross(corners[:, 0], corners[:, 1]) * corners[:, 2]).sum()) > 0  # six times the volume
 
 
+@pytest.mark.blender
+def test_blender_opens_it_upright_its_front_towards_the_viewer(chair, open_in_blender):
+    """Blender's front looks along -y: our (x, y, z) stands at (y, -x, z), nothing lost, the picture's colours on it."""
+    asset, out = chair
+    got = open_in_blender(out / "asset.glb")
+    assert (got["vertices"], got["triangles"]) == (len(asset.mesh.vertices), len(asset.mesh.faces))
+    assert got["image"] == [1024, 1024] and got["space"] == "sRGB"
+    size = asset.mesh.vertices.amax(0) - asset.mesh.vertices.amin(0)
+    np.testing.assert_allclose(got["size"], size[[1, 0, 2]].numpy(), atol=1e-5)
+    seen = np.array(got["seen"])
+    brown = seen[:, 3:].mean(0)  # the chair is of wood
+    assert brown[0] > brown[1] > brown[2] and brown[0] > 0.3
+
+
 def test_the_pictures_view_is_met(chair):
     """Rendered from the picture's camera, the mask agrees with the picture's: IoU of a draft at 256 pixels."""
     from bozzetto import image
