@@ -90,9 +90,10 @@ data/npm:
 # The embedded diffusion prior: an album of objects, its codec, CLIP's towers, the backbone. Each step goes on where it was stopped.
 # On two cores: album 20 min, codec 40 min, towers 50 min, latents 5 min, and the backbone as long as one likes.
 ALBUM := runs/album
-album: venv data/objects/index.json
-	$(BIN)/python -m bozzetto.training.album --objects data/objects --out $(ALBUM) $(ALBUM_FLAGS)
-	$(BIN)/python -m bozzetto.training.album --objects data/objects --out $(ALBUM)-val --validation
+OBJECTS := data/objects
+album: venv $(OBJECTS)/index.json
+	$(BIN)/python -m bozzetto.training.album --objects $(OBJECTS) --out $(ALBUM) $(ALBUM_FLAGS)
+	$(BIN)/python -m bozzetto.training.album --objects $(OBJECTS) --out $(ALBUM)-val --validation
 
 train-codec: album
 	$(BIN)/python -m bozzetto.training.codec --album $(ALBUM) --validation $(ALBUM)-val --out runs/codec $(CODEC_FLAGS)
@@ -105,10 +106,11 @@ train-backbone: train-codec train-towers
 	$(BIN)/python -m bozzetto.training.backbone --latents runs/latents --validation runs/latents-val --vae runs/codec/vae --towers runs/towers \
 		--out runs/backbone $(BACKBONE_FLAGS)
 
-# The same on one GPU: see docs/gpu.md.
+# The same on one GPU: see docs/gpu.md. Flags that are given come last, and so win.
 train-gpu:
-	$(MAKE) train-backbone ALBUM_FLAGS="--count 40000" CODEC_FLAGS="--loop.samples 400000" TOWER_FLAGS="--loop.samples 2000000 --loop.batch 512" \
-		BACKBONE_FLAGS="--loop.samples 20000000 --loop.batch 256 --compile"
+	$(MAKE) train-backbone ALBUM_FLAGS="--count 40000 $(ALBUM_FLAGS)" CODEC_FLAGS="--loop.samples 400000 $(CODEC_FLAGS)" \
+		TOWER_FLAGS="--loop.samples 2000000 --loop.batch 512 $(TOWER_FLAGS)" \
+		BACKBONE_FLAGS="--loop.samples 20000000 --loop.batch 256 --compile $(BACKBONE_FLAGS)"
 
 # On from the embedded weights, under the codec and the towers that they know; BACKBONE_FLAGS say how long.
 train-more: album

@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +28,7 @@ from bozzetto.render.ssim import ssim
 from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.shapes.splat_files import from_ply
 
+ROOT = Path(__file__).parent.parent
 SIZE, VIEWS = 32, 16
 QUICK = recipe.Splat(steps=150, points=300, checkpoint_every=40)
 
@@ -75,6 +81,73 @@ def test_a_scene_is_fitted_and_killing_and_resuming_ends_in_the_same_bytes(scene
         recipe.splat_scene(scene, out, QUICK, seed=6, resume=True)
     recipe.splat_scene(scene, out, QUICK, seed=5, resume=True)
     assert out.read_bytes() == (tmp_path / "once.ply").read_bytes()
+
+
+FIT = """
+import sys
+from pathlib import Path
+from bozzetto.recipes.splat import Splat, splat_scene
+splat_scene(Path(sys.argv[1]), Path(sys.argv[2]), Splat(steps=160, points=300, checkpoint_every=20), seed=5, resume=True)
+"""
+
+
+def test_kill_9_at_any_moment_and_resuming_ends_in_the_same_files(scene, tmp_path):
+    """A real process, really killed: as its first stage is written, after checkpoints, and while it exports."""
+
+    def fit(out: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", FIT, str(scene), str(out)], cwd=ROOT)
+
+    assert fit(tmp_path / "once.ply").wait(timeout=600) == 0
+    out, state = tmp_path / "twice.ply", tmp_path / ".twice" / ".run"
+    draw = np.random.default_rng(0)
+    begun, partial, exported = state / "begin.safetensors", state / "fit.partial", tmp_path / "twice.splat"
+    moments = [(begun, 0.0), (partial, 0.0), (partial, draw.uniform(0, 0.2)), (partial, draw.uniform(0, 0.4)), (exported, 0.0)]
+    killed = 0
+    for file, later in moments:
+        before = file.stat().st_mtime_ns if file.exists() else 0
+        running, deadline = fit(out), time.monotonic() + 600
+        while running.poll() is None and time.monotonic() < deadline:
+            if file.exists() and (file is begun or file.stat().st_mtime_ns != before):
+                time.sleep(later)
+                break
+            time.sleep(0.002)
+        running.send_signal(signal.SIGKILL)  # does nothing to what has ended
+        killed += running.wait() == -signal.SIGKILL
+        assert not out.exists() or out.read_bytes() == (tmp_path / "once.ply").read_bytes()  # never half a file
+    assert killed >= 4  # the last may have been too quick
+    assert fit(out).wait(timeout=600) == 0
+    for suffix in (".ply", ".splat", ".webp"):
+        assert out.with_suffix(suffix).read_bytes() == (tmp_path / "once").with_suffix(suffix).read_bytes()
+    names = [f"{stem}{suffix}" for stem in ("once", "twice") for suffix in (".json", ".ply", ".splat", ".webp")]
+    assert sorted(f.name for f in tmp_path.iterdir()) == sorted(names)
+
+
+def resident() -> float:
+    """Memory of this process that is in use, MB."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+def test_memory_does_not_grow_with_steps(scene, tmp_path):
+    """2,000 steps after 1,000, the number of Gaussians at its limit, resets and checkpoints among them. One picture kept a step
+    would be 12 kB each, 25 MB in all: half of that is allowed, and seen where something really is kept."""
+    picture = SIZE * SIZE * 3 * 4 / 1e6
+    steps, first, allowed = 3000, 1000, 2000 * picture / 2
+    used: dict[int, float] = {}
+
+    def watch(stage: str, share: float) -> None:
+        step = round(share * steps)
+        if stage == "fit" and step in (first, steps):
+            used[step] = resident()
+
+    made = recipe.splat_scene(scene, tmp_path / "a.ply", recipe.Splat(steps=steps, points=200, max_count=300), seed=1, progress=watch)
+    assert used[steps] - used[first] < allowed, used
+    assert made.metrics["gaussians"] > 200  # it did densify
+    before = resident()
+    kept = torch.ones(round(2 * allowed * 1e6 / 4))
+    assert resident() - before > allowed and len(kept)
 
 
 def test_markov_chain_monte_carlo_fits_and_keeps_to_its_count(scene, tmp_path, monkeypatch, capsys):

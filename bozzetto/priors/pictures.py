@@ -62,7 +62,7 @@ class Config:
 def build(config: Config, *, generator: torch.Generator | None = None) -> UNet | NCSN:
     """An untrained network. The first weights come from the generator."""
     if config.kind == "ncsn":
-        return NCSN(config.channels, config.widths[0], config.T, patch=config.patch, generator=generator)
+        return NCSN(config.channels, config.widths[0], config.T, config.sigmas, patch=config.patch, generator=generator)
     attend = (len(config.widths) - 1,)  # where the picture is smallest
     return UNet(config.channels, config.widths, config.blocks, attend, patch=config.patch, generator=generator)
 

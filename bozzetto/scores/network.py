@@ -6,7 +6,7 @@ The paper has 4 cascades with 1, 2, 2, 2 times 128 channels (64 for digits), dil
 
 Letters: B pictures, C channels, H W pixels, L levels, level 0 the largest sigma.
 Differs from the released code: InstanceNorm++ adds alpha * m^ after the scale gamma, as the paper writes it; there gamma
-multiplies both. The ladder's 1 / sigma of NCSNv2 is an option, for ladders as long as its.
+multiplies both. The 1 / sigma of NCSNv2 is an option.
 """
 
 from __future__ import annotations
