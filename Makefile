@@ -60,6 +60,8 @@ lint: venv
 bench: venv data/objects/index.json
 	$(BIN)/python -m benchmarks.rasterize
 	$(BIN)/python -m benchmarks.marching
+	$(BIN)/python -m benchmarks.threads
+	$(BIN)/python -m benchmarks.start
 	$(BIN)/bozzetto evaluate --objects data/objects --out out/evaluate
 
 # The parts of the documentation that a program writes.
