@@ -106,6 +106,8 @@ class Splat:
     """of the colours' change with direction, 0 to 3"""
     antialiased: bool = False
     """thin Gaussians keep their brightness when seen from afar"""
+    spz: bool = False
+    """also write .spz, a tenth of the .ply (needs gsply)"""
     seed: int = 0
     """of everything random"""
     resume: bool = False
@@ -453,7 +455,7 @@ def splat(args: Splat) -> int:
     names = ("steps", "strategy", "start", "points", "max_count", "degree", "antialiased")
     settings = recipe.Splat(**{name: getattr(args, name) for name in names})
     with _progress(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
-        result = recipe.splat_scene(args.scene, args.out, settings, seed=args.seed, resume=args.resume, progress=progress)
+        result = recipe.splat_scene(args.scene, args.out, settings, seed=args.seed, resume=args.resume, spz=args.spz, progress=progress)
     if not result.is_complete:
         print(f"{args.out}: exported what there was; finish it with --resume", file=sys.stderr)
         return 130

@@ -32,7 +32,7 @@ from bozzetto.recipes.scene import Scene, load
 from bozzetto.render.ssim import ssim
 from bozzetto.shapes.densify import MCMC_FIRST, Densify, Mcmc, Schedule, Strategy
 from bozzetto.shapes.gaussians import NAMES, Gaussians, means_rate, scene_extent
-from bozzetto.shapes.splat_files import to_ply, to_splat
+from bozzetto.shapes.splat_files import spz_library, to_ply, to_splat, to_spz
 
 PUBLISHED = 30_000  # steps that all published times are counted in
 SEED_STRIDE = 1_000_003  # one order of pictures an epoch
@@ -82,14 +82,17 @@ def splat_scene(
     *,
     seed: int = 0,
     resume: bool = False,
+    spz: bool = False,
     progress: Callable[[str, float], None] | None = None,
 ) -> Result:
-    """Fit a scene and write `out` (.ply), and beside it .splat, .json (settings, metrics) and .webp (an orbit).
+    """Fit a scene and write `out` (.ply), and beside it .splat, .json (settings, metrics), .webp (an orbit), and with `spz` .spz.
 
     raises  InputError for a scene that cannot be read, settings that make no sense, or an `out` that cannot be written
     """
     out = Path(out)
     _check(out, settings)
+    if spz:
+        spz_library()  # says what lacks before the slow work
     source = load(scene) if not isinstance(scene, Scene) else scene
     record = {"settings": asdict(settings), "seed": seed, "scene": source.digest()}
     run = Run(out.parent / f".{out.stem}", record, resume=resume, progress=progress)
@@ -103,6 +106,8 @@ def splat_scene(
         about = {"version": __version__, **record, "complete": not run.interrupted, **metrics}
         try:
             write_atomically(out.with_suffix(".splat"), to_splat(g))
+            if spz:
+                write_atomically(out.with_suffix(".spz"), to_spz(g))
             write_atomically(out.with_suffix(".webp"), orbit_video(g, source, settings))
             write_atomically(out.with_suffix(".json"), (json.dumps(about, indent=1) + "\n").encode())
             write_atomically(out, to_ply(g))  # last: where it is, everything is
