@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bozzetto import doctor
+
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: threads that spin slow down all others
 
 
@@ -52,4 +54,4 @@ def machine(*packages: str) -> str:
     except (OSError, StopIteration):
         pass
     versions = ", ".join(f"{p} {importlib.metadata.version(p)}" for p in packages)
-    return f"{name}, {len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"
+    return f"{name}, {doctor.cores()} cores, load {os.getloadavg()[0]:.1f}; Python {platform.python_version()}, {versions}"

@@ -11,6 +11,7 @@ import difflib
 import json
 import math
 import os
+import re
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -365,7 +366,8 @@ def lift(args: Lift) -> int:
             print(json.dumps({"asset": str(out / "asset.glb"), **asset.description()}), flush=True)
         elif not args.quiet:
             total, peak = asset.measured["total_seconds"], asset.measured["peak_gb"]
-            print(f"{out / 'asset.glb'}: {len(asset.mesh.faces)} faces, {total:.0f} s, {peak:.1f} GB at most")
+            memory = f", {peak:.1f} GB at most" if peak else ""
+            print(f"{out / 'asset.glb'}: {len(asset.mesh.faces)} faces, {total:.0f} s{memory}")
     return 2 if failed else 0
 
 
@@ -375,7 +377,7 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
     for flag, value, limit in (("--elevation-deg", args.elevation_deg, 90.0), ("--azimuth-deg", args.azimuth_deg, 360.0)):
         if value is not None and not abs(value) <= limit:
             raise InputError(f"{flag} {value}: expected a number from -{limit:.0f} to {limit:.0f}")
-    if args.device.split(":")[0] not in ("cpu", "cuda", "mps"):
+    if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", args.device):
         raise InputError(f"--device {args.device}: expected cpu, cuda, cuda:N or mps")
     if not 0 <= args.seed < 2**63:
         raise InputError(f"--seed {args.seed}: expected a whole number from 0 to 2^63 - 1")
@@ -400,8 +402,10 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
 
 def _check_recipe(name: str) -> None:
     if name not in RECIPES:
-        near = difflib.get_close_matches(name, RECIPES, 1, 0.0)[0]
-        raise InputError(f"--recipe {name}: there is no such recipe; did you mean {near}?")
+        near = difflib.get_close_matches(name.lower(), RECIPES, 1)
+        raise InputError(
+            f"--recipe {name}: there is no such recipe; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}")
+        )
 
 
 def settings(args: Settings) -> int:

@@ -88,13 +88,25 @@ def test_pictures_that_cannot_be_lifted(capsys, monkeypatch, tmp_path, kind, say
         (("--elevation-deg", "nan"), "--elevation-deg nan"),
         (("--azimuth-deg", "inf"), "--azimuth-deg inf"),
         (("--elevation-deg", "91"), "-90 to 90"),
-        (("--recipe", "gues"), "did you mean guess"),
+        (("--recipe", "gues"), "did you mean guess?"),
+        (("--recipe", "Views"), "did you mean views?"),
+        (("--recipe", "dream"), "there are guess, views, zero123"),
         (("--device", "tpu"), "expected cpu"),
+        (("--device", "cuda:x"), "expected cpu"),
+        (("--device", "cpu:7"), "expected cpu"),
+        (("--prior", "nowhere"), "nowhere: no such folder"),
         (("--seed", "-1"), "--seed -1"),
     ],
 )
 def test_flags_that_make_no_sense(capsys, monkeypatch, tmp_path, words, says):
     refused(capsys, monkeypatch, tmp_path / "out", says, CHAIR, *words)
+
+
+def test_objects_that_are_not_there_leave_no_folder_of_scores(capsys, monkeypatch, tmp_path):
+    words = ("evaluate", "--objects", tmp_path / "nowhere", "--out", tmp_path / "out")
+    code, said = run(capsys, monkeypatch, *words)
+    assert code == 2 and "no readable index.json" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_an_unknown_flag_is_named(capsys, monkeypatch, tmp_path):

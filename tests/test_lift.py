@@ -154,6 +154,20 @@ def test_the_first_interrupt_exports_what_there_is_and_resuming_finishes(chair, 
     assert done.returncode == 0 and sha(folder / "asset.glb") == sha(out / "asset.glb")
 
 
+def test_a_second_interrupt_stops_at_once_and_leaves_nothing_half_written(tmp_path):
+    folder = tmp_path / "stopped"
+    running = subprocess.Popen(command("lift", CHAIR, "--preset", "draft", "--out", folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (folder / ".run" / "guess.safetensors").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    for _ in range(2):  # the first is heeded after a step, and what follows it, texture and pictures, takes seconds
+        running.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+    _, said = running.communicate(timeout=120)
+    assert running.returncode == 130 and said.splitlines()[-1] == "stopped; go on with --resume" and "Traceback" not in said, said
+    assert [p.name for p in folder.iterdir()] == [".run"] and (folder / ".run" / "guess.safetensors").exists()
+
+
 def test_a_folder_of_pictures_gives_a_folder_of_assets_and_one_failure_stops_nothing(tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()

@@ -17,7 +17,6 @@ import hashlib
 import json
 import math
 import multiprocessing
-import resource
 import sys
 import tempfile
 import time
@@ -47,6 +46,7 @@ from bozzetto.priors import first_guess
 from bozzetto.recipes import lift_gaussians
 from bozzetto.recipes.asset import Asset, Source
 from bozzetto.recipes.lift import MINI, RECIPES, lift_picture
+from bozzetto.recipes.run import peak_gb
 
 OFFSETS = tuple(math.radians(40.0 * k) for k in range(1, 9))
 SHEET = tuple(math.radians(x) for x in (0.0, 90.0, 180.0))  # front, side, behind, as the picture sees it
@@ -96,6 +96,7 @@ def evaluate_lifting(
     workers   processes; times and memory are those of lifts side by side
     raises    InputError before the slow work, for objects, weights or a folder that cannot be used
     """
+    Packed(objects)
     if recipe == "guess":
         folder = prior or MINI
         prior = folder / "first_guess" if (folder / "first_guess").is_dir() else folder
@@ -243,7 +244,7 @@ def _offers(task: Task, path: Path, row: dict[str, Any], shot: Shot) -> dict[str
         )
         if not asset.is_complete:
             raise KeyboardInterrupt
-        row["seconds"], row["peak_gb"] = round(time.monotonic() - started, 2), round(_peak_gb(), 3)
+        row["seconds"], row["peak_gb"] = round(time.monotonic() - started, 2), round(peak_gb() or math.nan, 3)
         row["elevation_error_deg"] = round(math.degrees(_elevation(asset) - shot.elevation), 2)
         return Candidate(asset.mesh, asset.camera.c2w[0, :, :3].numpy())
 
@@ -299,12 +300,3 @@ def _forget_peak() -> None:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
         return
-
-
-def _peak_gb() -> float:
-    try:
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(x.split()[1]) for x in lines if x.startswith("VmHWM")) / 1024**2
-    except (OSError, StopIteration):
-        unit = 1024**3 if sys.platform == "darwin" else 1024**2
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit

@@ -20,7 +20,17 @@ from typing import Any
 
 _lock = threading.Lock()
 _executor: ThreadPoolExecutor | None = None
-_threads = int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0))
+
+
+def _wanted() -> int:
+    """OMP_NUM_THREADS where it is a number or begins with one ("4,2": nested levels), else the cores of this process."""
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return int(first)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # macOS has none
+
+
+_threads = _wanted()
 
 
 def num_threads() -> int:

@@ -142,6 +142,8 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> FirstGues
     from safetensors.torch import load_file
 
     folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; point --prior at one that holds config.json and model.safetensors")
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise InputError(f"{folder}: {name} is missing; point --prior at a folder that holds config.json and model.safetensors")

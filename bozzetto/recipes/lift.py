@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,7 +18,7 @@ from bozzetto.errors import InputError
 from bozzetto.priors import first_guess
 from bozzetto.recipes import guess, lift_gaussians, views, zero123
 from bozzetto.recipes.asset import Asset, Source
-from bozzetto.recipes.run import Progress, Run
+from bozzetto.recipes.run import Progress, Run, peak_gb
 
 MINI = Path(__file__).parent.parent / "priors" / "mini"
 """the embedded priors"""
@@ -100,10 +99,10 @@ def lift_picture(
             lifted = lift_gaussians.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation, seed=seed)
         else:
             lifted = guess.lift(source, network, settings, run, azimuth=azimuth, elevation=elevation)
-        # resource counts kilobytes on Linux
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
+        peak = peak_gb()
         timings = {k: round(v, 2) for k, v in run.timings.items()}
-        measured = {**lifted.measured, "seconds": timings, "total_seconds": round(time.monotonic() - started, 2), "peak_gb": round(peak, 2)}
+        total, most = round(time.monotonic() - started, 2), None if peak is None else round(peak, 2)
+        measured = {**lifted.measured, "seconds": timings, "total_seconds": total, "peak_gb": most}
         versions = {"bozzetto": __version__, "torch": torch.__version__}
         made_by = {**record, "versions": versions}
         asset = Asset(lifted.mesh, lifted.camera, source, made_by, measured, is_complete=not run.interrupted, files=lifted.files)

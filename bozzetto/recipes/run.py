@@ -12,6 +12,7 @@ import contextlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -139,6 +140,22 @@ class Run:
             yield
         finally:
             signal.signal(signal.SIGINT, before)
+
+
+def peak_gb() -> float | None:
+    """Most resident memory that this process has had; None where the system does not say.
+
+    From /proc where there is one: it can be begun anew there, which `evaluate` does for each lift.
+    """
+    with contextlib.suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(x.split()[1]) for x in lines if x.startswith("VmHWM")) / 1024**2
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1024**3 if sys.platform == "darwin" else 1024**2  # bytes there, kilobytes elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
