@@ -13,6 +13,7 @@ from bozzetto import cli
 from bozzetto.errors import InputError
 from bozzetto.recipes import guess, zero123
 from bozzetto.recipes.lift import RECIPES, lift_picture, presets
+from bozzetto.recipes.lift_gaussians import UNUSED
 from bozzetto.recipes.settings import Within, changed, listed, value_of
 
 ROOT = Path(__file__).parent.parent
@@ -28,10 +29,17 @@ def leaves(settings: object, prefix: str = "") -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_setting_has_a_name_and_a_meaning_and_its_presets_obey_its_limits(recipe):
-    unread = {"drawing.count", "drawing.elevation_deg", "drawing.size"} if recipe == "views" else set()
-    for settings in presets(recipe).values():
+UNREAD = {
+    "views": {"drawing.count", "drawing.elevation_deg", "drawing.size"},
+    "gaussians": {f"guess.{name}" for name in UNUSED} | {"mesh.faces", "mesh.texture", "mesh.floater"},
+}
+
+
+@pytest.mark.parametrize(("recipe", "shape"), [*((r, "mesh") for r in RECIPES), ("guess", "gaussians")])
+def test_every_setting_has_a_name_and_a_meaning_and_its_presets_obey_its_limits(recipe, shape):
+    unread = UNREAD.get(recipe if shape == "mesh" else shape, set())
+    for settings in presets(recipe, shape).values():
+        assert unread <= set(leaves(settings))
         rows = list(listed(type(settings)))
         assert [s.name for s in rows] == [n for n in leaves(settings) if n not in unread]
         assert all(s.meaning for s in rows)
