@@ -87,7 +87,7 @@ FIT = """
 import sys
 from pathlib import Path
 from bozzetto.recipes.splat import Splat, splat_scene
-splat_scene(Path(sys.argv[1]), Path(sys.argv[2]), Splat(steps=160, points=300, checkpoint_every=20), seed=5, resume=True)
+splat_scene(Path(sys.argv[1]), Path(sys.argv[2]), Splat(steps=160, points=300, max_count=600, checkpoint_every=20), seed=5, resume=True)
 """
 
 
