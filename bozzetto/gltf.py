@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from bozzetto.camera import from_gltf, to_gltf
 from bozzetto.errors import InputError
+from bozzetto.files import write_atomically
 from bozzetto.mesh import Mesh, vertex_normals
 
 PNG_LIMIT = 3 * 2**20  # bytes: above it the texture is a JPEG of quality 95, a tenth of the size
@@ -194,13 +194,7 @@ def _image(visual: Any) -> Image.Image | None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Under another name in the same folder first: nobody ever sees half a file."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with open(partial, "wb") as file:
-            file.write(data)
-        os.replace(partial, path)
+        write_atomically(path, data, shared=True)
     except FileNotFoundError as e:
         raise InputError(f"{path.parent}: no such folder; make it first") from e
-    finally:
-        partial.unlink(missing_ok=True)

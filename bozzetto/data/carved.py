@@ -19,8 +19,8 @@ import numpy as np
 
 from bozzetto import camera
 from bozzetto.data import renders
-from bozzetto.data.objects import write_atomically
 from bozzetto.data.renders import GRID, Carved, Drawable, carve_object
+from bozzetto.files import write_atomically
 from bozzetto.kernels import carve, rasterize
 
 INSIDE = GRID**3 // 8  # bytes of a grid, a bit a cell
@@ -47,7 +47,7 @@ class CarvedFiles:
         made = carve_object(d)
         with contextlib.suppress(OSError):  # a full or foreign disk costs time, not the run
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, packed(made))
+            write_atomically(path, packed(made), shared=True)
             self.written += 1
             if (self.written - 1) % EVERY == 0:
                 self._forget()
@@ -79,7 +79,7 @@ def name(d: Drawable) -> str:
 def _code() -> bytes:
     """The source of what makes a carved object: changed code carves anew, and nobody has to think of a version."""
     numbers = f"{renders.GRID} {renders.EXTENT}"
-    makers = (carve_object, Carved, camera.orbit, camera.look_at, camera.Camera, carve, rasterize)
+    makers = (renders.carve_object, Carved, camera.orbit, camera.look_at, camera.Camera, carve, rasterize)
     return "\n".join([numbers, *(inspect.getsource(m) for m in makers)]).encode()
 
 

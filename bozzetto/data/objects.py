@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from safetensors.numpy import load_file, save
 
 from bozzetto.errors import InputError
+from bozzetto.files import write_atomically
 
 INDEX, FORMAT = "index.json", 1
 
@@ -111,7 +111,7 @@ def pack(
         names.add(file)
         arrays = {k: np.ascontiguousarray(getattr(o, k)) for k in ("vertices", "faces", "normals", "material", "colours", "uv")}
         arrays |= {f"texture{m}": np.ascontiguousarray(t) for m, t in enumerate(o.textures) if t is not None}
-        write_atomically(folder / file, save(arrays))
+        write_atomically(folder / file, save(arrays), shared=True)
         rows.append(
             {
                 "name": o.name,
@@ -124,16 +124,5 @@ def pack(
             }
         )
     text = json.dumps({"format": FORMAT, "objects": rows}, ensure_ascii=False, indent=1)
-    write_atomically(folder / INDEX, text.encode())
+    write_atomically(folder / INDEX, text.encode(), shared=True)
     return Packed(folder)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write under a temporary name of this process and rename, so that a reader never sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise

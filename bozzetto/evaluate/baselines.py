@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Drawable, crop_camera, drawable
 from bozzetto.evaluate.metrics import Solid, geometry, solid
 from bozzetto.evaluate.pictures import NOVEL_DISTANCE, Model, drawn, moved, novel_cameras, shoot, triangles
+from bozzetto.files import replacing
 from bozzetto.frustum import from_frustum, frustum_camera
 from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.shapes.dmtet import DMTet
@@ -179,9 +179,8 @@ def bank(folder: Path, path: Path, *, size: int = 128, keys: list[Key] | None = 
             if progress and (n % 100 == 99 or n + 1 == len(keys)):
                 print(f"bank of training pictures: {n + 1} of {len(keys)}", file=sys.stderr, flush=True)
         file.parent.mkdir(parents=True, exist_ok=True)
-        part = file.with_name(f".{file.name}.{os.getpid()}")
-        save_file({"features": torch.stack(features), "means": (total / len(keys)).half()}, part)
-        os.replace(part, file)
+        with replacing(file, shared=True) as part:
+            save_file({"features": torch.stack(features), "means": (total / len(keys)).half()}, part)
     kept = load_file(file)
     return Bank(folder, keys, kept["features"], kept["means"])
 

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from bozzetto.recipes.run import write_atomically
+from bozzetto.files import write_atomically
 
 MODELS = ("lift", "inflated", "extruded", "nearest")
 PICTURES = ("copied", "mean picture")

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from bozzetto.errors import InputError
+from bozzetto.files import replacing
 
 INK, FAINT, PAPER = "#22313f", "#c9d1d9", "#ffffff"
 BLUE, RED, GREEN, GOLD, VIOLET, TEAL = "#2a6fbb", "#d1495b", "#3c8d5a", "#e0a030", "#7a5195", "#2ba3a3"
@@ -80,7 +81,5 @@ def save(figure: Any, path: Path, colours: int = 255) -> None:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.12, metadata={"Software": None})
     figure.clear()
-    part = path.with_suffix(".part")
-    with Image.open(buffer) as drawn:
+    with replacing(path) as part, Image.open(buffer) as drawn:
         drawn.convert("RGB").quantize(colours, dither=Image.Dither.NONE).save(part, format="PNG", optimize=True)
-    part.replace(path)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bozzetto.errors import InputError
+from bozzetto.files import replacing, write_atomically
 from bozzetto.frustum import DEPTH_RANGE
 
 LEVEL = -1.0  # logit above which a cell counts as solid: the network is calibrated, and IoU is best below 1/2 (tuned on validation)
@@ -176,10 +177,9 @@ def save(network: FirstGuess, folder: str | Path) -> None:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, folder / "model.safetensors.part")
-    (folder / "config.json.part").write_text(json.dumps(asdict(network.config), indent=1) + "\n")
-    for name in ("model.safetensors", "config.json"):
-        (folder / f"{name}.part").replace(folder / name)
+    with replacing(folder / "model.safetensors") as part:
+        save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, part)
+    write_atomically(folder / "config.json", (json.dumps(asdict(network.config), indent=1) + "\n").encode())
 
 
 def digest(folder: str | Path) -> str:

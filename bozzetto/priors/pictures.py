@@ -21,6 +21,7 @@ from bozzetto.denoiser import ScoreDenoiser, VPDenoiser
 from bozzetto.diffusion.network import UNet
 from bozzetto.diffusion.schedules import alpha_bar, cosine_betas
 from bozzetto.errors import InputError
+from bozzetto.files import replacing, write_atomically
 from bozzetto.scores.ladder import geometric
 from bozzetto.scores.network import NCSN
 
@@ -97,7 +98,6 @@ def save(network: UNet | NCSN, config: Config, folder: str | Path) -> None:
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, folder / "model.safetensors.part")
-    (folder / "config.json.part").write_text(json.dumps(asdict(config), indent=1) + "\n")
-    for file in ("model.safetensors", "config.json"):
-        (folder / f"{file}.part").replace(folder / file)
+    with replacing(folder / "model.safetensors") as part:
+        save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, part)
+    write_atomically(folder / "config.json", (json.dumps(asdict(config), indent=1) + "\n").encode())

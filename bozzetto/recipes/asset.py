@@ -19,9 +19,9 @@ from torch import Tensor
 from bozzetto import image
 from bozzetto.camera import Camera, orbit, to_gltf
 from bozzetto.errors import InputError
+from bozzetto.files import write_atomically
 from bozzetto.matting import foreground, matte
 from bozzetto.mesh import Mesh, save_glb
-from bozzetto.recipes.run import write_atomically
 from bozzetto.render.mesh import headlight, render_mesh
 
 GREY = 0.93  # behind everything that is shown

@@ -8,11 +8,12 @@ from pathlib import Path
 import torch
 
 from bozzetto.errors import InputError
+from bozzetto.files import write_atomically
 from bozzetto.priors import loading
 from bozzetto.recipes.asset import png
 from bozzetto.recipes.lift import check_device
 from bozzetto.recipes.novel_views import NovelViews, sample_views
-from bozzetto.recipes.run import Progress, write_atomically
+from bozzetto.recipes.run import Progress
 
 
 def draw_text(

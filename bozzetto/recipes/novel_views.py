@@ -23,11 +23,12 @@ from bozzetto.diffusion.guidance import classifier_free
 from bozzetto.diffusion.samplers import ddim
 from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.errors import InputError
+from bozzetto.files import write_atomically
 from bozzetto.priors.hint import FRAME, Hint, carried, hint
 from bozzetto.priors.prior import Condition, Prior, Reference
 from bozzetto.recipes.asset import Source, png
 from bozzetto.recipes.guess import Colours
-from bozzetto.recipes.run import Progress, write_atomically
+from bozzetto.recipes.run import Progress
 from bozzetto.recipes.settings import Within
 
 

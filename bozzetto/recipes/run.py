@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import sys
 import time
@@ -26,6 +25,7 @@ from torch import Tensor
 
 from bozzetto import __version__
 from bozzetto.errors import InputError
+from bozzetto.files import replacing, write_atomically
 
 Tensors = dict[str, Tensor]
 Progress = Callable[[str, float], None]
@@ -114,12 +114,10 @@ class Run:
             self.state.rmdir()
 
     def _save(self, path: Path, tensors: Tensors) -> None:
-        part = path.with_suffix(".part")
         try:
-            save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part)
-            os.replace(part, path)
+            with replacing(path) as part:
+                save_file({k: v.detach().contiguous() for k, v in tensors.items()}, part)
         except (OSError, SafetensorError) as error:
-            part.unlink(missing_ok=True)
             raise InputError(f"{path.parent}: cannot be written ({error}); free some space and go on with --resume") from None
 
     @contextlib.contextmanager
@@ -168,14 +166,3 @@ def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> li
         elif a != b:
             names.append(prefix + key)
     return names
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside and rename: readers see the old file or the new one, never half of one."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_bytes(data)
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

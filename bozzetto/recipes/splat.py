@@ -26,8 +26,9 @@ from torch import Tensor
 from bozzetto import __version__
 from bozzetto.camera import Camera
 from bozzetto.errors import InputError
+from bozzetto.files import write_atomically
 from bozzetto.kernels import harmonics
-from bozzetto.recipes.run import Run, Tensors, write_atomically
+from bozzetto.recipes.run import Run, Tensors
 from bozzetto.recipes.scene import Scene, load
 from bozzetto.render.ssim import ssim
 from bozzetto.shapes.densify import MCMC_FIRST, Densify, Mcmc, Schedule, Strategy

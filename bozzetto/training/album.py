@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ from bozzetto.data.captions import colours_of, noun_of
 from bozzetto.data.objects import Object, Packed
 from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Drawable, drawable, random_lights, recoloured, render
+from bozzetto.files import replacing
 from bozzetto.frustum import frustum_camera
 from bozzetto.priors.first_guess import LEVEL, FirstGuess
 from bozzetto.priors.hint import FRAME, PLANES, carried, hint
@@ -253,8 +253,8 @@ def main(settings: Settings) -> None:
         members = range(c * CHUNK, min((c + 1) * CHUNK, count))
         objects = [(held[k], np.random.default_rng([62, k])) if held else chosen(settings, packed, k) for k in members]
         tensors, about = draw_chunk(objects, network, augment=not held)
-        save_file(tensors, path.with_suffix(".part"), metadata=about)
-        os.replace(path.with_suffix(".part"), path)
+        with replacing(path) as part:
+            save_file(tensors, part, metadata=about)
         done += 1
         left = (time.monotonic() - begun) / done * (len(chunks) - c - 1) / 60
         print(f"chunk {c + 1} of {len(chunks)}, {left:.0f} min left", flush=True)

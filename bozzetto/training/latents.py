@@ -7,7 +7,6 @@ files that are there are kept, so it may follow an album that is still being dra
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bozzetto.files import replacing
 from bozzetto.priors import components
 from bozzetto.priors.zero123 import clip_pixels
 
@@ -79,9 +79,8 @@ def main(settings: Settings) -> None:
             flat = encoded(vae, rgb.flatten(0, -4))
             held[name] = flat.view(*rgb.shape[:-3], *flat.shape[1:])
         held["embedding"] = embedded(vision, pictures.flatten(0, 1)).view(*pictures.shape[:2], -1)
-        part = settings.out / f"{path.name}.part"
-        save_file(held, part, metadata=about)
-        os.replace(part, settings.out / path.name)
+        with replacing(settings.out / path.name) as part:
+            save_file(held, part, metadata=about)
         print(f"{path.name}: {k + 1} of {len(paths)}, {(time.monotonic() - begun) / 60:.1f} min", flush=True)
 
 

@@ -9,7 +9,6 @@ Accelerate places the network and the batches; nothing here knows a device.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from bozzetto.files import replacing
 from bozzetto.training.muon import Muon
 
 
@@ -148,9 +148,8 @@ def _save(path: Path, network: nn.Module, average: nn.Module, optimiser: Any, se
     state = {f"network.{k}": v for k, v in network.state_dict().items()} | {f"average.{k}": v for k, v in average.state_dict().items()}
     inner = getattr(optimiser, "optimizer", optimiser)
     state |= {f"optimiser.{k}": v for k, v in inner.moments().items()}
-    part = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in state.items()}, part, metadata={"samples": str(seen), "begun": str(begun)})
-    os.replace(part, path)
+    with replacing(path) as part:
+        save_file({k: v.contiguous() for k, v in state.items()}, part, metadata={"samples": str(seen), "begun": str(begun)})
 
 
 def _resume(path: Path, network: nn.Module, average: nn.Module, optimiser: Muon) -> tuple[int, int] | None:
