@@ -11,6 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.bozzetto-installed
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
 VALIDATOR := gltf-validator@2.0.0-dev.3.10
+VIEWER := @sparkjsdev/spark@2.2.0 three@0.187.0
 FURNITURE := data/sweethome/usr/share/sweethome3d/furniture
 
 export OMP_WAIT_POLICY := passive
@@ -18,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all node-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-more train-digits figures data clean
+.PHONY: help venv demo test test-all node-tools viewer-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-more train-digits figures data clean
 
 help:
 	@sed -n '2,6s/^# \{0,1\}//p' Makefile
@@ -51,6 +52,10 @@ node-tools: .node/node_modules/gltf-validator/package.json
 	@command -v npm >/dev/null || \
 		{ echo "error: npm is missing; the tests need it for the Khronos glTF validator (Debian and Ubuntu: apt-get install npm)" >&2; exit 2; }
 	npm install --prefix .node --no-audit --no-fund --no-save --loglevel=error $(VALIDATOR)
+
+# A public viewer of Gaussians, for one test and benchmarks.web_viewer (41 MB); npm drops what it is not told again, so both at once.
+viewer-tools:
+	npm install --prefix .node --no-audit --no-fund --no-save --loglevel=error $(VALIDATOR) $(VIEWER)
 
 lint: venv
 	$(BIN)/ruff check .
