@@ -12,18 +12,23 @@ from torch import Tensor
 
 from bozzetto.camera import Camera, orbit
 from bozzetto.denoiser import Adapted
+from bozzetto.frustum import frustum_camera
 from bozzetto.priors.elevation import (
     DEGREE,
     FOV,
     draw_nearby,
     estimate_elevation,
     estimate_from_tracks,
+    least,
+    misfits,
     nearby,
     reprojection_error,
     tracks,
     triangulate,
 )
 from bozzetto.priors.prior import Reference
+from bozzetto.recipes.asset import Source
+from bozzetto.recipes.novel_views import Framed
 
 POLARS = (30, 45, 60, 90, 105, 120)
 
@@ -152,3 +157,68 @@ def test_a_prior_that_draws_well_gives_the_elevation():
     torch.testing.assert_close(views, picture(nearby(25 * DEGREE, size=128)), rtol=0, atol=1e-6)
     found = estimate_elevation(prior, rgb, generator=torch.Generator().manual_seed(0), steps=5, guidance=1.0)
     assert abs(found.elevation / DEGREE - 25) <= 5
+
+
+# ---- likelihood ----
+
+
+def test_least_is_a_parabolas_vertex_or_an_end():
+    places = [0.0, 10.0, 20.0, 30.0, 40.0]
+    for vertex in (12.0, 15.5, 33.0):
+        values = torch.tensor([3 + 0.7 * (x - vertex) ** 2 for x in places], dtype=torch.float64)
+        assert least(places, values) == pytest.approx(vertex, abs=1e-9)
+    assert least(places, torch.tensor([1.0, 2, 3, 4, 5])) == 0 and least(places, torch.tensor([5.0, 4, 3, 2, 1])) == 40
+
+
+class Gaussian(Oracle):
+    """x0 ~ N(what the oracle knows, spread^2), whose denoiser is known."""
+
+    spread = 0.5
+
+    def __init__(self, elevation: float) -> None:
+        super().__init__(elevation)
+
+        def denoise(x: Tensor, sigma: Any, cond: dict[str, Tensor]) -> Tensor:
+            s2 = self.spread**2
+            return (s2 * x + sigma**2 * cond["image"]) / (s2 + sigma**2)
+
+        self.denoiser = Adapted(denoise, self.denoiser.sigmas)
+
+
+def test_misfits_are_their_closed_form_and_least_at_the_truth():
+    """(D - x0) / sigma = (s^2 n + sigma (m - x0)) / (s^2 + sigma^2) for a Gaussian of mean m and variance s^2, drawn noise n."""
+    prior, places = Gaussian(25 * DEGREE), [5.0, 15.0, 25.0, 35.0, 45.0]
+    reference = Reference(torch.ones(1, 128, 128, 3), orbit([0.0], [0.0], 1.2, size=128, fov=FOV))
+    sides = orbit([1.5, 3.0], [0.0, 0.0], 1.2, size=128, fov=FOV)
+    looks = [(reference, sides, picture(orbit([1.5, 3.0], [p * DEGREE] * 2, 1.2, size=128, fov=FOV))) for p in places]
+    found = misfits(prior, looks, generator=torch.Generator().manual_seed(3), shares=(0.5, 1.0))
+    assert least(places, found) == pytest.approx(25, abs=1.5) and int(found.argmin()) == 2
+    noise = torch.randn(2, 2, 3, 128, 128, generator=torch.Generator().manual_seed(3))
+    mean, s2 = looks[2][2].movedim(-1, 1), Gaussian.spread**2
+    for (_, _, pictures), got in zip(looks, found, strict=True):
+        errors = []
+        for n, k in zip(noise, (24, 49), strict=True):  # half of 49 is rounded to the even
+            sigma = float(prior.denoiser.sigmas[k])
+            errors.append((((s2 * n + sigma * (mean - pictures.movedim(-1, 1))) / (s2 + sigma**2)) ** 2).mean())
+        assert float(got) == pytest.approx(float(torch.stack(errors).mean()), rel=1e-4)
+
+
+def test_an_object_that_leans_looks_the_same_in_its_picture():
+    """Object and camera turn together: only the horizon moves. There and back is where one was."""
+    before, after = (frustum_camera(0.0, e, 0.5, 256) for e in (0.1, 0.6))
+    g = torch.Generator().manual_seed(0)
+    vertices = torch.rand(40, 3, generator=g) * torch.tensor([0.4, 0.7, 0.5]) - torch.tensor([0.2, 0.35, 0.25])
+    alpha = torch.zeros(64, 64)
+    alpha[12:52, 10:54] = 1
+    source = Source("box.png", torch.rand(64, 64, 3, generator=g), alpha, torch.rand(64, 64, 3, generator=g), "0")
+    framed = Framed.of(source, before, vertices, torch.zeros(0, 3, dtype=torch.int64), 64)
+    leaning = framed.leaning(before, after)
+    assert leaning.elevation == pytest.approx(framed.elevation + 0.5, abs=0.01)  # by as much, but for the centre's small offset
+    seen = [f.cameras([f.azimuth], [f.elevation]).project(f.vertices.double()[None])[0] for f in (framed, leaning)]
+    assert (seen[0] - seen[1]).abs().max() < 0.2  # pixels of 64: a camera that looks at an offset centre rolls a little
+    tipped = framed.cameras([leaning.azimuth], [leaning.elevation]).project(framed.vertices.double()[None])[0]
+    assert (seen[0] - tipped).abs().max() > 4  # the shape must turn, too
+    again = leaning.leaning(after, before)
+    torch.testing.assert_close(again.vertices, framed.vertices, atol=1e-6, rtol=0)
+    assert again.elevation == pytest.approx(framed.elevation, abs=1e-12) and again.azimuth == pytest.approx(framed.azimuth, abs=1e-12)
+    torch.testing.assert_close(again.centre, framed.centre)

@@ -9,12 +9,17 @@ them. It is weakly seen, 0.09 px a degree at 256 px for an object of radius 0.4;
 Differs from the released code: matches come from dense optical flow, checked forwards and backwards, instead of LoFTR.
 A prior that reads the absolute elevation (Stable-Zero123) is drawn at 0 and answers with that prejudice.
 
+The other way asks the prior nothing but how likely pictures are: a rough shape, turned to each of several elevations, is drawn from
+other sides, and the elevation wins at which the prior tells the noise in those drawings best: DDPM's bound of a likelihood
+(arXiv:2006.11239, Eq. 14), since a shape that leans does not look like objects do. Large levels alone say it: they see the layout.
+
 Letters: N points, four views in the order up, down, left, right; polar = 90 degrees - elevation; angles in radians.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -33,6 +38,7 @@ STEP = 10 * DEGREE  # between the picture and its neighbours
 COARSE, FINE = range(30, 151, 10), range(-10, 11)  # degrees of polar angle; of correction
 FOV = 2 * math.atan(128 / 280)  # of Zero-1-to-3's training renders
 DISTANCE = 1.2  # any: it is not seen
+SHARES = (0.6, 0.7, 0.8)  # of the noise levels, 1 the largest, at which likelihoods are compared; smaller ones saw no tilt when tried
 FEWEST = 20  # tracks below which the answer is the horizon
 
 
@@ -146,3 +152,40 @@ def estimate_elevation(prior: Prior, rgb: Tensor, *, generator: torch.Generator,
     """The elevation that a picture (1, H, W, 3), sRGB over the prior's background, was taken from."""
     views = draw_nearby(prior, rgb, generator=generator, steps=steps, guidance=guidance)
     return estimate_from_tracks(tracks(views, prior.background), size=views.shape[1])
+
+
+Look = tuple[Reference, Camera, Tensor]
+"""the picture and its camera, V other cameras, and the rough shape seen from them: (V, H, W, 3) sRGB over the prior's background"""
+
+
+@torch.no_grad()
+def misfits(prior: Prior, looks: Sequence[Look], *, generator: torch.Generator, shares: Sequence[float] = SHARES) -> Tensor:
+    """How badly the prior tells the noise in each candidate's pictures, (K,) float64: the less, the likelier they are.
+
+    looks    of K candidates, the same number of views each; all of them get the same noise
+    returns  mean squared error of the noise over views and levels, each level counted alike
+    """
+    ladder = prior.denoiser.sigmas.double().cpu()
+    places = (torch.tensor(shares, dtype=torch.float64) * (len(ladder) - 1)).round().long()
+    total: list[float] = []
+    noise: Tensor | None = None
+    for reference, cameras, pictures in looks:
+        x0 = prior.encode(pictures)
+        cond = prior.condition(prior.look(reference), cameras)
+        if noise is None:
+            noise = torch.randn(len(places), *x0.shape, generator=generator, device=generator.device).to(x0)
+        errors = []
+        for sigma, n in zip(ladder[places].tolist(), noise, strict=True):
+            denoised = prior.denoiser.denoise(x0 + sigma * n, sigma, cond)
+            errors.append(((denoised - x0) / sigma).square().mean().double())  # that of the noise
+        total.append(float(torch.stack(errors).mean()))
+    return torch.tensor(total, dtype=torch.float64)
+
+
+def least(places: Sequence[float], values: Tensor) -> float:
+    """Where values (K,) at evenly spaced places are least: of a parabola through the lowest and its neighbours, or the end itself."""
+    k = int(values.argmin())
+    if k in (0, len(values) - 1):
+        return places[k]
+    a, b, c = (float(v) for v in values[k - 1 : k + 2])
+    return places[k] + (places[k + 1] - places[k]) * (a - c) / (2 * (a - 2 * b + c))

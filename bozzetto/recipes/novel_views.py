@@ -120,6 +120,16 @@ class Framed:
         colour = carried(self.rgb, self.alpha, seen_from, self.vertices, self.faces, lambda x, n: guessed(x + middle, n))
         return hint(self.vertices, self.faces, cameras, colour)
 
+    def leaning(self, before: Camera, after: Camera) -> Framed:
+        """The same object and picture if the picture's camera were `after` and not `before`: cameras of the crop, at one distance from
+        its origin, with which everything turns."""
+        turn = after.c2w[0, :, :3] @ before.c2w[0, :, :3].mT
+        a, e = self.azimuth, self.elevation
+        back = turn @ torch.tensor([math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e)], dtype=torch.float64)
+        azimuth, elevation = math.atan2(float(back[1]), float(back[0])), math.asin(min(max(float(back[2]), -1.0), 1.0))
+        vertices = (self.vertices.double() @ turn.mT).float()
+        return replace(self, centre=turn @ self.centre, vertices=vertices, azimuth=azimuth, elevation=elevation)
+
     def placed(self, cameras: Camera) -> Camera:
         """The same cameras in the crop's frame."""
         c2w = cameras.c2w.clone()
