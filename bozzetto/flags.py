@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each verb of the command line takes: a dataclass of flags, whose strings are the help texts. `bozzetto.cli` reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+
+@dataclass(frozen=True)
+class Lift:
+    """Turn pictures of one object each into textured 3D models (GLB)."""
+
+    pictures: tyro.conf.Positional[tuple[Path, ...]]
+    """pictures (PNG, JPEG, WebP), or folders of them"""
+    out: Path = Path("out")
+    """folder of the asset; with several pictures, a folder of such folders"""
+    preset: Literal["draft", "standard", "fine"] = "standard"
+    """draft takes seconds, standard a minute, fine a few"""
+    set: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """one of the recipe's settings in place of the preset's, such as --set steps=200; give it again for another;
+    `bozzetto settings` lists them, with --recipe those of another recipe"""
+    recipe: str = "guess"
+    """how to lift: guess is the embedded network alone; views lets a diffusion prior draw the hidden sides and follows the drawings;
+    zero123 goes on from the guess by score distillation"""
+    shape: Literal["mesh", "gaussians"] = "mesh"
+    """what the guess is moved as; gaussians leave a splat, too (asset.ply), with --recipe guess"""
+    prior: Path | None = None
+    """folder of weights: the embedded ones by default; for views and zero123, Zero-1-to-3 or its kin (see docs/priors.md)"""
+    kind: str | None = None
+    """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
+    mask: Path | None = None
+    """a picture that is white where the object is, for one picture"""
+    matting: Literal["classical", "rembg"] = "classical"
+    """how to find the object where the picture has no transparency: rembg needs that package, and fetches its weights itself"""
+    elevation_deg: float | None = None
+    """how far above the horizon the picture was taken from, -90..90; estimated by default"""
+    azimuth_deg: float = 0.0
+    """from which side, counter-clockwise from the front; 0 makes the side you see the front"""
+    seed: int = 0
+    """of everything random"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    resume: bool = False
+    """go on with what --out holds, to the same result"""
+    quiet: bool = False
+    """no progress display"""
+    json: bool = False
+    """one line of JSON for each asset on stdout"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """List a recipe's settings, which `bozzetto lift --set` changes: their values in each preset, and what they mean."""
+
+    recipe: str = "guess"
+    """guess, views, zero123"""
+    shape: Literal["mesh", "gaussians"] = "mesh"
+    """as `bozzetto lift` has it"""
+
+
+@dataclass(frozen=True)
+class Splat:
+    """Turn posed pictures of a scene into Gaussians (.ply)."""
+
+    scene: tyro.conf.Positional[Path]
+    """folder of a COLMAP scene (images/ and sparse/0/) or of a NeRF-synthetic one (transforms.json)"""
+    out: Path = Path("scene.ply")
+    """the Gaussians; .splat, .json (metrics) and .webp (an orbit) come beside it"""
+    steps: int = 7000
+    """of one picture each; 30000 is the published number, at which all its other times are counted"""
+    strategy: Literal["densify", "mcmc"] = "densify"
+    """how Gaussians multiply: as first published, or by Markov chain Monte Carlo"""
+    start: Literal["auto", "points", "random"] = "auto"
+    """from COLMAP's points or random ones; auto: points where there are any"""
+    points: int = 10000
+    """random points to start from"""
+    max_count: int = 200000
+    """Gaussians at most"""
+    degree: int = 3
+    """of the colours' change with direction, 0 to 3"""
+    antialiased: bool = False
+    """thin Gaussians keep their brightness when seen from afar"""
+    spz: bool = False
+    """also write .spz, a tenth of the .ply (needs gsply)"""
+    seed: int = 0
+    """of everything random"""
+    resume: bool = False
+    """go on with what was begun for --out, to the same result"""
+    quiet: bool = False
+    """no progress display"""
+    json: bool = False
+    """one line of JSON on stdout"""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """Turn Gaussians (.ply) into a closed, textured model (GLB)."""
+
+    gaussians: tyro.conf.Positional[Path]
+    """.ply of 3D Gaussian Splatting, `bozzetto splat`'s or another's"""
+    out: Path | None = None
+    """the model; beside the Gaussians by default"""
+    scene: Path | None = None
+    """folder that the Gaussians were fitted to: its cameras know best; without it, cameras all round"""
+    cells: int = 128
+    """of the lattice, along the longest side"""
+    faces: int = 60000
+    """of the model, at most"""
+    texture: int = 1024
+    """texels a side"""
+    quiet: bool = False
+    """no progress display"""
+
+
+@dataclass(frozen=True)
+class View:
+    """Show Gaussians or a model in the browser, until Ctrl-C."""
+
+    path: tyro.conf.Positional[Path]
+    """.ply of Gaussians, .glb, or an asset's folder"""
+    port: int = 8080
+    """of this machine; 0 takes a free one"""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Draw an object from other sides with a view-conditioned diffusion prior (Zero-1-to-3 and its kin)."""
+
+    picture: tyro.conf.Positional[Path]
+    """picture of one object (PNG, JPEG, WebP)"""
+    out: Path = Path("views")
+    """folder of the views, a sheet of them, and their cameras (transforms.json)"""
+    prior: Path = Path("mini")
+    """folder of weights in diffusers' layout (see docs/priors.md)"""
+    kind: str | None = None
+    """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
+    count: int = 8
+    """views, round the object"""
+    elevation_deg: float | None = None
+    """how far above the horizon the picture was taken from; estimated by default"""
+    ring_deg: float | None = None
+    """elevation of the views; the picture's by default"""
+    steps: int = 50
+    """of the sampler, a view"""
+    guidance: float | None = None
+    """1 follows the picture, more does so harder; by default 3, or 1 with the embedded prior"""
+    mask: Path | None = None
+    """a picture that is white where the object is"""
+    seed: int = 0
+    """of the noise; view k takes seed + k"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    quiet: bool = False
+    """no progress display"""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Draw what a text says with a text-to-image diffusion prior: a picture that `bozzetto lift` takes."""
+
+    text: tyro.conf.Positional[str]
+    """what to draw, in a few words: "a red chair"; one object"""
+    out: Path = Path("drawing.png")
+    """the picture"""
+    count: int = 1
+    """pictures, side by side in the one file; picture k takes seed + k"""
+    guidance: float = 3.0
+    """1 is the text as the prior understands it, more holds to it harder"""
+    steps: int = 50
+    """of the sampler"""
+    prior: Path = Path("mini")
+    """folder of weights that bozzetto.training.backbone wrote; the embedded ones by default"""
+    towers: Path | None = None
+    """folder of the text tower (text_encoder/, tokenizer/) that --prior was trained under, where it does not hold it itself"""
+    seed: int = 0
+    """of the noise"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    quiet: bool = False
+    """no progress display"""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure lifting on objects nobody trained on, against honest baselines."""
+
+    objects: Path
+    """packed objects, as `bozzetto data` writes them"""
+    out: Path = Path("out/evaluate")
+    """tables and contact sheets"""
+    count: int = 60
+    """objects of each group"""
+    preset: Literal["draft", "standard", "fine"] = "draft"
+    """of the lifts that are measured"""
+    recipe: Literal["guess", "views", "zero123"] = "guess"
+    """how they are lifted"""
+    shape: Literal["mesh", "gaussians"] = "mesh"
+    """as `bozzetto lift` has it"""
+    prior: Path | None = None
+    """folder of weights that the recipe reads; the embedded ones by default"""
+    seed: int = 0
+    """of the cameras"""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Pack training objects: a folder of GLB, OBJ and PLY files, or Sweet Home 3D's `.sh3f` libraries."""
+
+    source: tyro.conf.Positional[Path]
+    """folder of models, or of .sh3f libraries"""
+    out: Path
+    """folder of packed objects"""
+
+
+@dataclass(frozen=True)
+class Convert:
+    """Turn a legacy Zero-1-to-3 checkpoint (.ckpt) into a folder of safetensors; no code in it is run."""
+
+    ckpt: tyro.conf.Positional[Path]
+    """the file, as its authors published it"""
+    out: Path
+    """folder to write, which must not be there yet"""
+    kind: Literal["zero123", "zero123-xl", "stable-zero123", "zero123-mini"]
+    """what it is: the file does not say it"""
+    config: Path | None = None
+    """the YAML that it was trained with, where it is not the published one"""
+    half: bool = False
+    """write float16, half the size"""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Draw the figures of docs/gallery again, from fixed seeds: scores, Langevin dynamics, diffusion."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """which ones; all by default"""
+    out: Path = Path("docs/gallery")
+    """folder of the PNGs"""
+    full: bool = False
+    """also those that sample trained networks at length"""
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what this machine can do: cores, memory, backends, weights, and what a lift will take."""
+
+
+Verb = (
+    Annotated[Lift, tyro.conf.subcommand("lift")]
+    | Annotated[Settings, tyro.conf.subcommand("settings")]
+    | Annotated[Splat, tyro.conf.subcommand("splat")]
+    | Annotated[Mesh, tyro.conf.subcommand("mesh")]
+    | Annotated[View, tyro.conf.subcommand("view")]
+    | Annotated[Views, tyro.conf.subcommand("views")]
+    | Annotated[Draw, tyro.conf.subcommand("draw")]
+    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Figures, tyro.conf.subcommand("figures")]
+    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
+)
