@@ -47,7 +47,7 @@ class Settings:
     """embedded ones, or folders of a training run's `model`"""
     count: int = 512
     """pictures drawn from each"""
-    steps: int = 100
+    steps: int = 250
     """of a DDPM's ancestral chain, of its 1000"""
     steps_per_level: int = 30
     """of an NCSN's Langevin chain, on ten levels"""

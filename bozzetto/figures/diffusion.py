@@ -24,6 +24,8 @@ from bozzetto.scores.ladder import geometric
 from bozzetto.scores.ncsn import annealed_langevin, predictor_corrector
 from bozzetto.scores.wasserstein import directions, sliced_wasserstein
 
+NCSN_STEP = 2e-5  # of its last level, with 100 steps a level: the paper's
+
 
 def levels(plt: Any) -> Any:
     """The noise level at each call of the network, and two digits on their way down."""
@@ -59,16 +61,16 @@ Moment = tuple[float, Tensor, Tensor]
 
 
 def _annealed_course() -> list[Moment]:
-    """Eight moments of a chain that goes down NCSN's kind of ladder, by the DDPM's network: the one view takes either."""
-    denoiser, config = load("digits-ddpm")
-    generator, sigmas, seen = torch.Generator().manual_seed(3), geometric(20.0, 0.02, 36), []
+    """The ends of the NCSN's levels, but for the second and the last but one."""
+    denoiser, config = load("digits-ncsn")
+    generator, seen = torch.Generator().manual_seed(3), []
 
     def watch(i: int, x: Tensor, denoised: Tensor) -> None:
-        if i % 5 == 0:
-            seen.append((float(sigmas[i]), x[0, 0], denoised[0, 0]))
+        if i not in (1, config.T - 2):
+            seen.append((float(config.sigmas[i]), x[0, 0], 2 * denoised[0, 0] - 1))
 
-    x = 20 * torch.randn(1, config.channels, config.size, config.size, generator=generator)
-    annealed_langevin(denoiser, x, sigmas, 0.3 * 0.02**2, 12, generator=generator, watch=watch)
+    x = torch.rand(1, config.channels, config.size, config.size, generator=generator)
+    annealed_langevin(denoiser, x, config.sigmas, NCSN_STEP, 100, generator=generator, watch=watch)
     return seen
 
 
@@ -86,8 +88,8 @@ def _ancestral_course() -> list[Moment]:
 
 
 def inpainting(plt: Any, completions: int = 8) -> Any:
-    """One half of a digit known; several completions by one network, the notes' way and RePaint's."""
-    denoiser, config = load("digits-ddpm")
+    """One half of a digit known; several completions: the notes' way by the NCSN, RePaint's by the DDPM."""
+    (ncsn, levels), (denoiser, config) = load("digits-ncsn"), load("digits-ddpm")
     originals = _originals(denoiser)
     figure, panels = plt.subplots(2 * len(originals), completions + 1, figsize=(9.2, 4.3), layout="constrained")
     for row, original in enumerate(originals):
@@ -95,7 +97,10 @@ def inpainting(plt: Any, completions: int = 8) -> Any:
         half = config.size // 2
         mask[(..., slice(half), slice(None)) if row % 2 == 0 else (..., slice(half))] = 1
         y = original.expand(completions, -1, -1, -1)
-        ways = {"notes": _notes_way(denoiser, y, mask, 10 + row), "RePaint": _repaint_way(denoiser, y, mask, config.alpha_bar, 20 + row)}
+        ways = {
+            "notes": _notes_way(ncsn, levels.sigmas, y, mask, 10 + row),
+            "RePaint": _repaint_way(denoiser, y, mask, config.alpha_bar, 20 + row),
+        }
         shown = (1 - (original[0, 0] / 2 + 0.5)).unsqueeze(-1).repeat(1, 1, 3)
         shown[mask[0, 0] == 0] = torch.tensor([0.79, 0.86, 0.93])
         for line, (name, made) in enumerate(ways.items(), 2 * row):
@@ -107,13 +112,12 @@ def inpainting(plt: Any, completions: int = 8) -> Any:
     return figure
 
 
-def _notes_way(denoiser: Denoiser, y: Tensor, mask: Tensor, seed: int) -> Tensor:
+def _notes_way(denoiser: Denoiser, sigmas: Tensor, y: Tensor, mask: Tensor, seed: int) -> Tensor:
+    """In the NCSN's range, [0, 1], and back."""
     generator, other = torch.Generator().manual_seed(seed), torch.Generator().manual_seed(100 + seed)
-    overlay = known(y, mask, is_frozen=True, generator=other)
-    x = 20 * draw(y, generator)
-    return annealed_langevin(
-        denoiser, x, geometric(20.0, 0.02, 36), 0.3 * 0.02**2, 12, generator=generator, overlay=overlay, final_denoise=True
-    )
+    overlay, x = known(y / 2 + 0.5, mask, is_frozen=True, generator=other), torch.rand(y.shape, generator=generator)
+    made = annealed_langevin(denoiser, x, sigmas, NCSN_STEP, 100, generator=generator, overlay=overlay, final_denoise=True)
+    return 2 * made - 1
 
 
 def _repaint_way(denoiser: Denoiser, y: Tensor, mask: Tensor, alpha_bar: Tensor, seed: int) -> Tensor:
@@ -223,7 +227,7 @@ def sheet(plt: Any, name: str, count: int = 160) -> Any:
     shape = (count, config.channels, config.size, config.size)
     if config.kind == "ncsn":
         x = torch.rand(shape, generator=generator)
-        made = annealed_langevin(denoiser, x, config.sigmas, 2e-5, 100, generator=generator, final_denoise=True)
+        made = annealed_langevin(denoiser, x, config.sigmas, NCSN_STEP, 100, generator=generator, final_denoise=True)
     else:
         sigmas = ladder(config.alpha_bar, spaced(config.T, 250))
         x = float(sigmas[0]) * torch.randn(shape, generator=generator)
