@@ -50,7 +50,6 @@ class Pictures(Dataset[dict[str, Tensor]]):
         self.seed, self.small_until, self.depths = seed, small_until, depths
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
-        torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, i])
         d, carved = self.objects.draw(i, rng)
         size = 64 if i < self.small_until else 128
