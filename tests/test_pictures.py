@@ -168,7 +168,7 @@ def test_wrong_sizes_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_embedded_models_denoise(name):
-    """Asked about a plain stroke, or an orange tile, under noise, they come nearer to it than the noise was, at every level; the card lies beside."""
+    """Asked about a plain stroke or tile under noise, they come nearer to it than the noise was, at every level; the card lies beside."""
     denoiser, config = load(name)
     x0 = torch.full((2, config.channels, config.size, config.size), -1.0 if config.kind == "ddpm" else 0.0)
     x0[..., 6:22, 13:16] = 1.0
