@@ -96,6 +96,10 @@ def test_pictures_that_cannot_be_lifted(capsys, monkeypatch, tmp_path, kind, say
         (("--device", "cpu:7"), "expected cpu"),
         (("--prior", "nowhere"), "nowhere: no such folder"),
         (("--seed", "-1"), "--seed -1"),
+        (("--elevatoin-deg", "3"), "did you mean --elevation-deg?"),
+        (("--seed", "abc"), "'abc'"),
+        (("--seed",), "missing value for argument '--seed'"),
+        (("--preset", "fast"), "expected one of ('draft', 'standard', 'fine')"),
     ],
 )
 def test_flags_that_make_no_sense(capsys, monkeypatch, tmp_path, words, says):
@@ -109,9 +113,13 @@ def test_objects_that_are_not_there_leave_no_folder_of_scores(capsys, monkeypatc
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_flag_is_named(capsys, monkeypatch, tmp_path):
-    code, said = run(capsys, monkeypatch, "lift", CHAIR, "--elevatoin-deg", "3", "--out", tmp_path / "out")
-    assert code == 2 and "elevation-deg" in said
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(("lfit", "x.png"), "did you mean lift?"), ((), "expected one of {lift"), (("splat",), "missing from bozzetto splat: PATH")],
+)
+def test_what_no_verb_can_be_made_of(capsys, monkeypatch, words, says):
+    code, said = run(capsys, monkeypatch, *words)
+    assert code == 2 and said.startswith("error: ") and says in said and said.count("\n") == 1, said
 
 
 @pytest.mark.parametrize("fault", ["missing", "truncated", "pickled", "mis-shaped", "no config"])
