@@ -75,6 +75,21 @@ def small():
         return backbone.Backbone(C, 16, E), towers.eval(), codec
 
 
+@pytest.mark.parametrize("prediction", ["v", "eps"])
+def test_the_loss_is_of_what_is_predicted(data, prediction):
+    class Knowing(torch.nn.Module):
+        def forward(self, x, k, cond):
+            return batch["noise"] if prediction == "eps" else signal.sqrt() * batch["noise"] - (1 - signal).sqrt() * batch["x0"]
+
+    network = backbone.Backbone(C, 16, E, prediction)
+    network.network = Knowing()
+    rows = backbone.Rows(data, None, 1.0, seed=0, batch=2)
+    batch = {key: torch.stack([rows[i][key] for i in range(3)]) for key in rows[0]}
+    alpha_bar = replace(backbone.SCHEDULE, prediction=prediction).alpha_bar().float()
+    signal = alpha_bar[batch["k"]].view(-1, 1, 1, 1)
+    assert float(network(batch, alpha_bar).max()) < 1e-10
+
+
 def test_an_untrained_hint_changes_nothing_and_a_saved_prior_says_the_same(data, tmp_path):
     network, towers, codec = small()
     prior = Zero123(network.network.unet, codec, towers.vision, network.projection, backbone.SCHEDULE, "zero123-mini").eval()

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -54,6 +54,10 @@ class Settings:
     """the run's folder; `OUT/prior` is the prior, `OUT/state.safetensors` where the run stands"""
     start: Path | None = None
     """a prior's folder to begin from where OUT has no state, `mini` for the embedded one; by default OUT/prior if it is there"""
+    prediction: Literal["v", "eps"] = "v"
+    """what the network says"""
+    rescaled: bool = True
+    """noise levels shifted to end in noise alone; without, as Stable Diffusion has them. What each does is in docs/benchmarks.md"""
     compile: bool = False
     """fuse the U-Net's kernels before the first step: worth it on a GPU; on two CPU cores it took six minutes and was given up"""
     loop: LoopSettings = field(
@@ -153,8 +157,9 @@ class Rows(Dataset[dict[str, Tensor]]):
 class Backbone(nn.Module):
     """What is trained: the U-Net and the projection of [embedding, pose] to a token."""
 
-    def __init__(self, channels: int, side: int, embed: int) -> None:
+    def __init__(self, channels: int, side: int, embed: int, prediction: str = SCHEDULE.prediction) -> None:
         super().__init__()
+        self.prediction = prediction
         from diffusers import UNet2DConditionModel
 
         unet = UNet2DConditionModel(
@@ -180,7 +185,7 @@ class Backbone(nn.Module):
         else:
             token = self.projection(torch.cat([batch["embedding"], batch["pose"]], -1))[:, None]
             cond = {"image_latent": batch["image"], "token": token, "hint": batch["hint"]}
-        return prediction_loss(self.network, batch["x0"], batch["noise"], batch["k"], alpha_bar, SCHEDULE.prediction, cond)
+        return prediction_loss(self.network, batch["x0"], batch["noise"], batch["k"], alpha_bar, self.prediction, cond)
 
 
 def text_tower(folder: Path) -> Any:
@@ -236,14 +241,16 @@ def main(settings: Settings) -> None:
     channels, side = data.latents.shape[2], data.latents.shape[-1]
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
-        network = Backbone(channels, side, data.embedding.shape[-1]).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = Backbone(channels, side, data.embedding.shape[-1], settings.prediction)
+    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     begun = 0
     if not (settings.out / "state.safetensors").exists() and (start := first_weights(settings)) is not None:
         begun = begin_from(start, network)
         print(f"no state in {settings.out}: beginning from {start}, {begun} samples", flush=True)
     if settings.compile:
         network.network.unet.compile()
-    alpha_bar = SCHEDULE.alpha_bar().float()
+    schedule = replace(SCHEDULE, prediction=settings.prediction, is_rescaled=settings.rescaled)
+    alpha_bar = schedule.alpha_bar().float()
     rows = Rows(data, captions(data, tokenizer), scale, settings.loop.seed, settings.loop.batch)
     held = Rows(unseen, captions(unseen, tokenizer), scale, 0, settings.loop.batch)
     few = fixed(held, 64, hinted=True)
@@ -267,7 +274,7 @@ def main(settings: Settings) -> None:
 
     def prior_of(average: nn.Module) -> Zero123:
         assert isinstance(average, Backbone)
-        made = Zero123(average.network.unet, vae, vision, average.projection, SCHEDULE, "zero123-mini")
+        made = Zero123(average.network.unet, vae, vision, average.projection, schedule, "zero123-mini")
         return made.to(next(average.parameters()).device)
 
     def validate(average: nn.Module) -> dict[str, float]:
