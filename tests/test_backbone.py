@@ -78,7 +78,7 @@ def small():
 @pytest.mark.parametrize("prediction", ["v", "eps"])
 def test_the_loss_is_of_what_is_predicted(data, prediction):
     class Knowing(torch.nn.Module):
-        def forward(self, x, k, cond):
+        def forward(self, x, k, **cond):
             return batch["noise"] if prediction == "eps" else signal.sqrt() * batch["noise"] - (1 - signal).sqrt() * batch["x0"]
 
     network = backbone.Backbone(C, 16, E, prediction)
