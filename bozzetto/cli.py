@@ -108,8 +108,11 @@ def _sentence(box: str) -> str:
 def lift(args: Lift) -> int:
     """Each picture in turn; one that fails does not stop the others."""
     jobs = _jobs(args)
-    from bozzetto.recipes.lift import lift_picture, presets
+    import torch
+
+    from bozzetto.recipes.lift import AlreadyDone, lift_picture, presets
     from bozzetto.recipes.settings import changed
+    from bozzetto.shapes.dmtet import EmptySurface
 
     chosen = changed(presets(args.recipe, args.shape)[args.preset], args.set)
     failed = 0
@@ -134,9 +137,16 @@ def lift(args: Lift) -> int:
                     resume=args.resume,
                     progress=progress,
                 )
-            except InputError as error:
-                print(f"error: {error}", file=sys.stderr)
-                failed += 1
+            except AlreadyDone:
+                print(f"{out}: is complete; without --resume it is made again", file=sys.stderr)
+                continue
+            except (InputError, EmptySurface) as error:
+                print(f"error: {path}: {error}" if isinstance(error, EmptySurface) else f"error: {error}", file=sys.stderr)
+                failed = max(failed, 2)
+                continue
+            except (FloatingPointError, torch.cuda.OutOfMemoryError) as error:
+                print(f"error: {path}: {error}; what was done is kept for --resume", file=sys.stderr)
+                failed = 1
                 continue
         for warning in asset.source.warnings:
             print(f"warning: {warning}", file=sys.stderr)
@@ -149,7 +159,12 @@ def lift(args: Lift) -> int:
             total, peak = asset.measured["total_seconds"], asset.measured["peak_gb"]
             memory = f", {peak:.1f} GB at most" if peak else ""
             print(f"{out / 'asset.glb'}: {len(asset.mesh.faces)} faces, {total:.0f} s{memory}")
-    return 2 if failed else 0
+    return failed
+
+
+def _check_seed(seed: int, bits: int = 63) -> None:
+    if not 0 <= seed < 2**bits:
+        raise InputError(f"--seed {seed}: expected a whole number from 0 to 2^{bits} - 1")
 
 
 def _jobs(args: Lift) -> list[tuple[Path, Path]]:
@@ -160,8 +175,7 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
             raise InputError(f"{flag} {value}: expected a number from -{limit:.0f} to {limit:.0f}")
     if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", args.device):
         raise InputError(f"--device {args.device}: expected cpu, cuda, cuda:N or mps")
-    if not 0 <= args.seed < 2**63:
-        raise InputError(f"--seed {args.seed}: expected a whole number from 0 to 2^63 - 1")
+    _check_seed(args.seed)
     if not args.pictures:
         raise InputError("no picture given; try: bozzetto lift chair.png --out chair")
     found: list[Path] = []
@@ -233,8 +247,7 @@ class _progress:
 
 def splat(args: Splat) -> int:
     """See `bozzetto.recipes.splat`."""
-    if not 0 <= args.seed < 2**31:
-        raise InputError(f"--seed {args.seed}: expected a whole number from 0 to 2^31 - 1")
+    _check_seed(args.seed, bits=31)
     from bozzetto.recipes import splat as recipe
 
     names = ("steps", "strategy", "start", "points", "max_count", "degree", "antialiased")
@@ -280,6 +293,7 @@ def views(args: Views) -> int:
             raise InputError(f"{flag} {value}: expected a number from -90 to 90")
     if args.guidance is not None and not math.isfinite(args.guidance):
         raise InputError(f"--guidance {args.guidance}: expected a finite number")
+    _check_seed(args.seed)
     from bozzetto.recipes.novel_views import NovelViews, picture_to_views
 
     with _progress(args.picture.name, args.quiet, {"views": 1.0}) as progress:
@@ -303,8 +317,7 @@ def draw(args: Draw) -> int:
     """See `bozzetto.recipes.draw`."""
     if not math.isfinite(args.guidance):
         raise InputError(f"--guidance {args.guidance}: expected a finite number")
-    if not 0 <= args.seed < 2**63:
-        raise InputError(f"--seed {args.seed}: expected a whole number from 0 to 2^63 - 1")
+    _check_seed(args.seed)
     from bozzetto.recipes.draw import draw_text
 
     names = ("count", "steps", "guidance", "prior", "towers", "seed", "device")

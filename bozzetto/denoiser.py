@@ -112,10 +112,11 @@ class VPDenoiser(nn.Module):
     def denoise(self, x: Tensor, sigma: Tensor | float, cond: Any = None) -> Tensor:
         s = each(sigma, x)
         scale = (1 + s.double() ** 2).sqrt()  # 1 / sqrt(alpha_bar)
-        step = self.step(sigma).to(x.device).float().expand(len(x))
         x_t = x / scale
-        out: Any = self.network(x_t.to(_dtype(self.network, x)), step, **(cond or {}))
-        return clean(self.prediction, getattr(out, "sample", out), x_t, alpha_bar_of(s.double())).to(x)
+        there = _at_home(self.network, x_t)
+        step = self.step(sigma).float().expand(len(x)).to(there.device)
+        out: Any = self.network(there, step, **(cond or {}))
+        return clean(self.prediction, getattr(out, "sample", out).to(x.device), x_t, alpha_bar_of(s.double())).to(x)
 
 
 class ScoreDenoiser(nn.Module):
@@ -134,8 +135,9 @@ class ScoreDenoiser(nn.Module):
         s = each(sigma, x)
         wanted = torch.as_tensor(sigma, dtype=torch.float64).cpu().reshape(-1)
         nearest = (wanted.log()[:, None] - self.sigmas.log()).abs().argmin(1)
-        level = (len(self.sigmas) - 1 - nearest).to(x.device).expand(len(x))
-        return x + s**2 * self.network(x.to(_dtype(self.network, x)), level, **(cond or {})).to(x)
+        there = _at_home(self.network, x)
+        level = (len(self.sigmas) - 1 - nearest).expand(len(x)).to(there.device)
+        return x + s**2 * self.network(there, level, **(cond or {})).to(x)
 
 
 class EDMDenoiser(nn.Module):
@@ -154,8 +156,9 @@ class EDMDenoiser(nn.Module):
     def denoise(self, x: Tensor, sigma: Tensor | float, cond: Any = None) -> Tensor:
         s, data = each(sigma, x).double(), self.sigma_data
         total = s**2 + data**2
-        time = (s.log() / 4).flatten().float().expand(len(x))
-        made = self.network((x / total.sqrt()).to(_dtype(self.network, x)), time, **(cond or {}))
+        there = _at_home(self.network, x / total.sqrt())
+        time = (s.log() / 4).flatten().float().expand(len(x)).to(there.device)
+        made = self.network(there, time, **(cond or {})).to(x.device)
         return (data**2 / total * x + s * data / total.sqrt() * made).to(x)
 
 
@@ -229,7 +232,11 @@ def ask(denoiser: Denoiser, x: Tensor, sigma: float, cond: Any, step: int) -> Te
     return denoised
 
 
-def _dtype(network: Any, x: Tensor) -> torch.dtype:
-    """What a network computes in: its parameters' dtype; a function without parameters takes x's."""
+def _at_home(network: Any, x: Tensor) -> Tensor:
+    """x where a network computes, and in what it computes: as its parameters; a function without parameters takes x as it is.
+
+    So samplers keep their float64 state wherever the caller drew it, on the CPU as a rule, and only networks need a GPU.
+    """
     parameters = network.parameters() if isinstance(network, nn.Module) else iter(())
-    return next((p.dtype for p in parameters), x.dtype)
+    first = next(parameters, None)
+    return x if first is None else x.to(first)

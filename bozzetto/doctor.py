@@ -20,8 +20,8 @@ from typing import Literal
 GB = 1e9
 PRIOR = Path(__file__).parent / "priors" / "mini" / "first_guess"
 BACKENDS = {
-    "nvdiffrast": "rasterises on CUDA; licence for non-commercial use only, see docs/licences.md",
-    "gsplat": "splats on CUDA; nothing here uses it yet",
+    "nvdiffrast": "rasterises on CUDA, for programs; licence for non-commercial use only, see docs/licences.md",
+    "gsplat": "draws Gaussians on CUDA, for programs; the command line does not use it",
     "rembg": "finds objects before busy backgrounds; pip install 'bozzetto[rembg]'",
 }
 

@@ -163,13 +163,14 @@ def touches_border(alpha: Tensor) -> bool:
     return bool(a[0].any() or a[-1].any() or a[:, 0].any() or a[:, -1].any())
 
 
-def read_pixels(path: str | Path) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
+def read_pixels(path: str | Path, *, upright: bool = True) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
     """A file's pixels without any question about what they show: `load` for pictures that may be masks.
 
+    upright  turn the picture as its EXIF orientation says; without, as the pixels lie in the file
     returns  rgb (H, W, 3) float32 in [0, 1], not premultiplied; alpha (H, W) float32 or None; the file's (height, width)
     raises   InputError for what is not one still PNG, JPEG or WebP of a sensible size
     """
-    pixels = _decode(path, _read(path))
+    pixels = _decode(path, _read(path), upright)
     size = pixels.shape[:2]
     scale = min(1.0, WORK_SIDE / max(size))
     height, width = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
@@ -214,8 +215,8 @@ def _read(path: str | Path) -> bytes:
         raise InputError(f"{path}: cannot be opened ({error}); check the path and its permissions") from None
 
 
-def _decode(path: str | Path, data: bytes) -> np.ndarray:
-    """(H, W, 3) or (H, W, 4), uint8 or uint16, upright; not premultiplied."""
+def _decode(path: str | Path, data: bytes, upright: bool) -> np.ndarray:
+    """(H, W, 3) or (H, W, 4), uint8 or uint16; not premultiplied."""
     too_large = InputError(
         f"{path}: the picture is too large (more than {MAX_PIXELS // 1_000_000} megapixels or {MAX_SIDE} pixels a side); "
         f"make it smaller, {WORK_SIDE} pixels a side are enough"
@@ -233,7 +234,7 @@ def _decode(path: str | Path, data: bytes) -> np.ndarray:
                 image.load()  # raises for a truncated file, which OpenCV would half-load
                 deep = image.format == "PNG" and data[24] == 16  # bits per channel, in IHDR; Pillow would keep 8 of them
                 pixels = _decode_16_bits(data) if deep else np.asarray(_to_srgb(image))
-                return np.ascontiguousarray(_upright(pixels, image))
+                return np.ascontiguousarray(_upright(pixels, image) if upright else pixels)
     except InputError:
         raise
     except Image.DecompressionBombError:

@@ -31,16 +31,16 @@ _WEIGHTS = np.array([1, CHROMA, CHROMA], np.float32)
 _HINT = "give a picture with a plain background or transparency, or a mask with --mask"
 
 
-def matte(picture: Picture, *, mask: str | Path | None = None, method: Literal["auto", "classical", "rembg"] = "auto") -> Tensor:
+def matte(picture: Picture, *, mask: str | Path | None = None, method: Literal["classical", "rembg"] = "classical") -> Tensor:
     """The object's alpha, (H, W) float32 in [0, 1].
 
     mask      a picture of the same shape (any size), its alpha if it has one and else its grey value; overrides all else
-    method    for a picture without transparency: `classical`, which is `auto`, is embedded; `rembg` needs that package, which
+    method    for a picture without transparency: `classical` is embedded; `rembg` needs that package, which
               fetches its weights at first use. Transparency in the picture is taken as it is.
     raises    InputError if no object is found, the mask does not fit, or rembg is not installed
     """
-    if method not in ("auto", "classical", "rembg"):
-        raise ValueError(f"matte: method must be auto, classical or rembg, got {method!r}")
+    if method not in ("classical", "rembg"):
+        raise ValueError(f"matte: method must be classical or rembg, got {method!r}")
     if mask is not None:
         return torch.from_numpy(_read_mask(picture, mask))
     if picture.alpha is not None and picture.alpha.min() < 1:
@@ -99,7 +99,7 @@ def _rembg(rgb: np.ndarray) -> np.ndarray:
     try:
         import rembg
     except ImportError:
-        raise InputError("rembg: the package is not installed; pip install rembg, or leave the method at auto") from None
+        raise InputError("rembg: the package is not installed; pip install 'bozzetto[rembg]', or leave out --matting") from None
     mask = rembg.remove((rgb * 255).round().astype(np.uint8), only_mask=True)
     return np.asarray(mask, np.float32) / 255
 

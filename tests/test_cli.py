@@ -122,6 +122,13 @@ def test_what_no_verb_can_be_made_of(capsys, monkeypatch, words, says):
     assert code == 2 and said.startswith("error: ") and says in said and said.count("\n") == 1, said
 
 
+@pytest.mark.parametrize("verb", ["lift", "views", "splat"])
+def test_a_seed_that_no_generator_takes(capsys, monkeypatch, tmp_path, verb):
+    out = tmp_path / ("out.ply" if verb == "splat" else "out")
+    code, said = run(capsys, monkeypatch, verb, CHAIR, "--seed", 10**23, "--out", out)
+    assert code == 2 and "--seed 1000" in said and said.count("\n") == 1 and not out.exists(), said
+
+
 @pytest.mark.parametrize("fault", ["missing", "truncated", "pickled", "mis-shaped", "no config"])
 def test_weights_that_are_not_whole(capsys, monkeypatch, tmp_path, fault):
     folder = tmp_path / "prior"
@@ -168,6 +175,36 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(capsys, monkeypatch
     code, said = run(capsys, monkeypatch, "lift", CHAIR, "--preset", "draft", "--out", tmp_path / "out")
     assert code == 2 and "No space left" in said and "--resume" in said
     assert [p.name for p in (tmp_path / "out").rglob("*") if p.is_file()] == ["run.json"]
+
+
+def test_numbers_that_run_away_in_one_picture_stop_no_other(capsys, monkeypatch, tmp_path):
+    from bozzetto.recipes import lift
+
+    tried = []
+
+    def fails(path, out, **_):
+        tried.append(path.name)
+        raise FloatingPointError("stage shape, step 3: the loss is nan")
+
+    monkeypatch.setattr(lift, "lift_picture", fails)
+    for name in ("a", "b"):
+        shutil.copy(CHAIR, tmp_path / f"{name}.png")
+    code, said = run(capsys, monkeypatch, "lift", tmp_path / "a.png", tmp_path / "b.png", "--out", tmp_path / "out")
+    lines = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert code == 1 and tried == ["a.png", "b.png"] and len(lines) == 2 and "step 3" in lines[1], said
+
+
+def test_a_stage_that_no_ctrl_c_cut_short_is_kept(tmp_path):
+    import torch
+
+    from bozzetto.recipes.run import Run
+
+    run = Run(tmp_path, {})
+    run.interrupted = True  # while the first runs
+    run.stage("whole", lambda: {"x": torch.ones(1)})
+    run.stage("loop", lambda: {"x": torch.full((1,), float(run.must_stop()))})
+    run.stage("of the loop", lambda: {"x": torch.ones(1)})
+    assert [p.name for p in (tmp_path / ".run").glob("*.safetensors")] == ["whole.safetensors"]
 
 
 def test_an_object_that_touches_the_border_is_lifted_with_a_warning(capsys, monkeypatch, tmp_path):

@@ -4,7 +4,7 @@
 import pytest
 import torch
 
-from bozzetto.denoiser import Adapted, ScoreDenoiser, VPDenoiser, noise, score
+from bozzetto.denoiser import Adapted, EDMDenoiser, ScoreDenoiser, VPDenoiser, noise, score
 
 C2, MEAN = 0.49, 0.3
 ALPHA_BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
@@ -97,3 +97,24 @@ def test_wrong_levels_are_refused(call, words):
     x = torch.zeros(2, 3, dtype=torch.float64)
     with pytest.raises(ValueError, match=words):
         call(VPDenoiser(network("eps"), ALPHA_BAR), x)
+
+
+class Elsewhere(torch.nn.Module):
+    """A network whose weights are on another device than samples: `meta` refuses to be mixed with others, as a GPU does."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(1, device="meta", dtype=torch.float16))
+
+    def forward(self, x, step):
+        assert (self.weight * x * step[:, None]).shape == x.shape and x.dtype == torch.float16
+        return torch.zeros(x.shape, dtype=x.dtype)  # as if it came back: from `meta` nothing does
+
+
+@pytest.mark.parametrize(
+    "adapter", [lambda n: VPDenoiser(n, ALPHA_BAR, "v"), lambda n: ScoreDenoiser(n, torch.tensor([2.0, 1.0])), EDMDenoiser]
+)
+def test_samples_go_to_where_the_network_is_and_come_back(adapter):
+    x = torch.randn(3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    made = adapter(Elsewhere()).denoise(x, torch.tensor([1.0, 0.5, 2.0]))
+    assert made.device.type == "cpu" and made.dtype == torch.float64 and bool(torch.isfinite(made).all())

@@ -152,6 +152,11 @@ def test_the_first_interrupt_exports_what_there_is_and_resuming_finishes(chair, 
     assert load(folder / "asset.glb").texture is not None
     done = subprocess.run(command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT)
     assert done.returncode == 0 and sha(folder / "asset.glb") == sha(out / "asset.glb")
+    written = (folder / "asset.glb").stat().st_mtime_ns
+    again = subprocess.run(
+        command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume"), cwd=ROOT, capture_output=True, text=True
+    )
+    assert again.returncode == 0 and "is complete" in again.stderr and (folder / "asset.glb").stat().st_mtime_ns == written
 
 
 def test_a_second_interrupt_stops_at_once_and_leaves_nothing_half_written(tmp_path):

@@ -227,7 +227,7 @@ def test_mask_refusals(tmp_path: Path) -> None:
 
 
 def test_rembg_is_asked_for_by_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`auto` never imports it, since it fetches weights; without the package the sentence says how to get it."""
+    """`classical` never imports it, since it fetches weights; without the package the sentence says how to get it."""
     mixed, _ = over("teapot", "flat")
     monkeypatch.setitem(sys.modules, "rembg", None)
     matte(mixed)

@@ -90,6 +90,20 @@ def test_colmap_text_and_binary_give_the_cameras_pictures_and_points_back(tmp_pa
     assert not scene.has_alpha
 
 
+@pytest.mark.parametrize("orientation", [3, 6])
+def test_colmap_pictures_lie_as_in_the_file_whatever_exif_says(tmp_path, orientation):
+    for name, text in texts().items():
+        (tmp_path / "sparse" / "0").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sparse" / "0" / name).write_text(text)
+    names = [f"im {i}.png" for i in range(N)]
+    pictures = write_pictures(tmp_path / "images", names)
+    exif = Image.Exif()
+    exif[274] = orientation
+    for name, pixels in zip(names, pictures, strict=True):
+        Image.fromarray(pixels).save(tmp_path / "images" / name, exif=exif)
+    assert all((a.numpy() == b).all() for a, b in zip(load(tmp_path).pictures, pictures, strict=True))
+
+
 def test_nerf_synthetic_gives_cameras_pictures_and_alpha_back(tmp_path):
     c = orbit([0.7 * i for i in range(N)], 0.3, 3.0, size=SIZE, fov=0.8)
     pictures = write_pictures(tmp_path, [f"r_{i}.png" for i in range(N)], 4)

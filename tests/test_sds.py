@@ -215,6 +215,8 @@ def test_bad_levels_and_answers_are_named():
         Levels(Schedule(0.9, 0.9), Schedule(0.5, 0.5))
     with pytest.raises(ValueError, match=r"at step 39, got 0\.59 and 0\.5$"):  # they cross on the way
         Levels(Schedule(0.2, 0.6, 0, 40), Schedule(0.9, 0.5, 0, 20))
+    with pytest.raises(ValueError, match="start <= stop, got 300 and 200"):
+        Schedule(0.2, 0.6, 300, 200)
     broken = Adapted(lambda x, sigma, cond: x * float("nan"), SIGMAS)
     with pytest.raises(FloatingPointError, match=r"not finite at noise levels \[0.5\]"):
         sds(broken, torch.zeros(1, 2), torch.tensor([0.5], dtype=torch.float64), generator=generator())

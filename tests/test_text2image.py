@@ -116,7 +116,6 @@ def test_pictures_and_long_texts(prior):
     assert prior.excess("a red chair") == 0
     assert prior.excess(" ".join(["chair"] * 22)) == 0  # 24 less the two ends, a token each
     assert prior.excess(" ".join(["chair"] * 60)) == 38  # more than one length over
-    assert prior.cameras(reference) is None
 
 
 def spoilt(tmp_path: Path) -> Path:

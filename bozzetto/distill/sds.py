@@ -38,6 +38,10 @@ class Schedule:
     stop: int = 0
     """step at which it has moved"""
 
+    def __post_init__(self) -> None:
+        if 0 < self.stop < self.start:
+            raise ValueError(f"schedule: expected start <= stop, got {self.start} and {self.stop}")
+
     def __call__(self, step: int) -> float:
         if step >= self.stop:
             return self.after

@@ -145,10 +145,10 @@ def encoded(vae: Any, rgb: Tensor, size: int, generator: torch.Generator | None 
     if generator is not None:
         noise = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0)
         x0 = x0 + found.std.float() * noise
-    return x0 * vae.config.scaling_factor
+    return (x0 * vae.config.scaling_factor).to(rgb.device)
 
 
 def decoded(vae: Any, x0: Tensor) -> Tensor:
     """Pictures (B, H, W, 3) of x0, as `Prior.decode` has it."""
-    made: Tensor = vae.decode((x0 / vae.config.scaling_factor).to(vae.dtype)).sample
+    made: Tensor = vae.decode((x0 / vae.config.scaling_factor).to(vae.device, vae.dtype)).sample.to(x0.device)
     return (made.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)

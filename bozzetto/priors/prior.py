@@ -55,6 +55,16 @@ class Prior(Protocol):
         """sRGB grey in [0, 1] that the pictures it was trained with stand on."""
         ...
 
+    @property
+    def size(self) -> int:
+        """Side of the pictures that it draws, pixels."""
+        ...
+
+    @property
+    def takes_hint(self) -> bool:
+        """Whether its `condition` has an argument `hint`, of `priors.hint`."""
+        ...
+
     def encode(self, rgb: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """x0 (B, C, h, w) float32 of pictures (B, H, W, 3), sRGB in [0, 1] over `background`; differentiable.
 
@@ -78,8 +88,4 @@ class Prior(Protocol):
         reference  a `Reference`, or what `look` made of it
         raises     ValueError for an argument that this prior cannot read
         """
-        ...
-
-    def cameras(self, reference: Reference) -> Camera | None:
-        """The views it can draw beside the reference; None is any camera that looks at the object."""
         ...

@@ -48,6 +48,7 @@ class TextToImage(nn.Module):
     """
 
     background: float = 1.0
+    takes_hint: bool = False
     denoiser: VPDenoiser
     vae: Any  # networks whose libraries have no types that hold
     text_encoder: Any
@@ -97,9 +98,6 @@ class TextToImage(nn.Module):
             self.look(reference)
         ids = torch.tensor([self.tokenizer.encode(text or "").ids], device=self.text_encoder.device)
         return {"token": self.text_encoder(input_ids=ids).last_hidden_state.float()}
-
-    def cameras(self, reference: Reference) -> Camera | None:
-        return None
 
     @property
     def _unet(self) -> Any:

@@ -200,7 +200,8 @@ class Zero123(nn.Module):
     def look(self, reference: Reference) -> Seen:
         pixels = clip_pixels(reference.rgb.float(), self.image_encoder.config.image_size)
         embedding = self.image_encoder(pixel_values=pixels.to(self.image_encoder.device, self.image_encoder.dtype)).image_embeds
-        return Seen(embedding.float(), codec.posterior(self.vae, reference.rgb, self.size).mode().float(), reference.cameras)
+        latent = codec.posterior(self.vae, reference.rgb, self.size).mode()
+        return Seen(embedding.float().to(reference.rgb.device), latent.float().to(reference.rgb.device), reference.cameras)
 
     def condition(
         self,
@@ -238,7 +239,4 @@ class Zero123(nn.Module):
             raise ValueError(f"cameras: expected {len(seen.embedding)} of them, one a picture, or one picture for all; got {views}")
         T = self.pose(seen.cameras, cameras).to(seen.embedding)
         token = self.projection(torch.cat([seen.embedding.expand(views, -1), T], -1).to(self.projection.weight))
-        return {"image_latent": seen.latent.expand(views, -1, -1, -1), "token": token.float()[:, None]}
-
-    def cameras(self, reference: Reference) -> Camera | None:
-        return None
+        return {"image_latent": seen.latent.expand(views, -1, -1, -1), "token": token.to(seen.embedding)[:, None]}

@@ -226,7 +226,7 @@ def fit(source: Source, guess: Tensors, camera: Camera, p: float, settings: Gues
     if kept is not None:
         load_moments(optimiser, old)
     for step in range(first, settings.steps):
-        if run.interrupted:
+        if run.must_stop():
             break
         if step % 25 == 0 and step > first:
             run.checkpoint("shape", {**shape.state_dict(), "start": start, "step": torch.tensor(step), **moments(optimiser)})

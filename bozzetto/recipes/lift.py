@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -31,6 +33,10 @@ Settings = guess.Guess | lift_gaussians.FromGaussians | views.FromViews | zero12
 def presets(recipe: str, shape: Literal["mesh", "gaussians"] = "mesh") -> dict[str, Settings]:
     """A recipe's settings by the names of `--preset`; of recipe `guess`, those of the shape that it moves."""
     return (RECIPES[recipe] if shape == "mesh" else lift_gaussians).PRESETS
+
+
+class AlreadyDone(Exception):
+    """What `resume` is asked to finish is finished."""
 
 
 def lift_picture(
@@ -61,7 +67,8 @@ def lift_picture(
     prior   folder of weights, or None for the embedded ones
     kind    what the folder's weights are, where it does not say so itself (`priors.loading.load`)
     raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used, or a kind that the
-            recipe has no use for; ValueError for another recipe, or settings of another
+            recipe has no use for; ValueError for another recipe or preset, or settings of another; AlreadyDone where `resume` finds
+            the same asset complete
     """
     if recipe not in RECIPES:
         raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {recipe!r}")
@@ -75,20 +82,21 @@ def lift_picture(
     guesses = MINI if prior is None or recipe != "guess" else prior
     folder = guesses / "first_guess" if (guesses / "first_guess").is_dir() else guesses
     network = first_guess.load(folder, device=device if recipe == "guess" else "cpu")
+    if preset not in presets(recipe, shape):
+        raise ValueError(f"preset: expected one of {', '.join(presets(recipe, shape))}, got {preset!r}")
     of_preset = presets(recipe, shape)[preset]
     settings = of_preset if settings is None else settings
     if type(settings) is not type(of_preset):
         raise ValueError(f"settings: expected {type(of_preset).__name__}, got {type(settings).__name__}")
     made_of = {"source": source.name, "digest": source.digest, "prior": first_guess.digest(folder)}
     if recipe != "guess":
-        from bozzetto.priors import loading  # with diffusers: seconds
-
-        half = torch.float16 if device.startswith("cuda") else torch.float32  # as those models are run; latents stay float32
-        diffusion = loading.load(prior or "mini", kind, dtype=half, device=device)
-        made_of["diffusion_prior"] = loading.digest(prior or "mini")
+        diffusion, made_of["diffusion_prior"] = _diffusion(prior, kind, device)
+        made_of["kind"] = diffusion.kind
     check_writable(out)
     settings_record = {"recipe": recipe, "shape": shape, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
-    record = {"generator": "bozzetto", **made_of, "seed": seed, "settings": settings_record}
+    record = {"generator": "bozzetto", **made_of, "seed": seed, "device": torch.device(device).type, "settings": settings_record}
+    if resume and _is_done(out, record):
+        raise AlreadyDone
     run = Run(out, record, resume=resume, progress=progress)
     with run.interruptible(), _reproducible(device):
         if isinstance(settings, zero123.Zero123):
@@ -109,6 +117,26 @@ def lift_picture(
         asset.write(out)
         run.finish()
     return asset
+
+
+@functools.lru_cache(maxsize=1)  # many pictures, one prior: gigabytes to read, and to hash
+def _diffusion(prior: Path | None, kind: str | None, device: str) -> tuple[Any, str]:
+    """The prior, half precision on a GPU as those models are run (latents stay float32), and the digest of its weights."""
+    from bozzetto.priors import loading  # with diffusers: seconds
+
+    half = torch.float16 if device.startswith("cuda") else torch.float32
+    return loading.load(prior or "mini", kind, dtype=half, device=device), loading.digest(prior or "mini")
+
+
+def _is_done(out: Path, record: dict[str, Any]) -> bool:
+    """Whether the folder holds a complete asset of this version, made of and with the same."""
+    try:
+        found = json.loads((out / "asset.json").read_text())
+    except (OSError, ValueError):
+        return False
+    wanted = {**json.loads(json.dumps(record)), "complete": True}
+    is_same = all(found.get(k) == v for k, v in wanted.items()) and found.get("versions", {}).get("bozzetto") == __version__
+    return is_same and (out / "asset.glb").is_file() and not (out / ".run").exists()
 
 
 @contextlib.contextmanager

@@ -169,7 +169,7 @@ def fit(source: Source, guess: Tensors, camera: Camera, p: float, settings: From
     if kept is not None:
         first.load_moments(optimiser, {k: v for k, v in kept.items() if k.startswith("adam.")})
     begun = step
-    while step < settings.steps and not run.interrupted:
+    while step < settings.steps and not run.must_stop():
         if step % 25 == 0 and step > begun:
             run.checkpoint("shape", {**tensors_of(g), "step": torch.tensor(step), **first.moments(optimiser)})
         optimiser.param_groups[0]["lr"] = RATES["means"] * (FINAL_MEANS / RATES["means"]) ** (step / settings.steps)

@@ -51,7 +51,10 @@ class NovelViews:
     """pixels a side of what the prior is shown; it draws at its own size"""
 
 
-FOV, DISTANCE = math.radians(49.1), 1.2  # the prior's training renders; distance is not seen by its pose code when it stays
+FOV, DISTANCE = (
+    math.radians(49.1),
+    1.2,
+)  # field of view of its training renders, whose distances were 1.5 to 2.2; no pose code sees a distance that stays
 
 
 def ring(settings: NovelViews, elevation: float, azimuth: float = 0.0) -> Camera:
@@ -150,7 +153,7 @@ def sample_views(
 
     condition  what a batch of views is asked under
     """
-    g = settings.guidance if settings.guidance is not None else 1.0 if getattr(prior, "takes_hint", False) else 3.0
+    g = settings.guidance if settings.guidance is not None else 1.0 if prior.takes_hint else 3.0
     guided = classifier_free(prior.denoiser, prior.condition(), g) if g != 1 else prior.denoiser
     ladder = prior.denoiser.sigmas
     sigmas = to_zero(ladder[spaced(len(ladder), settings.steps)])
@@ -183,7 +186,7 @@ def draw_framed(
 ) -> Tensor:
     """Pictures (V, H, W, 3) from cameras relative to the object's centre; under a hint, where the prior takes one."""
     shown = framed.reference(prior.background)
-    extra: dict[str, Any] = {"hint": framed.hint(cameras, guessed)} if getattr(prior, "takes_hint", False) else {}
+    extra: dict[str, Any] = {"hint": framed.hint(cameras, guessed)} if prior.takes_hint else {}
     with torch.no_grad():
         shape = tuple(prior.encode(shown.rgb).shape[1:])
         whole = prior.condition(prior.look(shown), cameras, **extra)

@@ -3,7 +3,7 @@
 
 A stage is a function from nothing to named tensors. Its result is one safetensors file in the run's folder, written by
 rename; a stage whose file is there is not run again. Long stages save their own state every so often with `checkpoint`.
-The first Ctrl-C asks the running stage to finish with what it has (`interrupted`); the second stops at once.
+The first Ctrl-C asks a stage that is a long loop to finish with what it has (`must_stop`); the second stops at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Run:
     def __init__(self, folder: str | Path, identity: dict[str, Any], *, resume: bool = False, progress: Progress | None = None) -> None:
         self.folder, self.state = Path(folder), Path(folder) / ".run"
         self.progress: Progress = progress or (lambda stage, share: None)
-        self.interrupted = False
+        self.interrupted = self.is_cut = False
         self.timings: dict[str, float] = {}
         record = json.dumps({"version": __version__, **identity}, sort_keys=True, indent=1)
         known = self.state / "run.json"
@@ -76,7 +76,7 @@ class Run:
             raise InputError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
 
     def stage(self, name: str, make: Callable[[], Tensors]) -> Tensors:
-        """The result of a stage: from its file, or made and kept. Not kept when interrupted, so that resuming finishes it."""
+        """The result of a stage: from its file, or made and kept. Not kept once a stage was cut short, so that resuming finishes it."""
         path = self.state / f"{name}.safetensors"
         if path.is_file():
             with contextlib.suppress(SafetensorError):  # a torn disk: make it again
@@ -87,12 +87,17 @@ class Run:
         for key, value in made.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise FloatingPointError(f"stage {name}: {key} holds NaN or infinity")
-        if not self.interrupted:
+        if not self.is_cut:
             self._save(path, made)
             (self.state / f"{name}.partial").unlink(missing_ok=True)
         self.timings[name] = time.monotonic() - started
         self.progress(name, 1.0)
         return made
+
+    def must_stop(self) -> bool:
+        """Whether Ctrl-C asks a stage's loop to end here. Its result, and what is made of it, is then not kept."""
+        self.is_cut |= self.interrupted
+        return self.interrupted
 
     def checkpoint(self, name: str, tensors: Tensors) -> None:
         """Keep the state of an unfinished stage."""

@@ -143,7 +143,7 @@ def _colmap(folder: Path, model: Path) -> Scene:
     pictures, cameras, held = [], [], []
     for rank, shot in enumerate(found.shots):
         lens = found.lenses[shot.lens]
-        picture, size = _picture(_find(where, shot.name, model))
+        picture, size = _picture(_find(where, shot.name, model), upright=False)  # COLMAP does not look at EXIF orientation
         if size != lens.size:
             took = f"{lens.size[1]} x {lens.size[0]}"
             raise InputError(f"{where / shot.name}: has {size[1]} x {size[0]} pixels, its camera took {took}; give the original pictures")
@@ -173,8 +173,8 @@ def undistorted(picture: Tensor, K: np.ndarray, distortion: np.ndarray) -> tuple
     return torch.from_numpy(pixels), new + half
 
 
-def _picture(path: Path) -> tuple[Tensor, tuple[int, int]]:
+def _picture(path: Path, *, upright: bool = True) -> tuple[Tensor, tuple[int, int]]:
     """Pixels as uint8, and the file's size."""
-    rgb, alpha, size = image.read_pixels(path)
+    rgb, alpha, size = image.read_pixels(path, upright=upright)
     both = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], -1)
     return torch.from_numpy((both * 255).round().clip(0, 255).astype(np.uint8)), (int(size[0]), int(size[1]))

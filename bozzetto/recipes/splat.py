@@ -173,7 +173,7 @@ def fit(g: Gaussians, scene: Scene, s: Splat, seed: int, run: Run) -> Tensors:
     generator, optimiser, step = torch.Generator().manual_seed(seed + 1), g.optimiser(extent), 0
     if kept := run.restore("fit"):
         g, optimiser, step = _restored(kept, extent, strategy, generator)
-    while step < s.steps and not run.interrupted:
+    while step < s.steps and not run.must_stop():
         step += 1
         g.degree = min(s.degree, int((step - 1) / max(1, 1_000 * scale)))
         shrink = 4 if step <= 250 * scale else 2 if step <= 500 * scale else 1

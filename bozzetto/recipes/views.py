@@ -53,7 +53,7 @@ class FromViews:
     """drawings of each view; their mean is used where they agree"""
     drawing: Annotated[NovelViews, Unused("count", "elevation_deg", "size")] = DRAWING
     size: Annotated[int, Within(32, 1024)] = 128
-    """pixels a side at which the guess is shown to the prior"""
+    """pixels a side at which picture and guess are shown to the prior; at least as many as it draws"""
     carve: Annotated[float, Within(0, 100)] = 0.6
     """logits that a cell loses for each drawing that is sure to see past it; the embedded prior is not to be trusted with more"""
 
@@ -85,7 +85,7 @@ def lift(
     measured: dict[str, Any] = {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4)}
     solid_guess, colours = guess, guessed
     if rough is not None:  # an empty field has nothing to look at; the ball that stands in for it is kept as it is
-        framed = Framed.of(source, camera, *rough, settings.size)
+        framed = Framed.of(source, camera, *rough, max(settings.size, prior.size))
         cameras = around(framed, settings)
         made = run.stage("views", lambda: draw(framed, prior, cameras, guessed, settings, run, seed))
         placed = framed.placed(cameras.resized(made["pictures"].shape[1]))

@@ -7,15 +7,16 @@
              spread; halfway the grid is subdivided, and in the last third only colours move
 3. clean, texture as there, hidden texels from the distilled colours
 
-Distillation settings are threestudio's for Zero-1-to-3 (levels, guidance 3, ratio of the losses); its NeRF is a DMTet with a grid
-of colours here, which needs a few hundred steps instead of thousands, as the guess has done the rest. The picture's losses
-are means over pixels, the distillation's a sum over latents, as there: its weight is meant for 32 x 32 x 4 of them.
+Distillation settings are threestudio's for Zero-1-to-3 (levels, guidance 3, weights of distillation and colours); its NeRF is an SDF on
+DMTet's grid with a grid of colours here, which needs a few hundred steps instead of thousands, as the guess has done the rest. The
+mask weighs ten times what it does there: a mesh's outline has a gradient at its edge alone. Views end at 60 degrees, not at 80. The
+picture's losses are means over pixels, the distillation's a sum over latents, as there: its weight is meant for 32 x 32 x 4 of them.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
@@ -35,13 +36,17 @@ from bozzetto.recipes.novel_views import Framed
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.recipes.settings import Within
 from bozzetto.render.mesh import render_surface
-from bozzetto.shapes.dmtet import DMTet, normal_consistency, vertex_normals
+from bozzetto.shapes.dmtet import DMTet, area_normals, normal_consistency
 from bozzetto.shapes.uniform_adam import UniformAdam
 from bozzetto.views import Views
 
 FIRST = first.Guess(steps=60)
 SHOWN = 512  # pixels a side at which the prior is shown the picture; it resizes to its own
-LEVELS = Levels(Schedule(0.4, 0.2, 0, 200), Schedule(0.85, 0.5, 0, 200))  # threestudio's
+
+
+def levels_of(steps: int) -> Levels:
+    """threestudio's: falling over the first third of the steps (200 of 600)."""
+    return Levels(Schedule(0.4, 0.2, 0, steps // 3), Schedule(0.85, 0.5, 0, steps // 3))
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Zero123:
     """pixels a side of what is rendered; the prior resizes it to its own"""
     guidance: Annotated[float, Within(-100, 100)] = 3.0
     """1 follows the picture, more does so harder"""
-    levels: Levels = LEVELS
+    levels: Levels = field(default_factory=lambda: levels_of(300))
     lowest_deg: Annotated[float, Within(-90, 90)] = -10.0
     """least elevation of the distilled views"""
     highest_deg: Annotated[float, Within(-90, 90)] = 60.0
@@ -88,9 +93,9 @@ class Zero123:
 
 
 PRESETS = {
-    "draft": Zero123(guess=first.PRESETS["draft"], steps=60),
+    "draft": Zero123(guess=first.PRESETS["draft"], steps=60, levels=levels_of(60)),
     "standard": Zero123(),
-    "fine": Zero123(guess=replace(first.PRESETS["fine"], steps=100), steps=800, views=4, picture=256, colours=128),
+    "fine": Zero123(guess=replace(first.PRESETS["fine"], steps=100), steps=800, levels=levels_of(800), views=4, picture=256, colours=128),
 }
 LOSSES = ("rgb", "mask", "keep", "smooth", "sign")
 
@@ -189,7 +194,7 @@ def distill(
         first.load_moments(tint, _named("tint", kept))
     weights = torch.tensor([getattr(settings, f"{k}_weight") for k in LOSSES])
     begun = step
-    while step < settings.steps and not run.interrupted:
+    while step < settings.steps and not run.must_stop():
         if step % 25 == 0 and step > begun:
             parts = {"dmtet": dmtet.state_dict(), "bend": first.moments(bend), "tint": first.moments(tint)}
             now = {"colour": colours.logits, "generator": generator.get_state(), "start": start, "step": torch.tensor(step)}
@@ -206,13 +211,13 @@ def distill(
         if not moves:
             vertices = vertices.detach()
         drawn = render_surface(
-            vertices, faces, vertex_normals(vertices, faces), _joined(camera, framed.placed(cameras)), lambda x, n: colours(x)
+            vertices, faces, area_normals(vertices, faces), _joined(camera, framed.placed(cameras)), lambda x, n: colours(x)
         )
         losses = _losses(drawn, crop, dmtet, start, vertices, faces)
         others = drawn.over(prior.background)[1:].clamp(0, 1)
         x0 = prior.encode(others.float())
         sigma = settings.levels.draw(guided, settings.views, step, generator=generator)
-        extra: dict[str, Any] = {"hint": framed.hint(cameras, guessed)} if getattr(prior, "takes_hint", False) else {}
+        extra: dict[str, Any] = {"hint": framed.hint(cameras, guessed)} if prior.takes_hint else {}
         pull = sds(guided, x0, sigma, prior.condition(seen, cameras, **extra), generator=generator)
         total = (weights * losses).sum() + settings.distill_weight * pull.to(losses)
         if not torch.isfinite(total):
@@ -232,7 +237,8 @@ def distill(
 
 
 def _optimisers(dmtet: DMTet, colours: ColourGrid) -> tuple[UniformAdam, torch.optim.Adam]:
-    """Of the SDF, whose step must be as smooth as its gradient, and of the colours."""
+    """Of the SDF, whose step must be as smooth as its gradient, and of the colours. Vertices of the grid stay where they are."""
+    dmtet.offset.requires_grad_(False)
     return UniformAdam([dmtet.sdf]), torch.optim.Adam([colours.logits], betas=(0.9, 0.99))
 
 

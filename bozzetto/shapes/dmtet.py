@@ -26,7 +26,7 @@ from bozzetto.shapes import start
 from bozzetto.shapes.start import EmptySurface, Occupancy
 from bozzetto.shapes.tetgrid import Cells, Corner, TetGrid, barycentric, locate, subdivide_surface
 
-__all__ = ["DMTet", "EmptySurface", "carry_moments", "laplacian_loss", "normal_consistency", "sign_loss", "vertex_normals"]
+__all__ = ["DMTet", "EmptySurface", "area_normals", "carry_moments", "laplacian_loss", "normal_consistency", "sign_loss"]
 
 
 class DMTet(nn.Module):
@@ -135,7 +135,7 @@ class DMTet(nn.Module):
         """The surface as it is, with vertex normals, on the CPU."""
         with torch.no_grad():
             vertices, faces = self.surface()
-            return Mesh(vertices.float().cpu(), faces.cpu(), normals=vertex_normals(vertices, faces).float().cpu())
+            return Mesh(vertices.float().cpu(), faces.cpu(), normals=area_normals(vertices, faces).float().cpu())
 
     def sdf_at(self, points: Tensor) -> Tensor:
         """The SDF (P,) at points (P, 3), linear in each (moved) tet, with gradients; NaN where no tet is."""
@@ -242,13 +242,13 @@ def laplacian_loss(vertices: Tensor, faces: Tensor) -> Tensor:
 
 def normal_consistency(vertices: Tensor, faces: Tensor) -> Tensor:
     """Mean of 1 - n_a . n_b over the edges of a closed mesh, n its vertex normals: 0 when flat, at most 2."""
-    n = vertex_normals(vertices, faces)
+    n = area_normals(vertices, faces)
     pairs = faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
     return (1 - (n[pairs[:, 0]] * n[pairs[:, 1]]).sum(1)).mean()
 
 
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """(M, 3) unit normals, the mean of the faces' weighted by area; 0 where that is 0 (with a gradient of 0)."""
+def area_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """(M, 3) unit normals with gradients, the mean of the faces' weighted by area; 0 where that is 0 (with a gradient of 0)."""
     t = vertices[faces]
     normal = torch.linalg.cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0])
     total = torch.zeros_like(vertices)

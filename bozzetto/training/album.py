@@ -46,7 +46,7 @@ class Settings:
     """`python -m bozzetto.training.album --objects FOLDER --out FOLDER`"""
 
     objects: Path
-    """packed objects, as `bozzetto data pack` writes them"""
+    """packed objects, as `bozzetto data` writes them"""
     out: Path
     """the album's folder; chunks that are there are kept"""
     count: int = 4800

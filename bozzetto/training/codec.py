@@ -93,7 +93,7 @@ class Autoencoder(nn.Module):
 
 def loss(network: nn.Module, batch: dict[str, Tensor], spread: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """L1 of pixels and of neighbours' differences at three scales; spread (C,) is how far latents are shaken."""
-    error = network(batch["picture"], batch["noise"] * spread[:, None, None]).float() - batch["picture"]
+    error = network(batch["picture"], batch["noise"] * spread.to(batch["noise"])[:, None, None]).float() - batch["picture"]
     pixels, edges = error.abs().mean(), error.new_zeros(())
     for _ in range(3):
         edges = edges + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()

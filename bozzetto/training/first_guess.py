@@ -31,7 +31,7 @@ class Settings:
     """`python -m bozzetto.training.first_guess --objects FOLDER --out FOLDER`"""
 
     objects: Path
-    """packed objects, as `bozzetto data pack` writes them; what is carved of them is kept in its folder `carved`"""
+    """packed objects, as `bozzetto data` writes them; what is carved of them is kept in its folder `carved`"""
     out: Path
     """the run's folder: state, curve, logs; resumed if it is there"""
     small_until: int = 150_000

@@ -113,7 +113,8 @@ def main(settings: Settings) -> None:
     def validate(average: nn.Module) -> dict[str, float]:
         assert isinstance(average, (UNet, NCSN))
         save(average, config, settings.out / "model")
-        parts = [float(loss(average, {k: v[i : i + 64] for k, v in held_out.items()}, config)[0]) for i in range(0, 512, 64)]
+        device = next(average.parameters()).device
+        parts = [float(loss(average, {k: v[i : i + 64].to(device) for k, v in held_out.items()}, config)[0]) for i in range(0, 512, 64)]
         return {"held_out": sum(parts) / len(parts)}
 
     data = Noised(pictures.train, config, seed=settings.loop.seed, is_flipped=settings.data == "emoji")
