@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import machine, scenes
+from benchmarks import machine, opensplat, scenes
 from bozzetto.camera import orbit
 from bozzetto.data.procedural import make
 from bozzetto.data.renders import render
@@ -60,6 +60,11 @@ def with_points(scene: Scene, name: str, count: int) -> Scene:
     return replace(scene, points=(corner[face] * weight[..., None]).sum(1), colours=torch.full((count, 3), 0.5))
 
 
+def line(name: str, row: str, m: dict[str, float]) -> str:
+    """One row of the table."""
+    return f"| {name} | {row} | {m['psnr']:.2f} | {m['ssim']:.3f} | {m['gaussians']} | {m['seconds']:.0f} | {m['cpu']:.0f} |"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--family", nargs="+", default=["bicycle", "teapot", "house"])
@@ -68,6 +73,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=200)
     parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--points", type=int, default=5000)
+    parser.add_argument("--opensplat", type=Path, help="OpenSplat's program: a row of its fit on the CPU beside ours")
     parser.add_argument("--rows", nargs="+", default=["densify", "no growth", "mcmc"])
     args = parser.parse_args()
     plain = Splat(steps=args.steps, points=args.points)
@@ -94,8 +100,9 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 before = time.process_time()
                 m = splat_scene(source, Path(folder) / "scene.ply", settings[row]).metrics
-            cpu = time.process_time() - before
-            print(f"| {name} | {row} | {m['psnr']:.2f} | {m['ssim']:.3f} | {m['gaussians']} | {m['seconds']:.0f} | {cpu:.0f} |", flush=True)
+            print(line(name, row, m | {"cpu": time.process_time() - before}), flush=True)
+        if args.opensplat:
+            print(line(name, "OpenSplat", opensplat.fitted(args.opensplat, scene, plain)), flush=True)
     print(f"\n{machine('torch', 'numba')}")
 
 

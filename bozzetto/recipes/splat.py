@@ -226,16 +226,16 @@ def over(rgba: Tensor, background: Tensor) -> Tensor:
     return rgba[..., :3] + (1 - rgba[..., 3:]) * background
 
 
-def measure(g: Gaussians, scene: Scene, s: Splat) -> dict[str, Any]:
-    """Mean PSNR (dB) and SSIM of the held-back pictures, over white where they are transparent."""
+def measure(g: Gaussians, scene: Scene, s: Splat, *, background: tuple[float, float, float] | None = None) -> dict[str, Any]:
+    """Mean PSNR (dB) and SSIM of the held-back pictures, over a background where they are transparent: white if none is given."""
     psnr, similarity = [], []
-    background = torch.full((3,), 1.0 if scene.has_alpha else 0.0)
+    behind = torch.tensor(background) if background else torch.full((3,), 1.0 if scene.has_alpha else 0.0)
     for i, held in enumerate(scene.held):
         if held:
             rgba, camera = _view(scene, i, 1)
             with torch.no_grad():
-                rgb = g.draw(camera, background=background, antialiased=s.antialiased).rgb.clamp(0, 1)
-            target = over(rgba, background)[None]
+                rgb = g.draw(camera, background=behind, antialiased=s.antialiased).rgb.clamp(0, 1)
+            target = over(rgba, behind)[None]
             psnr.append(-10 * math.log10(max(float((rgb - target).square().mean()), 1e-10)))
             similarity.append(float(ssim(rgb, target)))
     n = len(psnr)
