@@ -53,6 +53,9 @@ def fitted(program: Path, scene: Scene, settings: Splat) -> dict[str, float]:
     course = {"--num-iters": settings.steps}
     published = {"--warmup-length": 500, "--refine-every": 100, "--sh-degree-interval": 1000, "--resolution-schedule": 250}
     course |= {flag: max(1, round(steps * share)) for flag, steps in published.items()}
+    # It does not densify until all pictures were seen since opacities were reset: in a short course it never would.
+    seen_twice = -(-2 * (len(scene.held) - sum(scene.held)) // course["--refine-every"])
+    course["--reset-alpha-every"] = max(30, seen_twice)  # counted in refinements; published 30
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         project(folder, scene, settings)
