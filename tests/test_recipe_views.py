@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bozzetto.frustum import frustum_camera
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import views
 from bozzetto.recipes.asset import Source
@@ -35,8 +36,6 @@ class Drawing(Oracle):
 
 @pytest.fixture(scope="module")
 def source():
-    from bozzetto.frustum import frustum_camera
-
     drawn = truth(frustum_camera(0.0, ELEVATION, P, 128))
     return Source("block.png", (drawn.rgb[0] / drawn.alpha[0].clamp(min=1e-3)).clamp(0, 1), drawn.alpha[0, ..., 0], drawn.rgb[0], "0")
 
@@ -72,6 +71,18 @@ def test_drawings_carve_a_wrong_depth_and_colours_reach_the_back(source, tmp_pat
     uv = (made.mesh.uv[back] * 128).long().clamp(0, 127)
     colour = made.mesh.texture[uv[:, 1], uv[:, 0]].mean(0)
     assert float((colour - BLUE).abs().max()) < 0.15
+
+
+def test_a_wire_that_no_drawing_shows_is_not_carved():
+    coverage = torch.zeros(1, 32, 32)
+    coverage[:, 4:20, 6:26], coverage[:, 20:30, 8] = 1, 1  # a seat, and one leg
+    occupancy = torch.full((32, 32, 32), first.EMPTY)
+    occupancy[12:20] = torch.where(coverage > 0, -first.EMPTY, first.EMPTY)
+    camera = frustum_camera(0.0, ELEVATION, P, 64)
+    seen_past = {"trust": torch.ones(1, 1, 1), "alpha": torch.zeros(1, 64, 64)}  # a drawing of nothing at all
+    left = views.carved({"occupancy": occupancy, "coverage": coverage}, camera, P, seen_past, camera, 2.0)
+    assert torch.equal(left[:, 22:30, 8], occupancy[:, 22:30, 8])
+    assert bool((left[:, 8:16, 10:22] < occupancy[:, 8:16, 10:22]).any())
 
 
 def test_trust_falls_where_an_object_is_as_pale_as_the_paper():

@@ -165,7 +165,7 @@ def agree_with_silhouette(occupancy: Tensor, coverage: Tensor, full: float = 0.3
     bars = torch.where(unsure, _bars(occupancy, coverage, unsure), EMPTY)
     kept = torch.where(coverage > 0, torch.where(unsure, bars, occupancy), EMPTY).clamp(EMPTY, -EMPTY)
     # What is thinner than a cell of the coarse grid would be missed there; a cell wider, it is found, and trimmed to the silhouette.
-    wires = torch.where(unsure & (_width(coverage) < WIRE), bars, EMPTY)
+    wires = torch.where(unsure & (width_of(coverage) < WIRE), bars, EMPTY)
     return torch.maximum(kept, F.max_pool2d(wires, 3, stride=1, padding=1))
 
 
@@ -181,13 +181,13 @@ def _bars(occupancy: Tensor, coverage: Tensor, unsure: Tensor, steep: float = 3.
     for _ in range(12):  # some three cells either way
         total = F.avg_pool2d(weight, 3, stride=1, padding=1).clamp(min=1e-12)
         median = torch.where(unsure, F.avg_pool2d(weight * median, 3, stride=1, padding=1) / total, median)
-    across = _width(coverage) / width / (2 * DEPTH_RANGE / depths)  # in cells of depth
+    across = width_of(coverage) / width / (2 * DEPTH_RANGE / depths)  # in cells of depth
     length = torch.maximum(torch.minimum(mass, 2 * across + 1), across).clamp(min=least)
     place = torch.arange(depths).view(-1, 1, 1) + 0.5
     return (steep * (length / 2 - (place - median).abs())).clamp(EMPTY, -EMPTY)
 
 
-def _width(coverage: Tensor) -> Tensor:
+def width_of(coverage: Tensor) -> Tensor:
     """(1, h, w): diameter, in pixels, of the largest disc inside the silhouette whose centre is at most a pixel away."""
     fine = F.interpolate(coverage[None], scale_factor=4, mode="bilinear")[0, 0] > 0.35
     radius = ndimage.distance_transform_edt(np.pad(fine.numpy(), 1))[1:-1, 1:-1]

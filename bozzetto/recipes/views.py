@@ -129,7 +129,8 @@ def carved(guess: Tensors, camera: Camera, p: float, made: Tensors, cameras: Cam
     """Occupancy logits (D, h, w), less `weight` for each drawing that sees past a cell, times its trust there.
 
     A shape that is moved by gradients alone would hardly follow: only its rim has one in each view. Columns that end up empty
-    keep one bar, as in the guess: what the picture shows is somewhere.
+    keep one bar, as in the guess: what the picture shows is somewhere. Wires stay as they were guessed: drawings hardly show
+    them, and a leg that is carved in two is a floater.
     """
     occupancy = guess["occupancy"]
     d, h, w = occupancy.shape
@@ -139,7 +140,8 @@ def carved(guess: Tensors, camera: Camera, p: float, made: Tensors, cameras: Cam
     grid = (pixels / pixels.new_tensor(cameras.size[::-1]) * 2 - 1).float()[:, None]
     past = (made["trust"] * (1 - made["alpha"]))[:, None]
     sure = F.grid_sample(past, grid, align_corners=False, padding_mode="border")[:, 0, 0].sum(0)
-    return first.agree_with_silhouette(occupancy - weight * sure.view(d, h, w), guess["coverage"])
+    left = first.agree_with_silhouette(occupancy - weight * sure.view(d, h, w), guess["coverage"])
+    return torch.where(first.width_of(guess["coverage"]) < first.WIRE, occupancy, left)
 
 
 def solid(pictures: Tensor, background: float) -> Tensor:
