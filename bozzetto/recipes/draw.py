@@ -11,9 +11,8 @@ from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
 from bozzetto.priors import loading
 from bozzetto.recipes.asset import png
-from bozzetto.recipes.lift import check_device
 from bozzetto.recipes.novel_views import NovelViews, sample_views
-from bozzetto.recipes.run import Progress
+from bozzetto.recipes.run import Progress, check_device
 
 
 def draw_text(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from bozzetto.errors import InputError
 from bozzetto.priors import first_guess
 from bozzetto.recipes import guess, lift_gaussians, views, zero123
 from bozzetto.recipes.asset import Asset, Source
-from bozzetto.recipes.run import Progress, Run, peak_gb
+from bozzetto.recipes.run import Progress, Run, check_device, check_writable, peak_gb
 
 MINI = Path(__file__).parent.parent / "priors" / "mini"
 """the embedded priors"""
@@ -151,22 +150,3 @@ def _reproducible(device: str) -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before)
-
-
-def check_device(device: str) -> None:
-    """raises InputError where torch cannot use it"""
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError):  # torch built without it says so by an assertion
-        raise InputError(f"--device {device}: this machine has none that torch can use; bozzetto doctor says which there are") from None
-
-
-def check_writable(out: Path) -> None:
-    """Before the slow work: the folder can be made and written, and is no file."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: is a file; give a folder to --out")
-    parent = out
-    while not parent.exists():
-        parent = parent.parent
-    if not parent.is_dir() or not os.access(parent, os.W_OK):
-        raise InputError(f"{out}: cannot be written; choose another --out")

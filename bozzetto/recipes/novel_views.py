@@ -28,7 +28,7 @@ from bozzetto.priors.hint import FRAME, Hint, carried, hint
 from bozzetto.priors.prior import Condition, Prior, Reference
 from bozzetto.recipes.asset import Source, png
 from bozzetto.recipes.guess import Colours
-from bozzetto.recipes.run import Progress
+from bozzetto.recipes.run import Progress, check_device, check_writable
 from bozzetto.recipes.settings import Within
 
 
@@ -260,7 +260,6 @@ def picture_to_views(
     """
     from bozzetto.priors import first_guess, loading
     from bozzetto.recipes.guess import colours_of, predict, rough_surface, view_of
-    from bozzetto.recipes.lift import MINI, check_device, check_writable
 
     if settings.count < 1 or not 1 <= settings.steps <= 1000:
         raise InputError(f"--count {settings.count}, --steps {settings.steps}: expected at least 1 view, and 1 to 1000 steps")
@@ -269,7 +268,7 @@ def picture_to_views(
     check_writable(out)
     half = torch.float16 if device.startswith("cuda") else torch.float32
     drawer = loading.load(prior, kind, dtype=half, device=device)
-    guess = predict(source, first_guess.load(MINI / "first_guess")) if elevation is None or drawer.takes_hint else None
+    guess = predict(source, first_guess.load(loading.MINI / "first_guess")) if elevation is None or drawer.takes_hint else None
     camera, e, p = view_of(guess, 0.0, elevation) if guess else (None, elevation or 0.0, 0.0)
     rough = rough_surface(guess, camera, p) if guess and camera and drawer.takes_hint else None
     if rough is None or guess is None or camera is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import sys
 import time
@@ -159,6 +160,25 @@ def peak_gb() -> float | None:
         return None
     unit = 1024**3 if sys.platform == "darwin" else 1024**2  # bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def check_device(device: str) -> None:
+    """raises InputError where torch cannot use it"""
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError):  # torch built without it says so by an assertion
+        raise InputError(f"--device {device}: this machine has none that torch can use; bozzetto doctor says which there are") from None
+
+
+def check_writable(out: Path) -> None:
+    """Before the slow work: the folder can be made and written, and is no file."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file; give a folder to --out")
+    parent = out
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise InputError(f"{out}: cannot be written; choose another --out")
 
 
 def _differing(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
