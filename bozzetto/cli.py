@@ -138,6 +138,8 @@ def lift(args: Lift) -> int:
                     progress=progress,
                 )
             except AlreadyDone:
+                if args.json:
+                    print(json.dumps({"asset": str(out / "asset.glb"), **json.loads((out / "asset.json").read_text())}), flush=True)
                 print(f"{out}: is complete; without --resume it is made again", file=sys.stderr)
                 continue
             except (InputError, EmptySurface) as error:

@@ -154,8 +154,9 @@ def test_the_first_interrupt_exports_what_there_is_and_resuming_finishes(chair, 
     assert done.returncode == 0 and sha(folder / "asset.glb") == sha(out / "asset.glb")
     written = (folder / "asset.glb").stat().st_mtime_ns
     again = subprocess.run(
-        command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume"), cwd=ROOT, capture_output=True, text=True
+        command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--json"), cwd=ROOT, capture_output=True, text=True
     )
+    assert json.loads(again.stdout)["complete"]
     assert again.returncode == 0 and "is complete" in again.stderr and (folder / "asset.glb").stat().st_mtime_ns == written
 
 

@@ -51,10 +51,8 @@ class NovelViews:
     """pixels a side of what the prior is shown; it draws at its own size"""
 
 
-FOV, DISTANCE = (
-    math.radians(49.1),
-    1.2,
-)  # field of view of its training renders, whose distances were 1.5 to 2.2; no pose code sees a distance that stays
+FOV = math.radians(49.1)  # of Zero-1-to-3's training renders
+DISTANCE = 1.2  # theirs were 1.5 to 2.2; no pose code sees a distance that stays
 
 
 def ring(settings: NovelViews, elevation: float, azimuth: float = 0.0) -> Camera:
