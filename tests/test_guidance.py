@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bozzetto.denoiser import Adapted, noise, score
-from bozzetto.diffusion.guidance import classifier, classifier_free, dual, limited
+from bozzetto.diffusion.guidance import autoguidance, classifier, classifier_free, dual, limited
 from bozzetto.diffusion.samplers import dpm_solver_2m, heun
 from bozzetto.diffusion.schedules import karras
 from tests.twins.worlds import F64, SIGMAS, iso, seeded
@@ -55,6 +55,18 @@ def test_cfg_4_guidance_does_not_sample_the_tilted_density():
     exact = 0.25 * s_max**2 / ((1 + s_max**2) ** g * (4 + s_max**2) ** (1 - g))
     assert out == pytest.approx(exact, rel=2e-4)
     assert exact == pytest.approx(0.2500, abs=1e-4) and 1 / (g / 1 + (1 - g) / 4) == pytest.approx(0.5714, abs=1e-4)
+
+
+def test_ag_1_of_two_gaussians_the_flow_ends_in_the_product_of_powers():
+    """s = 1, S = 2, g = 1.5: standard deviation s**g S**(1 - g) = .7071; a guide that is as good changes nothing; g = 1 asks no guide."""
+    good, broad, g, s_max = iso(1.0), iso(2.0), 1.5, 200.0
+    out = float(heun(autoguidance(good, broad, g), torch.ones(1, 1, dtype=F64), karras(1000, 0.002, s_max))) * s_max
+    exact = s_max / ((1 + s_max**2) ** (g / 2) * (4 + s_max**2) ** ((1 - g) / 2)) * 2 ** (1 - g)
+    assert out == pytest.approx(exact, rel=1e-4)
+    assert exact == pytest.approx(2**-0.5, abs=1e-4)
+    torch.testing.assert_close(autoguidance(good, good, 3.0).denoise(X[:, :1], 0.7), good.denoise(X[:, :1], 0.7), rtol=1e-13, atol=1e-13)
+    never = Adapted(lambda x, s, c: pytest.fail("asked"), SIGMAS)
+    assert torch.equal(autoguidance(good, never, 1.0).denoise(X[:, :1], 0.7), good.denoise(X[:, :1], 0.7))
 
 
 def test_rescaling_gives_back_the_conditional_spread():

@@ -56,6 +56,25 @@ def dual(denoiser: Denoiser, none: Any, image: Any, image_scale: float, text_sca
     return Adapted(guided, denoiser.sigmas)
 
 
+def autoguidance(denoiser: Denoiser, guide: Denoiser, g: float) -> Adapted:
+    """guide + g (denoiser - guide): away from what a weaker model of the same data does, under the same condition.
+
+    Both err alike where the data are hard, the guide more, so the difference points from the errors to the data; no condition is
+    needed. Of two Gaussians, standard deviations s and S > s, the probability flow ends in one of S**(1 - g) s**g (check AG-1): a
+    guide that is only broader, not worse, makes the result too narrow.
+
+    guide   a smaller or less trained model, of the same samples
+    source  Karras et al. 2024 (arXiv:2406.02507), Eq. 3 and Sec. 4
+    """
+
+    def guided(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        if g == 1:
+            return denoiser.denoise(x, sigma, cond)
+        return torch.lerp(guide.denoise(x, sigma, cond), denoiser.denoise(x, sigma, cond), g)
+
+    return Adapted(guided, denoiser.sigmas)
+
+
 def limited(inside: Denoiser, outside: Denoiser, low: float = 0.0, high: float = math.inf) -> Adapted:
     """`inside` on levels low < sigma <= high, `outside` elsewhere: guidance where it helps, at one call a step elsewhere.
 

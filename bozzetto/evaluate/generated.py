@@ -51,6 +51,10 @@ class Settings:
     """of a DDPM's ancestral chain, of its 1000"""
     steps_per_level: int = 30
     """of an NCSN's Langevin chain, on ten levels"""
+    guide: str | None = None
+    """a weaker DDPM of the same pictures: each DDPM gets another row for each `guidance`, led away from it"""
+    guidance: tuple[float, ...] = (2.0,)
+    """scales of autoguidance; 1 is none"""
     bound_of: int = 32
     """unseen pictures for the bound, a thousand calls each; 0 leaves it out"""
     seed: int = 0
@@ -137,9 +141,15 @@ def confidence(judge: Judge, x: Tensor) -> tuple[Tensor, Tensor]:
     return best.values, best.indices
 
 
-def draw_pictures(denoiser: VPDenoiser | ScoreDenoiser, config: Config, count: int, settings: Settings) -> Tensor:
-    """(count, C, H, W) in [-1, 1], in batches of 64, each with a seed of its own."""
+def draw_pictures(
+    denoiser: VPDenoiser | ScoreDenoiser, config: Config, count: int, settings: Settings, guide: VPDenoiser | None = None, g: float = 1.0
+) -> Tensor:
+    """(count, C, H, W) in [-1, 1], in batches of 64, each with a seed of its own.
+
+    guide  a DDPM of the same schedule and prediction, which g leads away from; NCSNs take none
+    """
     made = []
+    asked = denoiser.network if guide is None else _guided(denoiser.network, guide.network, g)
     for start in range(0, count, 64):
         generator = torch.Generator().manual_seed(settings.seed * 10_000 + start)
         shape = (min(64, count - start), config.channels, config.size, config.size)
@@ -150,7 +160,7 @@ def draw_pictures(denoiser: VPDenoiser | ScoreDenoiser, config: Config, count: i
             x = annealed_langevin(denoiser, x, config.sigmas, eps, settings.steps_per_level, generator=generator, final_denoise=True)
             made.append(2 * x - 1)
         else:
-            p, network = respaced(ddpm.process(cosine_betas(config.T)), denoiser.network, spaced(config.T, settings.steps).flip(0))
+            p, network = respaced(ddpm.process(cosine_betas(config.T)), asked, spaced(config.T, settings.steps).flip(0))
             x = torch.randn(shape, generator=generator)
             ask = _single(network)
             made.append(ddpm.sample(p, ask, x, generator=generator, prediction=config.prediction, variance="small", clip=1.0))
@@ -160,6 +170,11 @@ def draw_pictures(denoiser: VPDenoiser | ScoreDenoiser, config: Config, count: i
 def _single(network: Predicted) -> Predicted:
     """The chain is float64, the network float32."""
     return lambda x_t, k: network(x_t.float(), k).double()
+
+
+def _guided(network: Predicted, guide: Predicted, g: float) -> Predicted:
+    """`guidance.autoguidance` of what networks say themselves: it is the same for eps, x0 and v."""
+    return lambda x_t, k: torch.lerp(guide(x_t, k), network(x_t, k), g)
 
 
 def nearest(x: Tensor, training: Tensor) -> tuple[Tensor, Tensor]:
@@ -210,22 +225,28 @@ def main(settings: Settings) -> None:
     for model in settings.models:
         denoiser, config = load(model)
         name = model if model in NAMES else Path(model).parent.name
-        made = draw_pictures(denoiser, config, settings.count, settings).float()
-        sure, said = confidence(judge, made)
-        is_accepted = sure >= threshold
-        share = torch.bincount(said[is_accepted], minlength=KINDS) * KINDS / max(int(is_accepted.sum()), 1)
-        near = nearest(made, training)[0]
-        cells = ["–", "–"]
-        if is_digits:
-            cells = [f"{float(is_accepted.float().mean()):.1%}", f"{float(share.min()):.2f} to {float(share.max()):.2f}"]
-        cells += [f"{frechet(judge.features(made), rest):.3f}", f"{float(near.median()):.3f}"]
-        cells.append(f"{float((near < distance.quantile(0.01)).float().mean()):.1%}")
-        is_bounded = settings.bound_of > 0 and isinstance(denoiser, VPDenoiser)
-        cells.append(f"{bits(denoiser, config, unseen[: settings.bound_of], settings.seed):.2f}" if is_bounded else "–")
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-        if settings.sheet is not None:
-            settings.sheet.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(contact_sheet(made, training)).save(settings.sheet / f"{name}.png")
+        ways: list[tuple[str, VPDenoiser | None, float]] = [(name, None, 1.0)]
+        if settings.guide is not None and isinstance(denoiser, VPDenoiser):
+            guide, _ = load(settings.guide)
+            assert isinstance(guide, VPDenoiser)
+            ways += [(f"{name}, guided {g:g}", guide, g) for g in settings.guidance]
+        for title, guide, g in ways:
+            made = draw_pictures(denoiser, config, settings.count, settings, guide, g).float()
+            sure, said = confidence(judge, made)
+            is_accepted = sure >= threshold
+            share = torch.bincount(said[is_accepted], minlength=KINDS) * KINDS / max(int(is_accepted.sum()), 1)
+            near = nearest(made, training)[0]
+            cells = ["–", "–"]
+            if is_digits:
+                cells = [f"{float(is_accepted.float().mean()):.1%}", f"{float(share.min()):.2f} to {float(share.max()):.2f}"]
+            cells += [f"{frechet(judge.features(made), rest):.3f}", f"{float(near.median()):.3f}"]
+            cells.append(f"{float((near < distance.quantile(0.01)).float().mean()):.1%}")
+            is_bounded = settings.bound_of > 0 and isinstance(denoiser, VPDenoiser) and guide is None
+            cells.append(f"{bits(denoiser, config, unseen[: settings.bound_of], settings.seed):.2f}" if is_bounded else "–")
+            print(f"| {title} | " + " | ".join(cells) + " |", flush=True)
+            if settings.sheet is not None:
+                settings.sheet.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(contact_sheet(made, training)).save(settings.sheet / f"{title.replace(', ', '-').replace(' ', '-')}.png")
 
 
 if __name__ == "__main__":

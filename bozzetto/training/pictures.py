@@ -4,7 +4,8 @@
 DDPM   cosine schedule, T = 1000, v-prediction with its plain squared error, the U-Net of its paper on 2 x 2 patches
 NCSN   ten levels from 1 to .01, pixels in [0, 1] dequantised as in its paper, its RefineNet on 2 x 2 patches; its output divided by
        sigma, as NCSNv2's is: without, the loss after 20,000 pictures was .16 for .09, as norms alone must learn to be 100 times larger
-Both   Muon and an average of the weights, as for every prior here; the papers have Adam, and NCSN no average
+guide  a DDPM with a sixth of the weights, trained briefly: what `guidance.autoguidance` leads the other away from
+All    Muon and an average of the weights, as for every prior here; the papers have Adam, and NCSN no average
 
 Which picture, which noise and which level sample i has is a function of (seed, i), so a resumed run sees the same sequence.
 """
@@ -23,15 +24,18 @@ from torch.utils.data import Dataset
 from bozzetto.data.pictures import Pictures, digits, emoji
 from bozzetto.diffusion.losses import prediction_loss
 from bozzetto.diffusion.network import UNet
-from bozzetto.priors.pictures import Config, build, save
+from bozzetto.errors import InputError
+from bozzetto.priors.pictures import Config, build, load, save
 from bozzetto.scores.matching import denoising
 from bozzetto.scores.network import NCSN
 from bozzetto.training.loop import LoopSettings, train
 
 CONFIGS = {
     ("digits", "ddpm"): Config("ddpm", size=28, channels=1, widths=(40, 80)),
+    ("digits", "guide"): Config("ddpm", size=28, channels=1, widths=(16, 32)),
     ("digits", "ncsn"): Config("ncsn", size=28, channels=1, widths=(24,)),
     ("emoji", "ddpm"): Config("ddpm", size=32, channels=3, widths=(40, 80)),
+    ("emoji", "guide"): Config("ddpm", size=32, channels=3, widths=(16, 32)),
     ("emoji", "ncsn"): Config("ncsn", size=32, channels=3, widths=(24,)),
 }
 
@@ -45,7 +49,11 @@ class Settings:
     out: Path
     """the run's folder: state, curve, logs; resumed if it is there"""
     data: Literal["digits", "emoji"] = "digits"
-    model: Literal["ddpm", "ncsn"] = "ddpm"
+    model: Literal["ddpm", "guide", "ncsn"] = "ddpm"
+    start: str | None = None
+    """a folder `model`, or an embedded model's name, to begin from where OUT has no state"""
+    begun: int = 0
+    """samples which that has seen"""
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
             samples=200_000, batch=64, ema=0.997, cooldown=0.4, warmup=100, workers=0, mixed_precision="no", validate_every=50_000
@@ -105,6 +113,12 @@ def main(settings: Settings) -> None:
     pictures = digits(settings.archive) if settings.data == "digits" else emoji(settings.archive)
     config = CONFIGS[settings.data, settings.model]
     network = build(config, generator=torch.Generator().manual_seed(settings.loop.seed))
+    if settings.start is not None:
+        first, known = load(settings.start)
+        if known != config:
+            raise InputError(f"--start {settings.start}: holds {known}, and --data and --model ask for {config}")
+        assert isinstance(first.network, nn.Module)
+        network.load_state_dict(first.network.state_dict())
     if config.kind == "ddpm":  # the normalisation of an NCSN is the slower for it
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     held_out = validation(pictures, config)
@@ -118,7 +132,7 @@ def main(settings: Settings) -> None:
         return {"held_out": sum(parts) / len(parts)}
 
     data = Noised(pictures.train, config, seed=settings.loop.seed, is_flipped=settings.data == "emoji")
-    average = train(network, data, lambda n, b: loss(n, b, config), settings.out, settings.loop, validate)
+    average = train(network, data, lambda n, b: loss(n, b, config), settings.out, settings.loop, validate, begun=settings.begun)
     assert isinstance(average, (UNet, NCSN))
     save(average, config, settings.out / "model")
 
