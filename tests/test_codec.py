@@ -160,3 +160,44 @@ def test_samples_are_functions_of_their_index():
         for k in range(5)
     )
     assert 30 <= white <= 54  # 0.7 of 60 within four deviations
+
+
+def test_the_contest_of_a_linear_judge_is_its_formula_and_gradients_keep_to_their_side():
+    """logit = <w, x>: losses are softplus(+-<w, x - y>) over pictures, R1 is r1 / 2 |w|**2; y learns along -w, w along x - y."""
+    g = torch.Generator().manual_seed(3)
+    x, y = (torch.randn(5, 3, 4, 4, generator=g, dtype=torch.float64) for _ in range(2))
+    y.requires_grad_()
+    judge = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 1, bias=False)).double()
+    w = judge[1].weight
+    margin = ((x - y).flatten(1) @ w[0]).detach()
+    loses, misled = training.contest(judge, x, y, r1=0.3)
+    torch.testing.assert_close(loses.detach(), F.softplus(margin).mean())
+    torch.testing.assert_close(misled.detach(), F.softplus(-margin).mean() + 0.15 * w.detach().square().sum())
+    assert torch.autograd.grad(loses, w, retain_graph=True, allow_unused=True)[0] is None
+    assert torch.autograd.grad(misled, y, retain_graph=True, allow_unused=True)[0] is None
+    want = -(torch.sigmoid(margin)[:, None] * w.detach()).view_as(y) / 5
+    torch.testing.assert_close(torch.autograd.grad(loses, y)[0], want)
+    want = -(torch.sigmoid(-margin)[:, None] * (x - y.detach()).flatten(1)).mean(0, keepdim=True) + 0.3 * w.detach()
+    torch.testing.assert_close(torch.autograd.grad(misled, w)[0], want)
+
+
+def test_an_adversarial_course_keeps_what_encodes(tmp_path):
+    """Latents of priors trained before stay valid: analysis and scale are bit for bit those of the codec it starts from."""
+    pictures = torch.rand(6, 2, 32, 32, 4, generator=torch.Generator().manual_seed(4))
+    pictures[..., :3] *= pictures[..., 3:]
+    from safetensors.torch import save_file
+
+    for name in ("album", "unseen"):
+        (tmp_path / name).mkdir()
+        save_file({"pictures": (pictures.repeat(1, 7, 1, 1, 1) * 255).byte()}, tmp_path / name / "chunk_000.safetensors")
+    first = replace(seeded().settings, scaling_factor=0.5)
+    codec = LinearCodec(first)
+    training.save(codec, tmp_path / "first")
+    loop = replace(training.Settings(tmp_path, tmp_path, tmp_path).loop, samples=16, batch=4, validate_every=16)
+    training.main(
+        training.Settings(tmp_path / "album", tmp_path / "unseen", tmp_path / "run", start=tmp_path / "first", adversarial=0.1, loop=loop)
+    )
+    before, after = (components.vae(tmp_path / p, torch.float32, "cpu") for p in ("first", "run/vae"))
+    assert after.config.scaling_factor == 0.5
+    assert torch.equal(before.analysis.weight, after.analysis.weight) and torch.equal(before.analysis.bias, after.analysis.bias)
+    assert not torch.equal(before.out.weight, after.out.weight)
