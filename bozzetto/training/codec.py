@@ -90,14 +90,14 @@ class Pictures(Dataset[dict[str, Tensor]]):
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to a logit for every patch of 46 pixels, (B, 1, H / 8, W / 8): higher is more like a picture."""
+    """Pictures (B, 3, H, W) in [-1, 1] to a logit for every patch of 38 pixels, (B, 1, H / 8, W / 8): higher is more like a picture."""
 
     def __init__(self, widths: tuple[int, ...] = (24, 48, 96)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for before, after in pairwise((3, *widths)):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 4, padding="same"))
+        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.layers(x)
