@@ -58,6 +58,8 @@ class Settings:
     """what the network says"""
     rescaled: bool = True
     """noise levels shifted to end in noise alone; without, as Stable Diffusion has them. What each does is in docs/benchmarks.md"""
+    widths: tuple[int, ...] = WIDTHS
+    """channels of the U-Net's levels; half of them make it three times as fast, for comparisons and for a guide"""
     compile: bool = False
     """fuse the U-Net's kernels before the first step: worth it on a GPU; on two CPU cores it took six minutes and was given up"""
     loop: LoopSettings = field(
@@ -157,7 +159,9 @@ class Rows(Dataset[dict[str, Tensor]]):
 class Backbone(nn.Module):
     """What is trained: the U-Net and the projection of [embedding, pose] to a token."""
 
-    def __init__(self, channels: int, side: int, embed: int, prediction: str = SCHEDULE.prediction) -> None:
+    def __init__(
+        self, channels: int, side: int, embed: int, prediction: str = SCHEDULE.prediction, widths: tuple[int, ...] = WIDTHS
+    ) -> None:
         super().__init__()
         self.prediction = prediction
         from diffusers import UNet2DConditionModel
@@ -168,7 +172,7 @@ class Backbone(nn.Module):
             out_channels=channels,
             down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
             up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=WIDTHS,
+            block_out_channels=widths,
             layers_per_block=1,
             cross_attention_dim=WIDTH,
             attention_head_dim=4,
@@ -241,7 +245,7 @@ def main(settings: Settings) -> None:
     channels, side = data.latents.shape[2], data.latents.shape[-1]
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
-        network = Backbone(channels, side, data.embedding.shape[-1], settings.prediction)
+        network = Backbone(channels, side, data.embedding.shape[-1], settings.prediction, settings.widths)
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     begun = 0
     if not (settings.out / "state.safetensors").exists() and (start := first_weights(settings)) is not None:
