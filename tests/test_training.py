@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from bozzetto.priors.first_guess import FirstGuess, FirstGuessConfig, Guess, load, save
 from bozzetto.training import first_guess
-from bozzetto.training.loop import LoopSettings, rate, train
+from bozzetto.training.loop import LoopSettings, precision, rate, train
 from bozzetto.training.muon import Muon, orthogonalised
 
 TINY = FirstGuessConfig(widths=(8, 16, 24, 48), blocks=(1, 1, 2), depths=8, colour_depths=4)
@@ -117,6 +117,16 @@ def test_learning_rates_rise_stay_and_fall():
     s = LoopSettings(samples=1000, batch=10, warmup=10, cooldown=0.2)
     assert rate(s, 0) == pytest.approx(0.1) and rate(s, 500) == 1 and rate(s, 900) == pytest.approx(0.5) and rate(s, 1000) == 0
     assert rate(s, 500, 500) == pytest.approx(0.1) and rate(s, 590, 500) == 1 and rate(s, 900, 850) == pytest.approx(0.5)
+
+
+def test_bf16_is_chosen_only_where_the_hardware_computes_in_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for has_it in (True, False):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has_it=has_it: {"avx512_bf16": has_it})
+        assert precision("auto") == ("bf16" if has_it else "no")
+        assert precision("bf16") == "bf16" and precision("no") == "no"  # who asks gets it
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)  # other architectures name other things
+    assert precision("auto") == "no"
 
 
 def test_orthogonalised_has_singular_values_near_one_and_the_same_directions():

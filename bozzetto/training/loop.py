@@ -14,7 +14,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,8 @@ class LoopSettings:
     validate_every: int = 20_000
     """samples"""
     workers: int = 1
-    mixed_precision: str = "bf16"
+    mixed_precision: Literal["auto", "bf16", "no"] = "auto"
+    """auto is bf16 where the hardware computes in it"""
 
 
 def rate(settings: LoopSettings, samples: int, begun: int = 0) -> float:
@@ -54,6 +55,18 @@ def rate(settings: LoopSettings, samples: int, begun: int = 0) -> float:
     up = ((samples - begun) / settings.batch + 1) / max(settings.warmup, 1)
     down = (settings.samples - samples) / max(settings.cooldown * settings.samples, 1)
     return max(0.0, min(1.0, up, down))
+
+
+def precision(asked: str) -> str:
+    """What Accelerate is told: `auto` is bf16 on a GPU or a CPU that has it. A CPU that has not emulates it, ten times slower."""
+    if asked != "auto":
+        return asked
+    has_it = torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else _cpu_has_bf16()
+    return "bf16" if has_it else "no"
+
+
+def _cpu_has_bf16() -> bool:
+    return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
 def train(
@@ -78,7 +91,7 @@ def train(
     from accelerate import Accelerator
     from torch.utils.tensorboard import SummaryWriter
 
-    accelerator = Accelerator(mixed_precision=settings.mixed_precision)
+    accelerator = Accelerator(mixed_precision=precision(settings.mixed_precision))
     folder.mkdir(parents=True, exist_ok=True)
     average = deepcopy(network)
     optimiser = Muon(network, settings.lr, settings.vector_lr)
