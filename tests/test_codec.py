@@ -163,14 +163,23 @@ def test_samples_are_functions_of_their_index():
 
 
 def test_the_contest_of_a_linear_judge_is_its_formula_and_gradients_keep_to_their_side():
-    """logit = <w, x>: losses are softplus(+-<w, x - y>) over pictures, R1 is r1 / 2 |w|**2; y learns along -w, w along x - y."""
+    """logit = <w, x - base>: losses are softplus(+-<w, x - y>) over pictures, R1 is r1 / 2 |w|**2; y learns along -w, w along x - y."""
     g = torch.Generator().manual_seed(3)
     x, y = (torch.randn(5, 3, 4, 4, generator=g, dtype=torch.float64) for _ in range(2))
     y.requires_grad_()
-    judge = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 1, bias=False)).double()
-    w = judge[1].weight
+
+    class Linear(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.last = torch.nn.Linear(48, 1, bias=False, dtype=torch.float64)
+
+        def forward(self, x, base):
+            return self.last((x - base).flatten(1))
+
+    judge, base = Linear(), torch.randn(x.shape, generator=g, dtype=torch.float64)
+    w = judge.last.weight
     margin = ((x - y).flatten(1) @ w[0]).detach()
-    loses, misled = training.contest(judge, x, y, r1=0.3)
+    loses, misled = training.contest(judge, x, y, base, r1=0.3)
     torch.testing.assert_close(loses.detach(), F.softplus(margin).mean())
     torch.testing.assert_close(misled.detach(), F.softplus(-margin).mean() + 0.15 * w.detach().square().sum())
     assert torch.autograd.grad(loses, w, retain_graph=True, allow_unused=True)[0] is None

@@ -12,7 +12,7 @@ import torch
 
 from bozzetto.errors import InputError
 from bozzetto.recipes.asset import Source
-from bozzetto.recipes.novel_views import FOV, NovelViews, draw_views, picture_to_views, ring
+from bozzetto.recipes.novel_views import FOV, PUBLISHED, SMALL, NovelViews, draw_views, picture_to_views, ring
 from bozzetto.recipes.scene import load as load_scene
 from tests.test_recipe_zero123 import CHAIR, ELEVATION, Oracle, truth
 from tests.twins import zero123 as twin
@@ -45,6 +45,16 @@ def test_the_ring_goes_round_at_the_pictures_elevation():
     torch.testing.assert_close(torch.rad2deg(torch.atan2(y, x)) % 360, torch.tensor([90.0, 180, 270]).double())
     torch.testing.assert_close(torch.asin(z / 1.2), torch.full((3,), 0.4).double())
     assert float(torch.asin(ring(NovelViews(elevation_deg=10), 0.4).position[0, 2] / 1.2)) == pytest.approx(math.radians(10))
+
+
+def test_a_prior_is_sampled_as_suits_it_unless_told():
+    class Takes:
+        def __init__(self, hint):
+            self.takes_hint = hint
+
+    assert NovelViews().sampler(Takes(True)) == SMALL and NovelViews().sampler(Takes(False)) == PUBLISHED
+    assert NovelViews(steps=3, guidance=0.0, eta=0.0).sampler(Takes(True)) == (3, 0.0, 0.0)
+    assert NovelViews(guidance=2.0).sampler(Takes(False)) == (50, 2.0, 1.0)
 
 
 def test_files_seeds_and_cameras(tmp_path):

@@ -25,6 +25,7 @@ from bozzetto.data.renders import render
 from bozzetto.evaluate.metrics import sharpness
 from bozzetto.priors import loading
 from bozzetto.priors.zero123 import Zero123
+from bozzetto.recipes.novel_views import SMALL, Sampler
 from bozzetto.training import album
 from bozzetto.training.backbone import PAPER, Encoded, drawn, pixel_psnr
 from bozzetto.training.codec import album_pictures
@@ -49,8 +50,9 @@ class Settings:
     out: Path = Path("novel-views.png")
     """a sheet of some objects: picture, rendered guess, one sample without and with the hint, truth"""
     samples: int = 4
-    steps: int = 20
-    guidance: float = 1.0
+    steps: int = SMALL.steps
+    guidance: float = SMALL.guidance
+    eta: float = SMALL.eta
     seed: int = 0
     limit: int = 0
     """objects, the first of each group; 0 is all"""
@@ -199,7 +201,7 @@ def _candidates(
                 for start in range(0, len(pairs), 32):
                     some = {key: value[start : start + 32] for key, value in here.items()}
                     seed = settings.seed + 1000 * s + start
-                    parts.append(drawn(prior, some, steps=settings.steps, guidance=settings.guidance, seed=seed))
+                    parts.append(drawn(prior, some, Sampler(settings.steps, settings.guidance, settings.eta), seed=seed))
                 drawings.append(_decoded(prior, torch.cat(parts)))
             print(f"{label}: {settings.samples} x {len(pairs)} views in {time.monotonic() - begun:.0f} s", flush=True)
             out[f"one sample, {label}"] = drawings[0]

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generative models of small pictures, about a million weights each: a DDPM and an NCSN of digits and a DDPM of emoji
-are embedded; runs of `training.pictures` made them.
+are embedded, and a weak DDPM of digits for `guidance.autoguidance`; runs of `training.pictures` made them.
 
 `load("digits-ddpm")`, or `load` of a run's folder `model`, gives a `Denoiser` of pictures in [-1, 1] (DDPM) or [0, 1] (NCSN), for
 every sampler of the package. What is embedded lies in `mini/NAME`: config.json, model.safetensors (float16) and the card, README.md,
@@ -26,7 +26,7 @@ from bozzetto.scores.ladder import geometric
 from bozzetto.scores.network import NCSN
 
 FOLDER = Path(__file__).parent / "mini"
-NAMES = ("digits-ddpm", "digits-ncsn", "emoji-ddpm")
+NAMES = ("digits-ddpm", "digits-guide", "digits-ncsn", "emoji-ddpm")
 
 
 @dataclass(frozen=True)

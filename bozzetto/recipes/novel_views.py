@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,6 +32,18 @@ from bozzetto.recipes.run import Progress, check_device, check_writable
 from bozzetto.recipes.settings import Within
 
 
+class Sampler(NamedTuple):
+    """How a prior is sampled where nobody says: DDIM's steps, guidance, and eta, the noise drawn anew at each step."""
+
+    steps: int
+    guidance: float
+    eta: float
+
+
+PUBLISHED = Sampler(50, 3.0, 1.0)  # the released demo's
+SMALL = Sampler(8, 1.0, 0.5)  # the embedded prior errs at each step, so few are better; a stronger pull burns its colours
+
+
 @dataclass(frozen=True)
 class NovelViews:
     """A ring of views."""
@@ -39,16 +51,21 @@ class NovelViews:
     count: int = 8
     elevation_deg: float | None = None
     """of the ring; None is the picture's own"""
-    steps: Annotated[int, Within(1, 1000)] = 50
-    """of the sampler, a view"""
+    steps: Annotated[int | None, Within(1, 1000)] = None
+    """of the sampler, a view; None is 50, the released demo's, or 8 for the embedded prior, whose errors add up over steps"""
     guidance: Annotated[float | None, Within(-100, 100)] = None
     """None is 3, the paper's, or 1 for the embedded prior, whose colours a stronger pull burns"""
-    eta: Annotated[float, Within(0, 1)] = 1.0
-    """noise drawn anew at each step: 1 is the released demo's, 0 draws none"""
+    eta: Annotated[float | None, Within(0, 1)] = None
+    """noise drawn anew at each step: 0 draws none; None is 1, the released demo's, or 0.5 for the embedded prior"""
     batch: Annotated[int, Within(1, 1024)] = 4
     """views sampled together"""
     size: int = 256
     """pixels a side of what the prior is shown; it draws at its own size"""
+
+    def sampler(self, prior: Prior) -> Sampler:
+        """What is set, and for the rest what suits the prior."""
+        own = SMALL if prior.takes_hint else PUBLISHED
+        return own._replace(**{name: value for name in own._fields if (value := getattr(self, name)) is not None})
 
 
 FOV = math.radians(49.1)  # of Zero-1-to-3's training renders
@@ -151,10 +168,10 @@ def sample_views(
 
     condition  what a batch of views is asked under
     """
-    g = settings.guidance if settings.guidance is not None else 1.0 if prior.takes_hint else 3.0
+    steps, g, eta = settings.sampler(prior)
     guided = classifier_free(prior.denoiser, prior.condition(), g) if g != 1 else prior.denoiser
     ladder = prior.denoiser.sigmas
-    sigmas = to_zero(ladder[spaced(len(ladder), settings.steps)])
+    sigmas = to_zero(ladder[spaced(len(ladder), steps)])
     made = []
     with torch.no_grad():
         for start in range(0, count, settings.batch):
@@ -165,10 +182,10 @@ def sample_views(
 
             def watch(step: int, x: Tensor, denoised: Tensor, start: int = start) -> None:
                 if progress:
-                    progress("views", (start + settings.batch * (step + 1) / settings.steps) / count)
+                    progress("views", (start + settings.batch * (step + 1) / steps) / count)
 
             cond = condition(list(views))
-            made.append(prior.decode(ddim(guided, x, sigmas, cond, eta=settings.eta, generator=generators, watch=watch)))
+            made.append(prior.decode(ddim(guided, x, sigmas, cond, eta=eta, generator=generators, watch=watch)))
     return torch.cat(made).cpu()
 
 
@@ -259,7 +276,7 @@ def picture_to_views(
     from bozzetto.priors import first_guess, loading
     from bozzetto.recipes.guess import colours_of, predict, rough_surface, view_of
 
-    if settings.count < 1 or not 1 <= settings.steps <= 1000:
+    if settings.count < 1 or (settings.steps is not None and not 1 <= settings.steps <= 1000):
         raise InputError(f"--count {settings.count}, --steps {settings.steps}: expected at least 1 view, and 1 to 1000 steps")
     check_device(device)
     source = Source.load(path, mask)

@@ -34,7 +34,7 @@ from bozzetto.recipes.settings import Unused, Within
 from bozzetto.render.bake import blend, seen
 from bozzetto.render.mesh import render_mesh
 
-DRAWING = NovelViews(steps=20, batch=9)
+DRAWING = NovelViews(batch=9)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ from bozzetto.priors import components, loading
 from bozzetto.priors.hint import PLANES
 from bozzetto.priors.schedule import Schedule
 from bozzetto.priors.zero123 import Conditioned, Zero123, pose_projection
+from bozzetto.recipes.novel_views import SMALL, Sampler
 from bozzetto.training.loop import LoopSettings, train
 from bozzetto.training.towers import WIDTH, tokens
 
@@ -216,16 +217,17 @@ def fixed(rows: Rows, count: int, *, hinted: bool, is_text: bool = False) -> dic
 
 
 @torch.no_grad()
-def drawn(prior: Zero123, batch: dict[str, Tensor], *, steps: int = 20, guidance: float = 1.0, seed: int = 0) -> Tensor:
+def drawn(prior: Zero123, batch: dict[str, Tensor], sampler: Sampler = SMALL, *, seed: int = 0) -> Tensor:
     """Latents (B, C, h, w), scaled, that the prior samples under a batch of `Rows`."""
     token = prior.projection(torch.cat([batch["embedding"], batch["pose"]], -1))[:, None]
     cond = {"image_latent": batch["image"], "token": token, "hint": batch["hint"]}
+    steps, guidance, eta = sampler
     denoiser = classifier_free(prior.denoiser, prior.condition(), guidance) if guidance != 1 else prior.denoiser
     ladder = prior.denoiser.sigmas
     sigmas = to_zero(ladder[spaced(len(ladder), steps)])
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(batch["x0"].shape, generator=generator).to(batch["x0"]) * float((1 + sigmas[0] ** 2).sqrt())
-    return ddim(denoiser, x, sigmas, cond, eta=1.0, generator=generator)
+    return ddim(denoiser, x, sigmas, cond, eta=eta, generator=generator)
 
 
 def pixel_psnr(made: Tensor, truth: Tensor) -> float:

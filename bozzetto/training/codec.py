@@ -90,17 +90,20 @@ class Pictures(Dataset[dict[str, Tensor]]):
 
 
 class Discriminator(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to a logit for every patch of 38 pixels, (B, 1, H / 8, W / 8): higher is more like a picture."""
+    """Pictures (B, 3, H, W) in [-1, 1] to a logit for every patch of 38 pixels, (B, 1, H / 8, W / 8): higher is more like a picture.
+
+    It is shown `base`, what the linear part makes of the latent, too: what a picture has beyond that is small and all that is judged.
+    """
 
     def __init__(self, widths: tuple[int, ...] = (24, 48, 96)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for before, after in pairwise((3, *widths)):
+        for before, after in pairwise((6, *widths)):
             layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.layers(x)
+    def forward(self, x: Tensor, base: Tensor) -> Tensor:
+        y: Tensor = self.layers(torch.cat([base, 4 * (x - base)], 1))
         return y
 
 
@@ -118,6 +121,12 @@ class Autoencoder(nn.Module):
         made: Tensor = self.codec.decode(z + noise.to(z)).sample
         return made
 
+    @torch.no_grad()
+    def linear(self, picture: Tensor) -> Tensor:
+        """The reconstruction without the decoder's network."""
+        made: Tensor = self.codec.synthesis(self.codec.analysis(picture))
+        return made
+
 
 def loss(network: nn.Module, batch: dict[str, Tensor], spread: Tensor, adversarial: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
     """L1 of pixels and of neighbours' differences at three scales, and `contest`; spread (C,) is how far latents are shaken."""
@@ -129,25 +138,25 @@ def loss(network: nn.Module, batch: dict[str, Tensor], spread: Tensor, adversari
         error = F.avg_pool2d(error, 2)
     total = pixels + 0.5 * edges
     parts = {"pixels": pixels, "edges": edges}
-    judge = getattr(getattr(network, "module", network), "judge", None)  # data-parallel training wraps the network
-    if judge is not None:
-        parts["loses"], parts["judge"] = contest(judge, batch["picture"], made)
+    inner = getattr(network, "module", network)  # data-parallel training wraps the network
+    if isinstance(inner, Autoencoder) and inner.judge is not None:
+        parts["loses"], parts["judge"] = contest(inner.judge, batch["picture"], made, inner.linear(batch["picture"]))
         total = total + adversarial * parts["loses"] + parts["judge"]
     return total, {"total": total, **parts}
 
 
-def contest(judge: nn.Module, picture: Tensor, made: Tensor, r1: float = 0.1) -> tuple[Tensor, Tensor]:
+def contest(judge: nn.Module, picture: Tensor, made: Tensor, base: Tensor, r1: float = 0.003) -> tuple[Tensor, Tensor]:
     """What a reconstruction loses, and what the judge loses: softplus of the one's logit below the other's, each to be minimised.
 
     Neither's gradient reaches the other's weights. The judge's has R1, r1 / 2 times the squared gradient of its logits' sum at
-    pictures, a patch.
+    pictures, a patch. base: what the judge is shown beside either.
     """
     fixed = {name: value.detach() for name, value in judge.named_parameters()}
-    loses = F.softplus(functional_call(judge, fixed, (picture,)) - functional_call(judge, fixed, (made,))).mean()
+    loses = F.softplus(functional_call(judge, fixed, (picture, base)) - functional_call(judge, fixed, (made, base))).mean()
     leaf = picture.detach().requires_grad_()
-    real = judge(leaf)
+    real = judge(leaf, base)
     (slope,) = torch.autograd.grad(real.sum(), leaf, create_graph=True)
-    misled = F.softplus(judge(made.detach()) - real).mean()
+    misled = F.softplus(judge(made.detach(), base) - real).mean()
     return loses, misled + r1 / 2 * slope.square().sum() / real.numel()
 
 
