@@ -134,6 +134,7 @@ def lift(args: Lift) -> int:
                     elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
                     seed=args.seed,
                     device=args.device,
+                    precision=args.precision,
                     resume=args.resume,
                     progress=progress,
                 )
@@ -309,6 +310,7 @@ def views(args: Views) -> int:
             elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
             seed=args.seed,
             device=args.device,
+            precision=args.precision,
             progress=progress,
         )
     print(sheet)
@@ -322,7 +324,7 @@ def draw(args: Draw) -> int:
     _check_seed(args.seed)
     from bozzetto.recipes.draw import draw_text
 
-    names = ("count", "steps", "guidance", "prior", "towers", "seed", "device")
+    names = ("count", "steps", "guidance", "prior", "towers", "seed", "device", "precision")
     with _progress("draw", args.quiet, {"views": 1.0}) as progress:
         print(draw_text(args.text, args.out, **{name: getattr(args, name) for name in names}, progress=progress))
     return 0

@@ -44,6 +44,8 @@ class Lift:
     """of everything random"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """what diffusion networks compute in; by default float16 on CUDA, float32 elsewhere"""
     resume: bool = False
     """go on with what --out holds, to the same result"""
     quiet: bool = False
@@ -154,6 +156,8 @@ class Views:
     """of the noise; view k takes seed + k"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """what diffusion networks compute in; by default float16 on CUDA, float32 elsewhere"""
     quiet: bool = False
     """no progress display"""
 
@@ -180,6 +184,8 @@ class Draw:
     """of the noise"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """what diffusion networks compute in; by default float16 on CUDA, float32 elsewhere"""
     quiet: bool = False
     """no progress display"""
 

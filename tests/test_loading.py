@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from bozzetto.errors import InputError
 from bozzetto.priors import load, save
+from bozzetto.priors.loading import dtype_on
 from bozzetto.priors.schedule import Schedule
 from tests.twins import zero123 as twin
 
@@ -116,6 +117,11 @@ def test_loading_draws_nothing_random_and_the_second_port_is_the_first(folder: P
 
 
 # ---- what is refused ----
+
+
+def test_a_precision_is_a_dtype_and_auto_suits_the_device():
+    assert [dtype_on(d) for d in ("cpu", "mps", "cuda", "cuda:1")] == [torch.float32] * 2 + [torch.float16] * 2
+    assert dtype_on("cuda", "float32") == torch.float32 and dtype_on("cpu", "bfloat16") == torch.bfloat16
 
 
 def test_the_kind_must_be_said_where_the_weights_do_not_say_it(folder: Path):

@@ -7,8 +7,10 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bozzetto.errors import InputError
 from bozzetto.recipes.asset import Source
@@ -55,6 +57,15 @@ def test_a_prior_is_sampled_as_suits_it_unless_told():
     assert NovelViews().sampler(Takes(True)) == SMALL and NovelViews().sampler(Takes(False)) == PUBLISHED
     assert NovelViews(steps=3, guidance=0.0, eta=0.0).sampler(Takes(True)) == (3, 0.0, 0.0)
     assert NovelViews(guidance=2.0).sampler(Takes(False)) == (50, 2.0, 1.0)
+
+
+def test_half_precision_draws_nearly_the_same(tmp_path):
+    weights = twin.write_port(tmp_path / "prior", twin.port_parts(), 1)
+    settings = NovelViews(count=1, steps=2, size=32, guidance=1.0)
+    for precision in ("float32", "bfloat16"):
+        picture_to_views(CHAIR, tmp_path / precision, settings, prior=weights, kind="zero123", elevation=0.2, precision=precision)
+    a, b = (np.asarray(Image.open(tmp_path / p / "view_000.png"), float) for p in ("float32", "bfloat16"))
+    assert 0 < np.abs(a - b).mean() < 4
 
 
 def test_files_seeds_and_cameras(tmp_path):

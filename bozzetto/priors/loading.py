@@ -35,6 +35,13 @@ PROJECTIONS = {"cc_projection": "projection", "clip_camera_projection": "proj"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
+def dtype_on(device: str, precision: str = "auto") -> torch.dtype:
+    """What networks compute in: `auto` is float16 on CUDA, as published models are run, and float32 elsewhere; or a dtype's name."""
+    if precision == "auto":
+        return torch.float16 if device.startswith("cuda") else torch.float32
+    return {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}[precision]
+
+
 def load(
     name_or_folder: str | Path,
     kind: str | None = None,

@@ -26,6 +26,7 @@ def draw_text(
     towers: Path | None = None,
     seed: int = 0,
     device: str = "cpu",
+    precision: str = "auto",
     progress: Progress | None = None,
 ) -> Path:
     """Draw `count` pictures into one PNG, side by side; returns its path. Picture k takes seed + k, whatever the count.
@@ -41,8 +42,7 @@ def draw_text(
     if out.suffix.lower() != ".png" or out.is_dir() or not out.parent.is_dir():
         raise InputError(f"{out}: expected a .png file in a folder that is there; choose another --out")
     check_device(device)
-    half = torch.float16 if device.startswith("cuda") else torch.float32
-    drawer = loading.load_text(prior, towers, dtype=half, device=device)
+    drawer = loading.load_text(prior, towers, dtype=loading.dtype_on(device, precision), device=device)
     if excess := drawer.excess(text):
         raise InputError(f"the text is {excess} tokens longer than this prior reads; say it in fewer words")
     condition = drawer.condition(text=text)

@@ -54,6 +54,7 @@ def lift_picture(
     elevation: float | None = None,
     seed: int = 0,
     device: str = "cpu",
+    precision: str = "auto",
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Asset:
@@ -64,6 +65,7 @@ def lift_picture(
             embedded guess
     shape   what the guess is moved as: `mesh` (DMTet), or `gaussians`, which also leaves a splat; the latter with recipe `guess` only
     prior   folder of weights, or None for the embedded ones
+    precision  what a diffusion prior computes in (`priors.loading.dtype_on`)
     kind    what the folder's weights are, where it does not say so itself (`priors.loading.load`)
     raises  InputError, before anything is written, for a picture, mask, prior or folder that cannot be used, or a kind that the
             recipe has no use for; ValueError for another recipe or preset, or settings of another; AlreadyDone where `resume` finds
@@ -89,8 +91,8 @@ def lift_picture(
         raise ValueError(f"settings: expected {type(of_preset).__name__}, got {type(settings).__name__}")
     made_of = {"source": source.name, "digest": source.digest, "prior": first_guess.digest(folder)}
     if recipe != "guess":
-        diffusion, made_of["diffusion_prior"] = _diffusion(prior, kind, device)
-        made_of["kind"] = diffusion.kind
+        diffusion, made_of["diffusion_prior"] = _diffusion(prior, kind, device, precision)
+        made_of |= {"kind": diffusion.kind, "precision": precision}
     check_writable(out)
     settings_record = {"recipe": recipe, "shape": shape, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
     record = {"generator": "bozzetto", **made_of, "seed": seed, "device": torch.device(device).type, "settings": settings_record}
@@ -119,12 +121,12 @@ def lift_picture(
 
 
 @functools.lru_cache(maxsize=1)  # many pictures, one prior: gigabytes to read, and to hash
-def _diffusion(prior: Path | None, kind: str | None, device: str) -> tuple[Any, str]:
-    """The prior, half precision on a GPU as those models are run (latents stay float32), and the digest of its weights."""
+def _diffusion(prior: Path | None, kind: str | None, device: str, precision: str) -> tuple[Any, str]:
+    """The prior (latents stay float32), and the digest of its weights."""
     from bozzetto.priors import loading  # with diffusers: seconds
 
-    half = torch.float16 if device.startswith("cuda") else torch.float32
-    return loading.load(prior or "mini", kind, dtype=half, device=device), loading.digest(prior or "mini")
+    dtype = loading.dtype_on(device, precision)
+    return loading.load(prior or "mini", kind, dtype=dtype, device=device), loading.digest(prior or "mini")
 
 
 def _is_done(out: Path, record: dict[str, Any]) -> bool:

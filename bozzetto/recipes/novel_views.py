@@ -267,6 +267,7 @@ def picture_to_views(
     elevation: float | None = None,
     seed: int = 0,
     device: str = "cpu",
+    precision: str = "auto",
     progress: Progress | None = None,
 ) -> Path:
     """Draw the views of one picture into a folder; returns the sheet's path. The elevation is the first guess's where none is given.
@@ -281,8 +282,7 @@ def picture_to_views(
     check_device(device)
     source = Source.load(path, mask)
     check_writable(out)
-    half = torch.float16 if device.startswith("cuda") else torch.float32
-    drawer = loading.load(prior, kind, dtype=half, device=device)
+    drawer = loading.load(prior, kind, dtype=loading.dtype_on(device, precision), device=device)
     guess = predict(source, first_guess.load(loading.MINI / "first_guess")) if elevation is None or drawer.takes_hint else None
     camera, e, p = view_of(guess, 0.0, elevation) if guess else (None, elevation or 0.0, 0.0)
     rough = rough_surface(guess, camera, p) if guess and camera and drawer.takes_hint else None
