@@ -47,6 +47,9 @@ class Settings:
     """a codec's folder to go on from, `mini` for the embedded one; None begins with the principal components"""
     adversarial: float = 0.0
     """weight of the discriminator's opinion beside the errors; 0 trains none"""
+    caution: float = 0.08
+    """the codec's rates as a share of the discriminator's, which must not fall behind: at 1 it was right on 36 % of patches, by then
+    worse than chance, and nothing became sharper"""
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
             samples=80_000, lr=0.0, vector_lr=2e-3, cooldown=0.6, ema=0.99, workers=0, validate_every=10_000
@@ -145,7 +148,7 @@ def loss(network: nn.Module, batch: dict[str, Tensor], spread: Tensor, adversari
     return total, {"total": total, **parts}
 
 
-def contest(judge: nn.Module, picture: Tensor, made: Tensor, base: Tensor, r1: float = 0.003) -> tuple[Tensor, Tensor]:
+def contest(judge: nn.Module, picture: Tensor, made: Tensor, base: Tensor, r1: float = 0.0001) -> tuple[Tensor, Tensor]:
     """What a reconstruction loses, and what the judge loses: softplus of the one's logit below the other's, each to be minimised.
 
     Neither's gradient reaches the other's weights. The judge's has R1, r1 / 2 times the squared gradient of its logits' sum at
@@ -246,7 +249,10 @@ def main(settings: Settings) -> None:
         some = groups[:: max(1, len(groups) // 12)][:12]
         return torch.cat([torch.cat([*some], 2), torch.cat([*reconstructed(average.codec, some).clamp(-1, 1)], 2)], 1) / 2 + 0.5
 
-    average = train(network, samples, lambda n, b: loss(n, b, spread, settings.adversarial), settings.out, settings.loop, validate, sheet)
+    shares = {"codec.": settings.caution} if settings.adversarial > 0 else None
+    average = train(
+        network, samples, lambda n, b: loss(n, b, spread, settings.adversarial), settings.out, settings.loop, validate, sheet, shares=shares
+    )
     assert isinstance(average, Autoencoder)
     save(average.codec, settings.out / "vae")
 
