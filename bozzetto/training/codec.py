@@ -6,27 +6,19 @@ before training begins, and priors on them may be trained beside what decodes. W
 the bar. The loss is L1 on pixels and on their differences at three scales: edges count without a network to judge them. Latents are
 shaken a little in training, so that a denoiser's small errors stay small. Most pictures stand on white, as priors see them, the
 others on any colour.
-
-L1 paints the median of what a latent leaves open, and that is blurred. `--adversarial` adds, from a codec that is trained already
-(`--start`), a discriminator of patches which tells pictures from reconstructions (relativistic, with R1: Huang et al. 2024,
-arXiv:2501.05441), as Esser et al. 2021 (arXiv:2012.09841) did for latent models. What encodes stays, and with it all latents.
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.data import Dataset
 
-from bozzetto.priors import components, loading
 from bozzetto.priors.codec import CodecConfig, LinearCodec
 from bozzetto.training.loop import LoopSettings, train
 
@@ -43,13 +35,6 @@ class Settings:
     """the run's folder; the codec is written to `OUT/vae`"""
     shake: float = 0.1
     """standard deviation of the noise on latents, in standard deviations of theirs"""
-    start: Path | None = None
-    """a codec's folder to go on from, `mini` for the embedded one; None begins with the principal components"""
-    adversarial: float = 0.0
-    """weight of the discriminator's opinion beside the errors; 0 trains none"""
-    caution: float = 0.08
-    """the codec's rates as a share of the discriminator's, which must not fall behind: at 1 it was right on 36 % of patches, by then
-    worse than chance, and nothing became sharper"""
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(
             samples=80_000, lr=0.0, vector_lr=2e-3, cooldown=0.6, ema=0.99, workers=0, validate_every=10_000
@@ -92,31 +77,12 @@ class Pictures(Dataset[dict[str, Tensor]]):
         return {"picture": picture.flip(-1) if i % 2 else picture, "noise": torch.randn(self.shape, generator=generator)}
 
 
-class Discriminator(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to a logit for every patch of 38 pixels, (B, 1, H / 8, W / 8): higher is more like a picture.
-
-    It is shown `base`, what the linear part makes of the latent, too: what a picture has beyond that is small and all that is judged.
-    """
-
-    def __init__(self, widths: tuple[int, ...] = (24, 48, 96)) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for before, after in pairwise((6, *widths)):
-            layers += [nn.Conv2d(before, after, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 3, padding=1))
-
-    def forward(self, x: Tensor, base: Tensor) -> Tensor:
-        y: Tensor = self.layers(torch.cat([base, 4 * (x - base)], 1))
-        return y
-
-
 class Autoencoder(nn.Module):
-    """The codec as training calls it, and what judges it, if anything does."""
+    """The codec as training calls it."""
 
-    def __init__(self, codec: LinearCodec, *, is_judged: bool = False) -> None:
+    def __init__(self, codec: LinearCodec) -> None:
         super().__init__()
         self.codec = codec
-        self.judge = Discriminator() if is_judged else None
 
     def forward(self, picture: Tensor, noise: Tensor) -> Tensor:
         """The reconstruction; noise (B, C, h, w) is added to the latent."""
@@ -124,56 +90,22 @@ class Autoencoder(nn.Module):
         made: Tensor = self.codec.decode(z + noise.to(z)).sample
         return made
 
-    @torch.no_grad()
-    def linear(self, picture: Tensor) -> Tensor:
-        """The reconstruction without the decoder's network."""
-        made: Tensor = self.codec.synthesis(self.codec.analysis(picture))
-        return made
 
-
-def loss(network: nn.Module, batch: dict[str, Tensor], spread: Tensor, adversarial: float = 0.0) -> tuple[Tensor, dict[str, Tensor]]:
-    """L1 of pixels and of neighbours' differences at three scales, and `contest`; spread (C,) is how far latents are shaken."""
-    made = network(batch["picture"], batch["noise"] * spread.to(batch["noise"])[:, None, None]).float()
-    error = made - batch["picture"]
+def loss(network: nn.Module, batch: dict[str, Tensor], spread: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """L1 of pixels and of neighbours' differences at three scales; spread (C,) is how far latents are shaken."""
+    error = network(batch["picture"], batch["noise"] * spread.to(batch["noise"])[:, None, None]).float() - batch["picture"]
     pixels, edges = error.abs().mean(), error.new_zeros(())
     for _ in range(3):
         edges = edges + error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
         error = F.avg_pool2d(error, 2)
     total = pixels + 0.5 * edges
-    parts = {"pixels": pixels, "edges": edges}
-    inner = getattr(network, "module", network)  # data-parallel training wraps the network
-    if isinstance(inner, Autoencoder) and inner.judge is not None:
-        parts["loses"], parts["judge"] = contest(inner.judge, batch["picture"], made, inner.linear(batch["picture"]))
-        total = total + adversarial * parts["loses"] + parts["judge"]
-    return total, {"total": total, **parts}
-
-
-def contest(judge: nn.Module, picture: Tensor, made: Tensor, base: Tensor, r1: float = 0.0001) -> tuple[Tensor, Tensor]:
-    """What a reconstruction loses, and what the judge loses: softplus of the one's logit below the other's, each to be minimised.
-
-    Neither's gradient reaches the other's weights. The judge's has R1, r1 / 2 times the squared gradient of its logits' sum at
-    pictures, a patch. base: what the judge is shown beside either.
-    """
-    fixed = {name: value.detach() for name, value in judge.named_parameters()}
-    loses = F.softplus(functional_call(judge, fixed, (picture, base)) - functional_call(judge, fixed, (made, base))).mean()
-    leaf = picture.detach().requires_grad_()
-    real = judge(leaf, base)
-    (slope,) = torch.autograd.grad(real.sum(), leaf, create_graph=True)
-    misled = F.softplus(judge(made.detach(), base) - real).mean()
-    return loses, misled + r1 / 2 * slope.square().sum() / real.numel()
+    return total, {"total": total, "pixels": pixels, "edges": edges}
 
 
 def psnr(made: Tensor, picture: Tensor) -> float:
     """Mean over pictures (N, 3, H, W) in [-1, 1], dB, the whole picture."""
     error = ((made.clamp(-1, 1) - picture) / 2).square().flatten(1).mean(1)
     return float((-10 * error.clamp(min=1e-10).log10()).mean())
-
-
-def steepness(x: Tensor) -> float:
-    """Mean gradient magnitude of pictures (N, 3, H, W), root mean square over colours; `evaluate.metrics.sharpness`, outlines and all."""
-    x = x.clamp(-1, 1)
-    dx, dy = x[:, :, :-1].diff(dim=-1), x[..., :-1].diff(dim=-2)
-    return float((dx.square() + dy.square()).mean(1).sqrt().mean())
 
 
 @torch.no_grad()
@@ -211,48 +143,35 @@ def main(settings: Settings) -> None:
     """Train, then write the averaged weights as `OUT/vae`."""
     pictures, unseen = album_pictures(settings.album), album_pictures(settings.validation, 7)
     few = on(pictures[:: max(1, len(pictures) // 1500)], torch.ones(1, 3))
-    if settings.start is not None:
-        folder = loading.MINI / loading.NAMES["mini"] / "vae" if str(settings.start) == "mini" else settings.start
-        codec: Any = components.vae(folder, torch.float32, "cpu").requires_grad_()
-    else:
-        with torch.random.fork_rng():
-            torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
-            codec = LinearCodec()
-    config: CodecConfig = codec.settings
+    config = CodecConfig()
     mean, basis, std = principal_components(few, config.cell, config.latent_channels)
-    if settings.start is None:
-        codec.start(mean, basis, std)
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
+        codec = LinearCodec(config)
+    codec.start(mean, basis, std)
     codec.analysis.requires_grad_(False)
     with torch.no_grad():
         z = torch.cat([codec.encode(x).latent_dist.mode() for x in few.split(32)])
-    if settings.start is None:
-        codec.settings = replace(config, scaling_factor=round(float(1 / z.std()), 5))
+    codec.settings = replace(config, scaling_factor=round(float(1 / z.std()), 5))
     save(codec, settings.out / "vae")
-    spread = settings.shake * z.std((0, 2, 3))
+    spread = settings.shake * std.sqrt().float()
     groups = on(unseen, torch.ones(1, 3))
     linear = psnr(projected(groups, mean, basis), groups)
     print(f"the linear codec: {linear:.2f} dB; at the start: {psnr(reconstructed(codec, groups), groups):.2f} dB", flush=True)
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.loop.seed + 1)  # noqa: TID251 — as above, the judge's
-        network = Autoencoder(codec, is_judged=settings.adversarial > 0)
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = Autoencoder(codec).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     samples = Pictures(pictures, groups.shape[-1] // config.cell, config.latent_channels, settings.loop.seed)
 
     def validate(average: nn.Module) -> dict[str, float]:
         assert isinstance(average, Autoencoder)
         save(average.codec, settings.out / "vae")
-        made = reconstructed(average.codec, groups)
-        return {"psnr": psnr(made, groups), "psnr_linear": linear, "sharpness": steepness(made) / steepness(groups)}
+        return {"psnr": psnr(reconstructed(average.codec, groups), groups), "psnr_linear": linear}
 
     def sheet(average: nn.Module) -> Tensor:
         assert isinstance(average, Autoencoder)
         some = groups[:: max(1, len(groups) // 12)][:12]
         return torch.cat([torch.cat([*some], 2), torch.cat([*reconstructed(average.codec, some).clamp(-1, 1)], 2)], 1) / 2 + 0.5
 
-    shares = {"codec.": settings.caution} if settings.adversarial > 0 else None
-    average = train(
-        network, samples, lambda n, b: loss(n, b, spread, settings.adversarial), settings.out, settings.loop, validate, sheet, shares=shares
-    )
+    average = train(network, samples, lambda n, b: loss(n, b, spread), settings.out, settings.loop, validate, sheet)
     assert isinstance(average, Autoencoder)
     save(average.codec, settings.out / "vae")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -78,7 +78,6 @@ def train(
     validate: Callable[[nn.Module], dict[str, float]],
     sheet: Callable[[nn.Module], Tensor] | None = None,
     begun: int = 0,
-    shares: Mapping[str, float] | None = None,
 ) -> nn.Module:
     """Train to `settings.samples`, resuming from `folder` if a run is there; returns the network with averaged weights.
 
@@ -88,7 +87,6 @@ def train(
     sheet     (averaged network) to a picture (3, H, W) in [0, 1] for TensorBoard
     begun     samples that the network has seen when no run is there: averaged weights whose run is lost. They are counted, the
               average begins with the weights, and the rates warm up anew, since the optimiser's moments are gone
-    shares    names' beginnings, and the share of the rates that such parameters get
     """
     from accelerate import Accelerator
     from torch.utils.tensorboard import SummaryWriter
@@ -96,7 +94,7 @@ def train(
     accelerator = Accelerator(mixed_precision=precision(settings.mixed_precision))
     folder.mkdir(parents=True, exist_ok=True)
     average = deepcopy(network)
-    optimiser = Muon(network, settings.lr, settings.vector_lr, shares=shares)
+    optimiser = Muon(network, settings.lr, settings.vector_lr)
     seen, begun = _resume(folder / "state.safetensors", network, average, optimiser) or (begun, begun)
     network, optimiser = accelerator.prepare(network, optimiser)
     average = average.to(accelerator.device)

@@ -8,7 +8,6 @@ For small networks and few samples it learns clearly faster than Adam alone; the
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,21 +17,11 @@ from torch import Tensor, nn
 class Muon(torch.optim.Optimizer):
     """Matrices and kernels: Nesterov momentum, orthogonalised. Everything else: Adam (0.9, 0.99); with lr = 0, all of it.
 
-    `scale` multiplies both rates at each step; set it from a schedule. `shares` does for parameters whose names begin so:
-    updates are normalised, so that no weight on a loss could slow them down.
+    `scale` multiplies both rates at each step; set it from a schedule.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        lr: float,
-        vector_lr: float,
-        *,
-        momentum: float = 0.95,
-        decay: float = 0.01,
-        shares: Mapping[str, float] | None = None,
-    ) -> None:
-        self.scale, self.shares = 1.0, dict(shares or {})
+    def __init__(self, network: nn.Module, lr: float, vector_lr: float, *, momentum: float = 0.95, decay: float = 0.01) -> None:
+        self.scale = 1.0
         self.names: dict[Tensor, str] = {p: name for name, p in network.named_parameters()}
         matrices = [p for p in network.parameters() if p.ndim >= 2 and lr > 0]
         vectors = [p for p in network.parameters() if p.ndim < 2 or lr == 0]
@@ -43,11 +32,10 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update from the gradients that `backward` left."""
         for group in self.param_groups:
+            lr = group["lr"] * self.scale
             for p in group["params"]:
                 if p.grad is None:
                     continue
-                share = next((s for prefix, s in self.shares.items() if self.names[p].startswith(prefix)), 1.0)
-                lr = group["lr"] * self.scale * share
                 state = self.state[p]
                 if not state:
                     state["m"] = torch.zeros_like(p)
