@@ -41,7 +41,7 @@ class Sampler(NamedTuple):
 
 
 PUBLISHED = Sampler(50, 3.0, 1.0)  # the released demo's
-SMALL = Sampler(8, 1.0, 0.5)  # the embedded prior errs at each step, so few are better; a stronger pull burns its colours
+SMALL = Sampler(8, 1.0, 0.3)  # the embedded prior errs at each step, so few are better; a stronger pull burns its colours
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class NovelViews:
     guidance: Annotated[float | None, Within(-100, 100)] = None
     """None is 3, the paper's, or 1 for the embedded prior, whose colours a stronger pull burns"""
     eta: Annotated[float | None, Within(0, 1)] = None
-    """noise drawn anew at each step: 0 draws none; None is 1, the released demo's, or 0.5 for the embedded prior"""
+    """noise drawn anew at each step: 0 draws none; None is 1, the released demo's, or 0.3 for the embedded prior"""
     batch: Annotated[int, Within(1, 1024)] = 4
     """views sampled together"""
     size: int = 256
