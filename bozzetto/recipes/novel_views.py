@@ -41,7 +41,7 @@ class Sampler(NamedTuple):
 
 
 PUBLISHED = Sampler(50, 3.0, 1.0)  # the released demo's
-SMALL = Sampler(8, 1.0, 0.3)  # the embedded prior errs at each step, so few are better; a stronger pull burns its colours
+SMALL = Sampler(8, 1.0, 0.3)  # the embedded prior: measured in docs/benchmarks.md; a stronger pull burns its colours
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class NovelViews:
     elevation_deg: float | None = None
     """of the ring; None is the picture's own"""
     steps: Annotated[int | None, Within(1, 1000)] = None
-    """of the sampler, a view; None is 50, the released demo's, or 8 for the embedded prior, whose errors add up over steps"""
+    """of the sampler, a view; None is 50, the released demo's, or 8 for the embedded prior, which more do not improve"""
     guidance: Annotated[float | None, Within(-100, 100)] = None
     """None is 3, the paper's, or 1 for the embedded prior, whose colours a stronger pull burns"""
     eta: Annotated[float | None, Within(0, 1)] = None
