@@ -30,6 +30,7 @@ from bozzetto.denoiser import Predicted, ScoreDenoiser, VPDenoiser
 from bozzetto.diffusion import ddpm
 from bozzetto.diffusion.improved import respaced
 from bozzetto.diffusion.schedules import cosine_betas, spaced
+from bozzetto.errors import InputError
 from bozzetto.priors.pictures import NAMES, Config, load
 from bozzetto.scores.frechet import frechet
 from bozzetto.scores.ncsn import annealed_langevin
@@ -228,7 +229,8 @@ def main(settings: Settings) -> None:
         ways: list[tuple[str, VPDenoiser | None, float]] = [(name, None, 1.0)]
         if settings.guide is not None and isinstance(denoiser, VPDenoiser):
             guide, _ = load(settings.guide)
-            assert isinstance(guide, VPDenoiser)
+            if not isinstance(guide, VPDenoiser):
+                raise InputError(f"--guide {settings.guide}: expected a DDPM, this is an NCSN")
             ways += [(f"{name}, guided {g:g}", guide, g) for g in settings.guidance]
         for title, guide, g in ways:
             made = draw_pictures(denoiser, config, settings.count, settings, guide, g).float()
