@@ -52,6 +52,8 @@ class Settings:
     """of a DDPM's ancestral chain, of its 1000"""
     steps_per_level: int = 30
     """of an NCSN's Langevin chain, on ten levels"""
+    first_level: int = 150
+    """more Langevin steps of an NCSN, on the first level alone: chains begin even grey, and in few steps most become noughts"""
     guide: str | None = None
     """a weaker DDPM of the same pictures: each DDPM gets another row for each `guidance`, led away from it"""
     guidance: tuple[float, ...] = (2.0,)
@@ -158,6 +160,8 @@ def draw_pictures(
             x = torch.rand(shape, generator=generator)
             # the paper's step for 100 steps a level, raised for fewer, and what noise is left taken away by the last denoising
             eps = 2e-5 * min(100 / settings.steps_per_level, 2.5)
+            first, last = float(config.sigmas[0]), float(config.sigmas[-1])
+            x = annealed_langevin(denoiser, x, config.sigmas[:1], eps * (first / last) ** 2, settings.first_level, generator=generator)
             x = annealed_langevin(denoiser, x, config.sigmas, eps, settings.steps_per_level, generator=generator, final_denoise=True)
             made.append(2 * x - 1)
         else:
