@@ -75,6 +75,11 @@ def small():
         return backbone.Backbone(C, 16, E), towers.eval(), codec
 
 
+def test_half_the_widths_are_a_quarter_of_the_weights():
+    count = [sum(p.numel() for p in backbone.Backbone(C, 16, E, widths=w).network.parameters()) for w in ((64, 96, 128), (32, 48, 64))]
+    assert 0.22 < count[1] / count[0] < 0.3
+
+
 @pytest.mark.parametrize("prediction", ["v", "eps"])
 def test_the_loss_is_of_what_is_predicted(data, prediction):
     class Knowing(torch.nn.Module):

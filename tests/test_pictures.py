@@ -7,6 +7,7 @@ import io
 import json
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import torch
 from PIL import Image
 
 from bozzetto.data.pictures import EXAMPLES, digits, emoji, is_taken
+from bozzetto.denoiser import ScoreDenoiser, VPDenoiser
 from bozzetto.errors import InputError
 from bozzetto.evaluate import generated
 from bozzetto.priors.pictures import FOLDER, NAMES, Config, build, load, save
@@ -157,6 +159,41 @@ def test_what_is_saved_is_loaded(tmp_path, config):
         load(tmp_path)
     with pytest.raises(InputError, match="digits-ddpm"):
         load("digits")
+
+
+def test_a_lost_run_goes_on_from_a_model_and_only_from_its_kind(tmp_path, archive):
+    """With no rate at all the weights stay those of the model that it began from; the samples are counted on."""
+    loop = replace(training.Settings(archive, tmp_path).loop, samples=1064, batch=64, lr=0.0, vector_lr=0.0)
+    training.main(training.Settings(archive, tmp_path / "run", model="guide", start="digits-guide", begun=1000, loop=loop))
+    before, after = (load(name)[0].network.state_dict() for name in ("digits-guide", tmp_path / "run" / "model"))
+    assert all(torch.equal(before[k], after[k]) for k in before)
+    assert json.loads((tmp_path / "run" / "curve.jsonl").read_text().splitlines()[-1])["samples"] == 1064
+    with pytest.raises(InputError, match="--start digits-ddpm: holds"):
+        training.main(training.Settings(archive, tmp_path / "other", model="guide", start="digits-ddpm", loop=loop))
+
+
+def test_pictures_led_away_from_a_guide():
+    """From a guide as good nothing is led away; from another, the more the larger g."""
+    settings = generated.Settings(Path(), steps=4)
+    good, other = (VPDenoiser(lambda x, k, c=c: c * x, TINY.alpha_bar, "v") for c in (0.3, 0.2))
+    with torch.no_grad():
+        plain = generated.draw_pictures(good, TINY, 2, settings)
+        torch.testing.assert_close(generated.draw_pictures(good, TINY, 2, settings, good, 3.0), plain, atol=1e-5, rtol=0)
+        torch.testing.assert_close(generated.draw_pictures(good, TINY, 2, settings, other, 1.0), plain, atol=1e-5, rtol=0)
+        off = [float((generated.draw_pictures(good, TINY, 2, settings, other, g) - plain).abs().mean()) for g in (1.1, 1.5)]
+    assert 0 < off[0] < off[1]
+
+
+def test_an_ncsn_stays_longer_on_its_first_level():
+    asked = []
+
+    def network(x, k):
+        asked.append(int(k.flatten()[0]))
+        return torch.zeros_like(x)
+
+    settings = generated.Settings(Path(), steps_per_level=3, first_level=7)
+    generated.draw_pictures(ScoreDenoiser(network, TINY_NCSN.sigmas), TINY_NCSN, 2, settings)
+    assert [asked.count(k) for k in range(TINY_NCSN.T)] == [10] + [3] * (TINY_NCSN.T - 2) + [4]  # the last denoises at the end
 
 
 def test_wrong_sizes_are_refused(tmp_path):
