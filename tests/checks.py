@@ -3,8 +3,9 @@
 
     python -m tests.checks > docs/checks.md
 
-The error is the largest that `assert_close` or `approx` saw in the test, and the share of its tolerance that it took up. Tests that
-compare with a bound of statistics or an inequality have none; they state the bound themselves. Add -m "not slow" for a short run.
+The error is the largest that `assert_close` or `approx` saw in the test, and the share of its tolerance that it took up. Where
+that is a bound of statistics, mostly five standard errors, the test states it; exact equalities and inequalities have no error.
+Add -m "not slow" for a short run.
 """
 
 from __future__ import annotations
@@ -97,7 +98,7 @@ def table(recorder: Recorder) -> str:
         "# Checks of scores and diffusion",
         "",
         "Printed by `python -m tests.checks > docs/checks.md`. The error is the largest seen, beside the share of its tolerance;",
-        "a dash stands for a statistical bound or an inequality, which the test states.",
+        "many tolerances are bounds of statistics, five standard errors mostly. A dash stands for an exact equality or an inequality.",
         "",
         "| check | asserts | file | error | of its tolerance |",
         "| --- | --- | --- | --- | --- |",

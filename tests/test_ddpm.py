@@ -228,7 +228,7 @@ def test_ddpm_8_sampling_follows_that_recursion():
     v = 1.0
     for k in range(29, -1, -1):
         v = float(mean[k]) ** 2 * v + (float(log_variance[k].exp()) if k else 0.0)
-    assert abs(float(x.var()) - v) < 5 * v * math.sqrt(2 / n)
+    assert float(x.var()) == pytest.approx(v, abs=5 * v * math.sqrt(2 / n))
 
 
 def test_ddim_1_ancestral_on_the_one_view_is_this_chain_with_small_variance():

@@ -14,7 +14,7 @@ NOTES = Mixture([0.8, 0.2], [[5.0, 5.0], [-5.0, -5.0]], [1.0, 1.0])
 
 
 def near_variance(x, v, n=None):
-    assert abs(float(x.var()) - v) < 5 * v * math.sqrt(2 / (n or len(x))), (float(x.var()), v)
+    assert float(x.var()) == pytest.approx(v, abs=5 * v * math.sqrt(2 / (n or len(x))))
 
 
 def test_ld_1_the_stationary_variance_is_biased():
@@ -36,14 +36,14 @@ def test_ld_2_moments_after_some_steps_and_autocorrelation():
     x0 = -1 + 0.5 * torch.randn(n, 1, generator=seeded(2), dtype=F64)
     x = ula(G.score, x0, eps, steps, generator=seeded(3))
     v = a ** (2 * steps) * (0.25 - v_inf) + v_inf
-    assert abs(float(x.mean()) - (3 + a**steps * (-1 - 3))) < 5 * math.sqrt(v / n)
+    assert float(x.mean()) == pytest.approx(3 + a**steps * (-1 - 3), abs=5 * math.sqrt(v / n))
     near_variance(x, v)
     still = ula(G.score, x0, eps, steps, generator=None)
     torch.testing.assert_close(still, 3 + a**steps * (x0 - 3), rtol=1e-12, atol=1e-12)
     settled = 3 + math.sqrt(v_inf) * torch.randn(n, 1, generator=seeded(4), dtype=F64)
     after = ula(G.score, settled, eps, 1, generator=seeded(5))
     correlation = float(torch.corrcoef(torch.cat([settled, after], 1).T)[0, 1])
-    assert abs(correlation - a) < 5 * (1 - a**2) / math.sqrt(n)
+    assert correlation == pytest.approx(a, abs=5 * (1 - a**2) / math.sqrt(n))
 
 
 def test_ld_3_covariance_of_a_full_gaussian_solves_its_equation():
@@ -52,7 +52,8 @@ def test_ld_3_covariance_of_a_full_gaussian_solves_its_equation():
     V = (torch.linalg.inv(torch.eye(4, dtype=F64) - torch.kron(A, A)) @ (eps * torch.eye(2, dtype=F64)).flatten()).view(2, 2)
     x = ula(Gaussian([0.0, 0.0], cov).score, torch.randn(n, 2, generator=seeded(6), dtype=F64), eps, 150, generator=seeded(7))
     se = (V**2 + V.diagonal()[:, None] * V.diagonal()).div(n).sqrt()
-    assert bool(((torch.cov(x.T) - V).abs() < 5 * se).all()) and float((V - cov).abs().max()) > 0.1
+    torch.testing.assert_close(torch.cov(x.T) / se, V / se, rtol=0, atol=5.0)
+    assert float((V - cov).abs().max()) > 0.1
 
 
 def test_ld_4_plain_langevin_finds_basins_not_weights():
@@ -62,7 +63,7 @@ def test_ld_4_plain_langevin_finds_basins_not_weights():
     basin = float((x.sum(1) > -math.log(4) / 10).double().mean())
     x = ula(NOTES.score, x, 0.1, 1000, generator=seeded(9))
     weight = float((x.sum(1) > 0).double().mean())
-    assert abs(weight - 0.5086) < 5 * math.sqrt(0.25 / n) and abs(weight - basin) < 0.01 and weight < 0.6
+    assert weight == pytest.approx(0.5086, abs=5 * math.sqrt(0.25 / n)) and weight == pytest.approx(basin, abs=0.01) and weight < 0.6
     near_variance(x[x.sum(1) > 0][:, 0], 1 / (1 - 0.1 / 4))
 
 
@@ -84,12 +85,12 @@ def test_mala_removes_the_bias():
     n, eps = 40_000, 0.9
     x, rate = mala(lambda x: -x.square().sum(1) / 2, torch.randn(n, 1, generator=seeded(10), dtype=F64) + 2, eps, 40, generator=seeded(11))
     near_variance(x, 1.0)  # plain Langevin settles at 1 / (1 - .9 / 4) = 1.29
-    assert abs(float(x.mean())) < 5 / math.sqrt(n) and 0.8 < rate < 1
+    assert float(x.mean()) == pytest.approx(0, abs=5 / math.sqrt(n)) and 0.8 < rate < 1
     M = Mixture([0.3, 0.7], [[-1.0], [1.0]], [0.6, 0.8])
     x, _ = mala(M.log_density, torch.randn(n, 1, generator=seeded(12), dtype=F64), 0.5, 80, generator=seeded(13))
     for at in (-1.5, 0.0, 1.2):
         p = float(M.cdf(torch.tensor([at], dtype=F64)))
-        assert abs(float((x < at).double().mean()) - p) < 5 * math.sqrt(p * (1 - p) / n)
+        assert float((x < at).double().mean()) == pytest.approx(p, abs=5 * math.sqrt(p * (1 - p) / n))
 
 
 def model(N=100, tau2=1.0, s2=1.0, seed=14):
@@ -105,7 +106,7 @@ def test_sgld_1_full_batches_settle_on_langevins_variance():
     start = mean + math.sqrt(V) * torch.randn(20_000, 1, generator=seeded(15), dtype=F64)
     x = sgld(prior, likelihood, data, start, [eps] * 60, 100, generator=seeded(16))[-1]
     near_variance(x, V / (1 - eps / (4 * V)))
-    assert abs(float(x.mean()) - mean) < 5 * math.sqrt(1.2 * V / 20_000)
+    assert float(x.mean()) == pytest.approx(mean, abs=5 * math.sqrt(1.2 * V / 20_000))
 
 
 def test_sgld_2_minibatches_add_their_variance():

@@ -67,7 +67,7 @@ def test_ddpm_4_simple_loss_has_its_floor_on_gaussian_data():
         loss = prediction_loss(lambda x_t, s: math.sqrt(1 - a) * x_t / v, x0 * c2**0.5, eps, torch.full((n,), k), ALPHA_BAR)  # noqa: B023
         floor = a * c2 / v
         # the error is Gaussian: its square deviates by sqrt(2) floor
-        assert abs(float(loss.mean()) - floor) < 5 * floor * math.sqrt(2 / n)
+        assert float(loss.mean()) == pytest.approx(floor, abs=5 * floor * math.sqrt(2 / n))
 
 
 def test_edm_1_inputs_and_targets_have_unit_variance_and_weights_cancel():
@@ -89,7 +89,7 @@ def test_edm_1_inputs_and_targets_have_unit_variance_and_weights_cancel():
         one = EDMDenoiser(lambda x, t: torch.ones_like(x), s_d).denoise(x, s) - out
         torch.testing.assert_close(one, torch.full_like(one, c_out), rtol=1e-9, atol=1e-12)
         for what in (seen[0][0][:, 0], (y - out[:, 0]) / c_out):  # the network's input, and its target
-            assert abs(float(what.var()) - 1) < 5 * math.sqrt(2 / n)
+            assert float(what.var()) == pytest.approx(1, abs=5 * math.sqrt(2 / n))
     torch.testing.assert_close(
         edm_weight(sigma, s_d) * (sigma * s_d) ** 2 / (sigma**2 + s_d**2), torch.ones(20, dtype=F64), rtol=1e-13, atol=0
     )
@@ -105,7 +105,7 @@ def test_edm_2_gaussian_data_of_that_deviation_needs_no_network():
         torch.testing.assert_close(nothing.denoise(x, s), iso(0.5).denoise(x, s), rtol=1e-12, atol=1e-14)
         x0, eps = (torch.randn(n, 1, generator=g, dtype=F64) for _ in range(2))
         sigma = torch.full((n,), s, dtype=F64)
-        assert abs(float(denoising_loss(nothing, 0.5 * x0, eps, sigma, edm_weight(sigma)).mean()) - 1) < 5 * math.sqrt(2 / n)
+        assert float(denoising_loss(nothing, 0.5 * x0, eps, sigma, edm_weight(sigma)).mean()) == pytest.approx(1, abs=5 * math.sqrt(2 / n))
 
 
 def test_edm_6_variance_preserving_preconditioning_is_the_eps_adapter():
@@ -123,7 +123,8 @@ def test_edm_6_variance_preserving_preconditioning_is_the_eps_adapter():
 
 def test_training_levels_are_log_normal():
     logs = edm_sigma(100_000, generator=seeded(2)).log()
-    assert abs(float(logs.mean()) + 1.2) < 5 * 1.2 / math.sqrt(1e5) and abs(float(logs.std()) - 1.2) < 5 * 1.2 / math.sqrt(2e5)
+    assert float(logs.mean()) == pytest.approx(-1.2, abs=5 * 1.2 / math.sqrt(1e5))
+    assert float(logs.std()) == pytest.approx(1.2, abs=5 * 1.2 / math.sqrt(2e5))
 
 
 def test_networks_in_another_dtype_are_fed_in_theirs():

@@ -51,7 +51,8 @@ def test_ncsn_3_on_a_gaussian_the_chain_is_a_linear_recursion(sigmas, eps_L, T, 
     m, V = recursion(lam, mu, sigmas, eps_L, T, 0.5, 1 / 12, denoise)
     assert pytest.approx(tabled, abs=1e-6) == V
     x = run(lam, mu, sigmas, eps_L, T, n, 0, final_denoise=denoise)
-    assert abs(float(x.mean()) - m) < 5 * math.sqrt(V / n) and abs(float(x.var()) - V) < 5 * V * math.sqrt(2 / n)
+    assert float(x.mean()) == pytest.approx(m, abs=5 * math.sqrt(V / n))
+    assert float(x.var()) == pytest.approx(V, abs=5 * V * math.sqrt(2 / n))
 
 
 def test_ncsn_2_loss_floor_at_each_level():
@@ -64,7 +65,7 @@ def test_ncsn_2_loss_floor_at_each_level():
             (denoising(lambda x, s=s: G.score(x, s), x0, noise, s), D * lam / (lam + s**2) / 2),
             (denoising(torch.zeros_like, x0, noise, s), D / 2),
         ]:
-            assert abs(float(loss.mean()) - want) < 5 * float(loss.std()) / math.sqrt(n)
+            assert float(loss.mean()) == pytest.approx(want, abs=5 * float(loss.std()) / math.sqrt(n))
 
 
 def weights(T, n):
@@ -78,7 +79,7 @@ def weights(T, n):
 def test_ncsn_4_annealing_recovers_the_weights_that_plain_langevin_misses():
     n = 3000
     weight = weights(100, n)
-    assert 0.75 < weight < 0.82 and abs(weight - 0.783) < 5 * math.sqrt(0.17 / n)
+    assert 0.75 < weight < 0.82 and weight == pytest.approx(0.783, abs=5 * math.sqrt(0.17 / n))
     notes = Mixture([0.8, 0.2], [[5.0, 5.0], [-5.0, -5.0]], [1.0, 1.0])
     x = 16 * torch.rand(1000, 2, generator=seeded(5), dtype=F64) - 8
     plain = float((ula(notes.score, x, 0.1, 200, generator=seeded(6)).sum(1) > 0).double().mean())
@@ -88,8 +89,8 @@ def test_ncsn_4_annealing_recovers_the_weights_that_plain_langevin_misses():
 @pytest.mark.slow
 def test_ncsn_4_within_two_hundredths_at_100_steps_a_level_and_one_at_1000():
     """15,000 chains each: .783 and .798 were computed from the recursion's simulation."""
-    assert abs(weights(100, 15_000) - 0.8) < 0.02
-    assert abs(weights(1000, 15_000) - 0.8) < 0.01
+    assert weights(100, 15_000) == pytest.approx(0.8, abs=0.02)
+    assert weights(1000, 15_000) == pytest.approx(0.8, abs=0.01)
 
 
 def test_ncsn_5_point_data_keep_a_little_too_much_variance():
@@ -99,7 +100,7 @@ def test_ncsn_5_point_data_keep_a_little_too_much_variance():
     assert ratio == pytest.approx(1.1111, abs=5e-5) and ratio == pytest.approx(1 / (1 - 4e-5 / 4e-4), rel=1e-6)
     n, start = 2000, torch.rand(2000, 1, generator=seeded(7), dtype=F64)
     x = annealed_langevin(Empirical(torch.zeros(1, 1, dtype=F64)), start, LADDER, from_b(NCSN_EPS), 100, generator=seeded(8))
-    assert abs(float(x.var()) / 0.01**2 - 1.1111) < 5 * 1.1111 * math.sqrt(2 / n)
+    assert float(x.var()) / 0.01**2 == pytest.approx(1.1111, abs=5 * 1.1111 * math.sqrt(2 / n))
 
 
 def test_v2_4_the_last_denoising_gives_points_exactly():
@@ -123,12 +124,12 @@ def test_sde_3_reverse_sde_and_probability_flow_share_their_marginals():
             d = s**2 - s_next**2
             V = (1 - d / (c2 + s**2)) ** 2 * V + d
         errors.append(V / (c2 + 0.1**2) - 1)
-    assert 1.8 < errors[0] / errors[1] < 2.2 and abs(errors[1]) < 0.05
+    assert errors[0] / errors[1] == pytest.approx(2, abs=0.2) and abs(errors[1]) < 0.05
     x = math.sqrt(c2 + 400) * torch.randn(n, 1, generator=seeded(12), dtype=F64)
     sde = predictor_corrector(iso(0.5), x, sigmas, corrections=0, generator=seeded(13), final_denoise=False)
-    assert abs(float(sde.var()) - V) < 5 * V * math.sqrt(2 / n)
+    assert float(sde.var()) == pytest.approx(V, abs=5 * V * math.sqrt(2 / n))
     ode = heun(iso(0.5), x, sigmas)
-    assert abs(float(ode.var()) - (c2 + 0.01)) < 5 * 0.26 * math.sqrt(2 / n)
+    assert float(ode.var()) == pytest.approx(c2 + 0.01, abs=5 * 0.26 * math.sqrt(2 / n))
 
 
 def test_the_corrector_has_the_signal_to_noise_ratio_it_is_given():
@@ -142,7 +143,7 @@ def test_the_corrector_has_the_signal_to_noise_ratio_it_is_given():
     out = predictor_corrector(G, x, torch.tensor([1.0]), corrections=30, generator=seeded(17), final_denoise=False)
     # stationary: eps = 4 snr**2 |z|**2 / |s|**2 with |s|**2 = D / V makes eps / 4 V = snr**2
     V = 1.25 / (1 - 0.16**2)
-    assert abs(float(out.var()) - V) < 5 * V * math.sqrt(2 / (8 * n))
+    assert float(out.var()) == pytest.approx(V, abs=5 * V * math.sqrt(2 / (8 * n)))
 
 
 def test_start_of_the_chain_by_generator_alone():

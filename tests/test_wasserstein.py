@@ -26,7 +26,8 @@ def test_swd_1_isotropic_gaussians():
     got = sliced_wasserstein(1.0 * z, 2.0 * z + d, theta) ** 2
     want = float(d @ d) / D + 1.0
     se = math.sqrt(float((theta @ d).square().var()) / 1500)
-    assert abs(got - want) < 5 * se + 0.02  # projections of one normal sample are not quite standard: .02 covers n = 1500
+    # projections of one normal sample are not quite standard: .02 covers n = 1500
+    assert float(got) == pytest.approx(want, abs=5 * se + 0.02)
 
 
 def test_swd_2_translation():
@@ -35,7 +36,7 @@ def test_swd_2_translation():
     theta = directions(20_000, 3, generator=seeded(3))
     got = sliced_wasserstein(x, x + d, theta) ** 2
     assert got == pytest.approx(float((theta @ d).square().mean()), rel=1e-10)
-    assert abs(got - 14 / 3) < 5 * float((theta @ d).square().std()) / math.sqrt(20_000)
+    assert float(got) == pytest.approx(14 / 3, abs=5 * float((theta @ d).square().std()) / math.sqrt(20_000))
 
 
 def test_swd_3_one_dimension_permutations_and_zero():
