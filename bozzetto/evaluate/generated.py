@@ -205,54 +205,79 @@ def contact_sheet(x: Tensor, training: Tensor, columns: int = 16) -> np.ndarray:
     return made.permute(1, 2, 0).numpy()
 
 
+class Yardstick:
+    """What samples are measured by: a judge trained on real pictures, and how unseen ones fare."""
+
+    def __init__(self, pictures: Pictures, settings: Settings) -> None:
+        self.is_digits = "mnist" in settings.archive.name
+        self.training, self.unseen = shown(pictures.train), shown(pictures.test)
+        self.judge = train_judge(pictures, settings.seed)
+        sure, said = confidence(self.judge, self.unseen)
+        self.threshold = float(sure.quantile(0.03))
+        features = self.judge.features(self.unseen if self.is_digits else self.training)
+        self.real, self.rest = features[: settings.count], features[settings.count :]
+        self.distance = nearest(self.unseen, self.training)[0]
+        if self.is_digits:
+            noise = 2 * torch.rand(2000, *self.unseen.shape[1:], generator=torch.Generator().manual_seed(settings.seed + 1)) - 1
+            self.right = float((said == torch.from_numpy(pictures.test_labels)).float().mean())
+            self.fooled, self.mixed = (
+                float((confidence(self.judge, x)[0] >= self.threshold).float().mean()) for x in (noise, halves_of_two(self.unseen))
+            )
+
+    def __str__(self) -> str:
+        lines = []
+        if self.is_digits:
+            lines += [
+                f"judge: {self.right:.1%} of {len(self.unseen)} unseen digits right; "
+                f"as sure as of 97 % ({self.threshold:.3f}) of {self.fooled:.1%} of noise,",
+                f"and of {self.mixed:.1%} of pictures whose halves come from two digits",
+            ]
+        lines.append(f"Fréchet, {len(self.real)} real pictures and {len(self.rest)} others: {frechet(self.real, self.rest):.3f}")
+        lines.append(f"unseen pictures from the nearest training picture: median {float(self.distance.median()):.3f}")
+        return "\n".join(lines)
+
+    def cells(self, made: Tensor) -> list[str]:
+        """Accepted, classes, Fréchet, median nearest and copies, as the table has them."""
+        accepted = classes = "–"
+        if self.is_digits:
+            sure, said = confidence(self.judge, made)
+            is_accepted = sure >= self.threshold
+            share = torch.bincount(said[is_accepted], minlength=KINDS) * KINDS / max(int(is_accepted.sum()), 1)
+            accepted, classes = f"{float(is_accepted.float().mean()):.1%}", f"{float(share.min()):.2f} to {float(share.max()):.2f}"
+        distance, near = frechet(self.judge.features(made), self.rest), nearest(made, self.training)[0]
+        copies = float((near < self.distance.quantile(0.01)).float().mean())
+        return [accepted, classes, f"{distance:.3f}", f"{float(near.median()):.3f}", f"{copies:.1%}"]
+
+
+def ways(name: str, denoiser: VPDenoiser | ScoreDenoiser, settings: Settings) -> list[tuple[str, VPDenoiser | None, float]]:
+    """A model by itself, and, a DDPM, led away from the guide: titles, guides, scales."""
+    alone: list[tuple[str, VPDenoiser | None, float]] = [(name, None, 1.0)]
+    if settings.guide is None or not isinstance(denoiser, VPDenoiser):
+        return alone
+    guide, _ = load(settings.guide)
+    if not isinstance(guide, VPDenoiser):
+        raise InputError(f"--guide {settings.guide}: expected a DDPM, this is an NCSN")
+    return alone + [(f"{name}, guided {g:g}", guide, g) for g in settings.guidance]
+
+
 @torch.no_grad()
 def main(settings: Settings) -> None:
     """Print the table."""
-    is_digits = "mnist" in settings.archive.name
-    pictures = digits(settings.archive) if is_digits else emoji(settings.archive)
-    training, unseen = shown(pictures.train), shown(pictures.test)
-    judge = train_judge(pictures, settings.seed)
-    sure, said = confidence(judge, unseen)
-    threshold = float(sure.quantile(0.03))
-    features = judge.features(unseen if is_digits else training)
-    real, rest = features[: settings.count], features[settings.count :]
-    noise = 2 * torch.rand(2000, *unseen.shape[1:], generator=torch.Generator().manual_seed(settings.seed + 1)) - 1
-    distance = nearest(unseen, training)[0]
-    if is_digits:
-        right = float((said == torch.from_numpy(pictures.test_labels)).float().mean())
-        fooled, mixed = (float((confidence(judge, x)[0] >= threshold).float().mean()) for x in (noise, halves_of_two(unseen)))
-        print(f"judge: {right:.1%} of {len(unseen)} unseen digits right; as sure as of 97 % ({threshold:.3f}) of {fooled:.1%} of noise,")
-        print(f"and of {mixed:.1%} of pictures whose halves come from two digits")
-    print(f"Fréchet, {len(real)} real pictures and {len(rest)} others: {frechet(real, rest):.3f}")
-    print(f"unseen pictures from the nearest training picture: median {float(distance.median()):.3f}\n")
+    yardstick = Yardstick(digits(settings.archive) if "mnist" in settings.archive.name else emoji(settings.archive), settings)
+    print(f"{yardstick}\n")
     print("| model | accepted | classes | Fréchet | median nearest | copies | bits/dim |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for model in settings.models:
         denoiser, config = load(model)
-        name = model if model in NAMES else Path(model).parent.name
-        ways: list[tuple[str, VPDenoiser | None, float]] = [(name, None, 1.0)]
-        if settings.guide is not None and isinstance(denoiser, VPDenoiser):
-            guide, _ = load(settings.guide)
-            if not isinstance(guide, VPDenoiser):
-                raise InputError(f"--guide {settings.guide}: expected a DDPM, this is an NCSN")
-            ways += [(f"{name}, guided {g:g}", guide, g) for g in settings.guidance]
-        for title, guide, g in ways:
+        for title, guide, g in ways(model if model in NAMES else Path(model).parent.name, denoiser, settings):
             made = draw_pictures(denoiser, config, settings.count, settings, guide, g).float()
-            sure, said = confidence(judge, made)
-            is_accepted = sure >= threshold
-            share = torch.bincount(said[is_accepted], minlength=KINDS) * KINDS / max(int(is_accepted.sum()), 1)
-            near = nearest(made, training)[0]
-            cells = ["–", "–"]
-            if is_digits:
-                cells = [f"{float(is_accepted.float().mean()):.1%}", f"{float(share.min()):.2f} to {float(share.max()):.2f}"]
-            cells += [f"{frechet(judge.features(made), rest):.3f}", f"{float(near.median()):.3f}"]
-            cells.append(f"{float((near < distance.quantile(0.01)).float().mean()):.1%}")
             is_bounded = settings.bound_of > 0 and isinstance(denoiser, VPDenoiser) and guide is None
-            cells.append(f"{bits(denoiser, config, unseen[: settings.bound_of], settings.seed):.2f}" if is_bounded else "–")
-            print(f"| {title} | " + " | ".join(cells) + " |", flush=True)
+            bound = f"{bits(denoiser, config, yardstick.unseen[: settings.bound_of], settings.seed):.2f}" if is_bounded else "–"
+            print(f"| {title} | " + " | ".join([*yardstick.cells(made), bound]) + " |", flush=True)
             if settings.sheet is not None:
                 settings.sheet.mkdir(parents=True, exist_ok=True)
-                Image.fromarray(contact_sheet(made, training)).save(settings.sheet / f"{title.replace(', ', '-').replace(' ', '-')}.png")
+                name = title.replace(", ", "-").replace(" ", "-")
+                Image.fromarray(contact_sheet(made, yardstick.training)).save(settings.sheet / f"{name}.png")
 
 
 if __name__ == "__main__":

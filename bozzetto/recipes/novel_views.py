@@ -19,8 +19,9 @@ from torch import Tensor
 
 from bozzetto import image
 from bozzetto.camera import Camera, orbit
+from bozzetto.denoiser import Generators
 from bozzetto.diffusion.guidance import classifier_free
-from bozzetto.diffusion.samplers import ddim
+from bozzetto.diffusion.samplers import Watch, ddim
 from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
@@ -155,6 +156,23 @@ class Framed:
         return replace(cameras, c2w=c2w)
 
 
+def sample(
+    prior: Prior,
+    noise: Tensor,
+    cond: Condition,
+    sampler: Sampler,
+    generator: Generators,
+    watch: Watch | None = None,
+) -> Tensor:
+    """x0 of the prior (B, C, h, w) from unit noise, by DDIM with classifier-free guidance; the generators draw what eta asks for."""
+    steps, guidance, eta = sampler
+    denoiser = classifier_free(prior.denoiser, prior.condition(), guidance) if guidance != 1 else prior.denoiser
+    ladder = prior.denoiser.sigmas
+    sigmas = to_zero(ladder[spaced(len(ladder), steps)])
+    x = noise * float((1 + sigmas[0] ** 2).sqrt())  # on the variance-preserving scale the demo begins with unit noise
+    return ddim(denoiser, x, sigmas, cond, eta=eta, generator=generator, watch=watch)
+
+
 def sample_views(
     prior: Prior,
     condition: Callable[[list[int]], Condition],
@@ -168,24 +186,19 @@ def sample_views(
 
     condition  what a batch of views is asked under
     """
-    steps, g, eta = settings.sampler(prior)
-    guided = classifier_free(prior.denoiser, prior.condition(), g) if g != 1 else prior.denoiser
-    ladder = prior.denoiser.sigmas
-    sigmas = to_zero(ladder[spaced(len(ladder), steps)])
+    sampler = settings.sampler(prior)
     made = []
     with torch.no_grad():
         for start in range(0, count, settings.batch):
             views = range(start, min(start + settings.batch, count))
             generators = [torch.Generator().manual_seed(seed + k) for k in views]
             noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
-            x = noise * float((1 + sigmas[0] ** 2).sqrt())  # on the variance-preserving scale the demo begins with unit noise
 
             def watch(step: int, x: Tensor, denoised: Tensor, start: int = start) -> None:
                 if progress:
-                    progress("views", (start + settings.batch * (step + 1) / steps) / count)
+                    progress("views", (start + settings.batch * (step + 1) / sampler.steps) / count)
 
-            cond = condition(list(views))
-            made.append(prior.decode(ddim(guided, x, sigmas, cond, eta=eta, generator=generators, watch=watch)))
+            made.append(prior.decode(sample(prior, noise, condition(list(views)), sampler, generators, watch)))
     return torch.cat(made).cpu()
 
 

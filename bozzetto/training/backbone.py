@@ -21,15 +21,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from bozzetto.data.captions import caption
-from bozzetto.diffusion.guidance import classifier_free
 from bozzetto.diffusion.losses import prediction_loss
-from bozzetto.diffusion.samplers import ddim
-from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.priors import components, loading
 from bozzetto.priors.hint import PLANES
 from bozzetto.priors.schedule import Schedule
 from bozzetto.priors.zero123 import Conditioned, Zero123, pose_projection
-from bozzetto.recipes.novel_views import SMALL, Sampler
+from bozzetto.recipes.novel_views import SMALL, Sampler, sample
 from bozzetto.training.loop import LoopSettings, train
 from bozzetto.training.towers import WIDTH, tokens
 
@@ -221,13 +218,8 @@ def drawn(prior: Zero123, batch: dict[str, Tensor], sampler: Sampler = SMALL, *,
     """Latents (B, C, h, w), scaled, that the prior samples under a batch of `Rows`."""
     token = prior.projection(torch.cat([batch["embedding"], batch["pose"]], -1))[:, None]
     cond = {"image_latent": batch["image"], "token": token, "hint": batch["hint"]}
-    steps, guidance, eta = sampler
-    denoiser = classifier_free(prior.denoiser, prior.condition(), guidance) if guidance != 1 else prior.denoiser
-    ladder = prior.denoiser.sigmas
-    sigmas = to_zero(ladder[spaced(len(ladder), steps)])
     generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(batch["x0"].shape, generator=generator).to(batch["x0"]) * float((1 + sigmas[0] ** 2).sqrt())
-    return ddim(denoiser, x, sigmas, cond, eta=eta, generator=generator)
+    return sample(prior, torch.randn(batch["x0"].shape, generator=generator).to(batch["x0"]), cond, sampler, generator)
 
 
 def pixel_psnr(made: Tensor, truth: Tensor) -> float:
