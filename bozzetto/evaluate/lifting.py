@@ -17,6 +17,7 @@ import hashlib
 import json
 import math
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -189,7 +190,8 @@ def _done(tasks: list[Task], workers: int) -> Iterator[tuple[Task, dict[str, Any
 
 @lru_cache(maxsize=1)
 def _bank(objects: Path, out: Path) -> Bank:
-    return baselines.bank(objects, out / "bank")
+    """Kept beside the objects, for every run to find; in `out` where that folder may not be written."""
+    return baselines.bank(objects, (objects if os.access(objects, os.W_OK) else out) / "bank")
 
 
 # ---- one object ----
