@@ -95,6 +95,15 @@ def test_the_loss_is_of_what_is_predicted(data, prediction):
     assert float(network(batch, alpha_bar).max()) < 1e-10
 
 
+def test_a_pale_pattern_raises_psnr_and_not_the_outlines_iou():
+    truth = torch.ones(2, 32, 32, 3)
+    truth[:, 8:24, 8:24] = 0.4
+    worse = torch.where(truth < 0.5, torch.full_like(truth, 0.6), torch.full_like(truth, 0.88))  # colours off, and no white
+    off = torch.where(truth < 0.5, torch.full_like(truth, 0.6), truth)
+    assert backbone.pixel_psnr(worse, truth) > backbone.pixel_psnr(off, truth)
+    assert backbone.outline_iou(worse, truth) == pytest.approx(0.25) and backbone.outline_iou(off, truth) == 1
+
+
 def test_an_untrained_hint_changes_nothing_and_a_saved_prior_says_the_same(data, tmp_path):
     network, towers, codec = small()
     prior = Zero123(network.network.unet, codec, towers.vision, network.projection, backbone.SCHEDULE, "zero123-mini").eval()

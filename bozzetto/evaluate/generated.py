@@ -56,7 +56,7 @@ class Settings:
     """more Langevin steps of an NCSN, on the first level alone: chains begin even grey, and in few steps most become noughts"""
     guide: str | None = None
     """a weaker DDPM of the same pictures: each DDPM gets another row for each `guidance`, led away from it"""
-    guidance: tuple[float, ...] = (2.0,)
+    guidance: tuple[float, ...] = (1.5,)
     """scales of autoguidance; 1 is none"""
     bound_of: int = 32
     """unseen pictures for the bound, a thousand calls each; 0 leaves it out"""
