@@ -196,6 +196,24 @@ def test_an_ncsn_stays_longer_on_its_first_level():
     assert [asked.count(k) for k in range(TINY_NCSN.T)] == [10] + [3] * (TINY_NCSN.T - 2) + [4]  # the last denoises at the end
 
 
+def test_the_yardstick_passes_real_pictures_and_catches_copies(archive):
+    yardstick = generated.Yardstick(generated.Settings(archive, count=12))
+    accepted, classes, distance, _, copies = yardstick.cells(yardstick.unseen)
+    # 3 % of 24 are refused: one; pictures nearer than the first percentile: the nearest one itself
+    assert accepted == f"{23 / 24:.1%}" and copies == f"{1 / 24:.1%}" and float(distance) >= 0 and " to " in classes
+    assert yardstick.cells(yardstick.training)[3:] == ["0.000", "100.0%"]
+    assert "of 24 unseen digits right" in yardstick.summary() and "Fréchet, 12 real pictures and 12 others" in yardstick.summary()
+
+
+def test_a_guide_is_a_ddpm_and_leads_ddpms_alone(archive):
+    settings = generated.Settings(archive, guide="digits-guide", guidance=(1.5, 2.0))
+    titles = [title for title, _, _ in generated.ways("digits-ddpm", load("digits-ddpm")[0], settings)]
+    assert titles == ["digits-ddpm", "digits-ddpm, guided 1.5", "digits-ddpm, guided 2"]
+    assert len(generated.ways("digits-ncsn", load("digits-ncsn")[0], settings)) == 1
+    with pytest.raises(InputError, match="--guide digits-ncsn: expected a DDPM"):
+        generated.ways("digits-ddpm", load("digits-ddpm")[0], replace(settings, guide="digits-ncsn"))
+
+
 def test_wrong_sizes_are_refused(tmp_path):
     save(build(TINY, generator=seeded(5)), TINY, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"kind": "ddpm", "size": 8, "channels": 1, "widths": [8, 24]}))

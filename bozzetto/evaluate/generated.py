@@ -208,8 +208,9 @@ def contact_sheet(x: Tensor, training: Tensor, columns: int = 16) -> np.ndarray:
 class Yardstick:
     """What samples are measured by: a judge trained on real pictures, and how unseen ones fare."""
 
-    def __init__(self, pictures: Pictures, settings: Settings) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.is_digits = "mnist" in settings.archive.name
+        pictures = digits(settings.archive) if self.is_digits else emoji(settings.archive)
         self.training, self.unseen = shown(pictures.train), shown(pictures.test)
         self.judge = train_judge(pictures, settings.seed)
         sure, said = confidence(self.judge, self.unseen)
@@ -224,7 +225,8 @@ class Yardstick:
                 float((confidence(self.judge, x)[0] >= self.threshold).float().mean()) for x in (noise, halves_of_two(self.unseen))
             )
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """What the judge can tell, and how far real pictures are from each other."""
         lines = []
         if self.is_digits:
             lines += [
@@ -263,8 +265,8 @@ def ways(name: str, denoiser: VPDenoiser | ScoreDenoiser, settings: Settings) ->
 @torch.no_grad()
 def main(settings: Settings) -> None:
     """Print the table."""
-    yardstick = Yardstick(digits(settings.archive) if "mnist" in settings.archive.name else emoji(settings.archive), settings)
-    print(f"{yardstick}\n")
+    yardstick = Yardstick(settings)
+    print(f"{yardstick.summary()}\n")
     print("| model | accepted | classes | Fréchet | median nearest | copies | bits/dim |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for model in settings.models:
