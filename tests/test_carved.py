@@ -147,7 +147,7 @@ def test_training_keeps_carved_objects_beside_the_packed_ones_and_draws_the_same
     pack([make(FAMILY, k) for k in range(2)], tmp_path)
 
     def pictures() -> Pictures:
-        return Pictures(tmp_path, seed=0, small_until=100, procedural=0.5, depths=8)
+        return Pictures(tmp_path, seed=0, batch=4, small=0.5, procedural=0.5, depths=8)
 
     first = [pictures()[i] for i in range(3)]
     kept = list((tmp_path / "carved").iterdir())

@@ -27,7 +27,7 @@ from bozzetto.priors.hint import PLANES
 from bozzetto.priors.schedule import Schedule
 from bozzetto.priors.zero123 import Conditioned, Zero123, pose_projection
 from bozzetto.recipes.novel_views import SMALL, Sampler, sample
-from bozzetto.training.loop import LoopSettings, train
+from bozzetto.training.loop import LoopSettings, samples_seen, train
 from bozzetto.training.towers import WIDTH, tokens
 
 SCHEDULE = Schedule(prediction="v", is_rescaled=True)
@@ -319,7 +319,6 @@ def first_weights(settings: Settings) -> Path | None:
 def begin_from(folder: Path, network: Backbone) -> int:
     """Give the network the averaged weights of a prior's folder; returns the samples that they have seen.
 
-    That number is the last of `curve.jsonl`, in the folder (as embedded ones have it) or beside it (as runs have it); 0 without one.
     raises  InputError for weights of another shape
     """
     parts = {"unet": network.network.unet, "cc_projection": nn.ModuleDict({"projection": network.projection})}
@@ -327,9 +326,7 @@ def begin_from(folder: Path, network: Backbone) -> int:
         tensors = components.Tensors(folder / name)
         components.check(folder / name, {k: tuple(v.shape) for k, v in module.state_dict().items()}, tensors.shapes)
         module.load_state_dict({k: tensors.read(k, torch.float32, "cpu") for k in tensors.shapes})
-    curve = next((c for c in (folder / "curve.jsonl", folder.parent / "curve.jsonl") if c.is_file()), None)
-    lines = curve.read_text().splitlines() if curve else []
-    return int(json.loads(lines[-1])["samples"]) if lines else 0
+    return samples_seen(folder)
 
 
 def keep(prior: Zero123, folder: Path) -> None:

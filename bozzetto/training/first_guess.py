@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of the first guess: which objects, which loss, which score. `make train` runs it; anyone can rerun it.
 
-Sample i is a function of i: which object (`training.stream`), which camera, light and colours. The first samples are 64 pixels
-a side, four times as cheap, the rest 128.
+Sample i is a function of i: which object (`training.stream`), which camera, light and colours. Most batches are of pictures of
+64 pixels a side, four times as cheap, the rest of 128. A run whose folder holds no state begins from the weights of its last
+validation, if there are any, or from those that `--start` names.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from bozzetto.data.carved import CarvedFiles
 from bozzetto.data.objects import Object, Packed
 from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Carved, Drawable, draw_sample, drawable
-from bozzetto.priors.first_guess import LEVEL, FirstGuess, FirstGuessConfig, Guess, save
-from bozzetto.training.loop import LoopSettings, train
+from bozzetto.priors.first_guess import LEVEL, FirstGuess, FirstGuessConfig, Guess, load, save
+from bozzetto.priors.loading import MINI
+from bozzetto.training.loop import LoopSettings, samples_seen, train
 from bozzetto.training.stream import WINDOW, Stream
 
 
@@ -34,25 +36,28 @@ class Settings:
     """packed objects, as `bozzetto data` writes them; what is carved of them is kept in its folder `carved`"""
     out: Path
     """the run's folder: state, curve, logs; resumed if it is there"""
-    small_until: int = 150_000
-    """samples at 64 pixels before those at 128"""
+    small: float = 0.75
+    """share of the batches that are of 64 pixels, not 128: half of the time"""
     procedural: float = 0.6
     """share of procedural objects"""
+    start: Path | None = None
+    """a first guess's folder to begin from where OUT holds neither state nor prior; `mini` is the embedded one"""
     loop: LoopSettings = field(default_factory=LoopSettings)
 
 
 class Pictures(Dataset[dict[str, Tensor]]):
     """Sample i of the training stream, as a dict of tensors."""
 
-    def __init__(self, objects: Path, *, seed: int, small_until: int, procedural: float, depths: int) -> None:
+    def __init__(self, objects: Path, *, seed: int, batch: int, small: float, procedural: float, depths: int) -> None:
         self.carved = carved_files(objects)
         self.objects = Stream(objects, procedural, self._prepared)
-        self.seed, self.small_until, self.depths = seed, small_until, depths
+        self.seed, self.batch, self.small, self.depths = seed, batch, small, depths
 
     def __getitem__(self, i: int) -> dict[str, Tensor]:
         rng = np.random.default_rng([self.seed, i])
         d, carved = self.objects.draw(i, rng)
-        size = 64 if i < self.small_until else 128
+        is_small = np.random.default_rng([self.seed, 1, i // self.batch]).random() < self.small  # a batch has one size
+        size = 64 if is_small else 128
         return as_batch(draw_sample(d, carved, rng, size=size, depths=self.depths))
 
     def _prepared(self, obj: Object) -> tuple[Drawable, Carved]:
@@ -158,8 +163,18 @@ def main(settings: Settings) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
         network = FirstGuess(config).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    begun = 0
+    if not (settings.out / "state.safetensors").exists() and (start := first_weights(settings)) is not None:
+        network.load_state_dict(load(start).state_dict())
+        begun = samples_seen(start)
+        print(f"no state in {settings.out}: beginning from {start}, {begun} samples", flush=True)
     pictures = Pictures(
-        settings.objects, seed=settings.loop.seed, small_until=settings.small_until, procedural=settings.procedural, depths=config.depths
+        settings.objects,
+        seed=settings.loop.seed,
+        batch=settings.loop.batch,
+        small=settings.small,
+        procedural=settings.procedural,
+        depths=config.depths,
     )
     packed = Packed(settings.objects)
     groups = {size: validation_samples(packed, pictures.carved, size, config.depths) for size in (64, 128)}
@@ -169,8 +184,15 @@ def main(settings: Settings) -> None:
         return {f"{k}_{size}": v for size in groups for k, v in score(average, groups[size]).items()}
 
     sheet = groups[128]["furniture"][::6] + groups[128]["families"][::6]
-    average = train(network, pictures, loss, settings.out, settings.loop, validate, lambda n: contact_sheet(n, sheet))
+    average = train(network, pictures, loss, settings.out, settings.loop, validate, lambda n: contact_sheet(n, sheet), begun)
     save(average, settings.out / "prior")  # type: ignore[arg-type]
+
+
+def first_weights(settings: Settings) -> Path | None:
+    """The prior that a run without a state begins from, if any."""
+    if (settings.out / "prior" / "model.safetensors").is_file():
+        return settings.out / "prior"
+    return MINI / "first_guess" if str(settings.start) == "mini" else settings.start
 
 
 if __name__ == "__main__":

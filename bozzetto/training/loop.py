@@ -149,6 +149,14 @@ def train(
     return average
 
 
+def samples_seen(prior: Path) -> int:
+    """How many samples the weights in a prior's folder have seen: the last number of `curve.jsonl`, in that folder (as embedded ones
+    have it) or beside it (as runs have it); 0 without one."""
+    curve = next((c for c in (prior / "curve.jsonl", prior.parent / "curve.jsonl") if c.is_file()), None)
+    lines = curve.read_text().splitlines() if curve else []
+    return int(json.loads(lines[-1])["samples"]) if lines else 0
+
+
 @torch.no_grad()
 def _average(average: nn.Module, network: nn.Module, step: int, decay: float) -> None:
     d = min(decay, (1 + step) / (10 + step))
