@@ -11,7 +11,7 @@ import torch
 
 from bozzetto.data.captions import caption, colours_of, noun_of, side_of
 from bozzetto.data.procedural import HELD_OUT_FAMILIES, make
-from bozzetto.priors.first_guess import FirstGuess, Guess
+from bozzetto.priors.first_guess import FirstGuess, Guess, medians
 from bozzetto.priors.hint import FRAME
 from bozzetto.training import album
 
@@ -61,7 +61,7 @@ class Ball(FirstGuess):
         depth = ((torch.arange(d) + 0.5) / d * 2 - 1) * 0.9
         away = (depth.view(-1, 1, 1) ** 2 + rows.view(1, -1, 1) ** 2 + rows.view(1, 1, -1) ** 2).sqrt()
         logits = (20 * (0.4 - away)).expand(b, d, n, n)
-        return Guess(logits, torch.full((b, 3, 8, n // 2, n // 2), 0.5), torch.zeros(b, 2))
+        return Guess(logits, medians(logits), torch.full((b, 3, 8, n // 2, n // 2), 0.5), torch.zeros(b, 2))
 
 
 @pytest.fixture(scope="module")

@@ -164,14 +164,16 @@ def test_the_loss_is_least_at_the_truth():
     batch["occupancy"] = (255 * solid).to(torch.uint8)
     colours = torch.full((3, 3, 4, 8, 8), 0.4)
     batch["colour"] = torch.full_like(batch["colour"], 0.4)
-    true = Guess(20 * (2 * solid - 1), colours, batch["view"])
+    surface = first_guess.surface_of(solid)[0]
+    true = Guess(20 * (2 * solid - 1), surface, colours, batch["view"])
     parts = first_guess.loss(lambda _: true, batch)[1]
     assert float(parts["total"]) < 2e-3  # sigmoid(20) is 2e-9 from 1; half precision nowhere; -log of it, 64 cells
     for wrong in (
-        Guess(-true.occupancy, colours, true.view),
-        Guess(true.occupancy.roll(1, 1), colours, true.view),
-        Guess(true.occupancy, 1 - colours, true.view),
-        Guess(true.occupancy, colours, true.view + 0.3),
+        Guess(-true.occupancy, surface, colours, true.view),
+        Guess(true.occupancy.roll(1, 1), surface, colours, true.view),
+        Guess(true.occupancy, surface + 1, colours, true.view),
+        Guess(true.occupancy, surface, 1 - colours, true.view),
+        Guess(true.occupancy, surface, colours, true.view + 0.3),
     ):
         assert float(first_guess.loss(lambda _, w=wrong: w, batch)[1]["total"]) > 0.03
 
@@ -184,7 +186,8 @@ def test_gradients_of_the_loss_meet_finite_differences():
     direction = torch.randn(logits.shape, generator=g)
 
     def value(x):
-        return first_guess.loss(lambda _: Guess(x, torch.full((2, 3, 4, 8, 8), 0.5), batch["view"].float()), batch)[0]
+        guess = Guess(x, torch.zeros(2, 2, 16, 16), torch.full((2, 3, 4, 8, 8), 0.5), batch["view"].float())
+        return first_guess.loss(lambda _: guess, batch)[0]
 
     value(logits).backward()
     h = 1e-2
@@ -208,7 +211,7 @@ def test_colours_are_read_where_they_are():
     d, h, w = 4, 8, 8
     at = [((torch.arange(n) + 0.5) / n) for n in (d, h, w)]
     t, v, u = torch.meshgrid(*at, indexing="ij")
-    guess = Guess(torch.zeros(1, 8, 16, 16), torch.stack([u, v, t])[None], torch.zeros(1, 2))
+    guess = Guess(torch.zeros(1, 8, 16, 16), torch.zeros(1, 2, 16, 16), torch.stack([u, v, t])[None], torch.zeros(1, 2))
     points = torch.tensor([[[0.3, 0.6, 0.1], [0.7, 0.2, -0.4]]])
     expected = torch.stack([points[0, :, 0], points[0, :, 1], points[0, :, 2] / 1.8 + 0.5], -1)
     torch.testing.assert_close(guess.colour_at(points)[0], expected, rtol=0, atol=1e-6)

@@ -3,9 +3,10 @@
 
 A U-Net reads the crop and predicts, for each 2 x 2 block of pixels, the occupancy of `depths` cells along its ray: the
 frustum grid of `bozzetto.frustum`, which is aligned with the picture, so that what the picture shows is copied and
-only what it hides must be imagined. Beside it a coarse grid of colours for what is not seen, and two numbers about the
-camera: its elevation and its perspective p. Kin of the feed-forward half of One-2-3-45 (arXiv:2306.16928) and of DMTet's
-initial field (arXiv:2111.04276), with the volume laid along the rays.
+only what it hides must be imagined. An occupancy that is unsure smears the surface, so the depth at which each ray enters
+the solid and how thick it is there are predicted, too: what the occupancy expects, corrected. Beside them a coarse grid of
+colours for what is not seen, and two numbers about the camera: its elevation and its perspective p. Kin of the feed-forward
+half of One-2-3-45 (arXiv:2306.16928) and of DMTet's initial field (arXiv:2111.04276), with the volume laid along the rays.
 
 Letters: B pictures, S pixels a side, D depths.
 """
@@ -47,20 +48,27 @@ class Guess:
     """What lies behind B pictures.
 
     occupancy  (B, D, S/2, S/2) logits; depth d covers t in DEPTH_RANGE * (2 [d, d + 1] / D - 1)
+    surface    (B, 2, S/2, S/2): where the ray enters the solid, in cells from the first one's near face, and how thick it is there
     colour     (B, 3, d, S/4, S/4) sRGB in [0, 1], over the same frustum, coarser
     view       (B, 2): elevation in radians, p
     """
 
     occupancy: Tensor
+    surface: Tensor
     colour: Tensor
     view: Tensor
 
     def colour_at(self, points: Tensor) -> Tensor:
-        """Colours (B, N, 3) at frustum coordinates (B, N, 3), trilinear; points outside take the border's."""
-        u, v, t = points.unbind(-1)
-        grid = torch.stack([2 * u - 1, 2 * v - 1, t / DEPTH_RANGE], -1)[:, :, None, None]
-        found = F.grid_sample(self.colour.float(), grid.to(self.colour.device).float(), align_corners=False, padding_mode="border")
-        return found[..., 0, 0].mT
+        """Colours (B, N, 3) at frustum coordinates (B, N, 3)."""
+        return colour_at(self.colour, points)
+
+
+def colour_at(colour: Tensor, points: Tensor) -> Tensor:
+    """Of a colour grid (B, 3, d, h, w) over the frustum, at its coordinates (B, N, 3): (B, N, 3), trilinear; outside, the border's."""
+    u, v, t = points.unbind(-1)
+    grid = torch.stack([2 * u - 1, 2 * v - 1, t / DEPTH_RANGE], -1)[:, :, None, None]
+    found = F.grid_sample(colour.float(), grid.to(colour.device).float(), align_corners=False, padding_mode="border")
+    return found[..., 0, 0].mT
 
 
 class Residual(nn.Module):
@@ -113,10 +121,12 @@ class FirstGuess(nn.Module):
         self.up1, self.join1 = nn.Conv2d(c, b, 1), nn.Sequential(Residual(2 * b, b), Residual(b, b))
         self.head = nn.Sequential(nn.Conv2d(b + 4 * a, 2 * b, 1), Residual(2 * b, 2 * b), nn.GroupNorm(8, 2 * b), nn.SiLU())
         self.occupancy = nn.Conv2d(2 * b, 4 * config.depths, 1)
+        self.surface = nn.Conv2d(2 * b, 4 * 2, 1)  # what the occupancy's medians are off by, in sixteenths of the depth
         self.colour = nn.Conv2d(2 * b, 3 * config.colour_depths, 1)
         self.view = nn.Sequential(nn.GroupNorm(8, d), nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(d, 2))
         assert self.occupancy.bias is not None
         nn.init.constant_(self.occupancy.bias, -2.0)
+        nn.init.zeros_(self.surface.weight)
 
     def forward(self, picture: Tensor) -> Guess:
         b, _, s, _ = picture.shape
@@ -131,7 +141,22 @@ class FirstGuess(nn.Module):
         y1 = self.join1(torch.cat([x1, F.interpolate(self.up1(y2), scale_factor=2.0)], 1))
         y = self.head(torch.cat([y1, F.pixel_unshuffle(x0, 2)], 1))
         colour = torch.sigmoid(self.colour(y).float()).unflatten(1, (3, self.config.colour_depths))
-        return Guess(F.pixel_shuffle(self.occupancy(y), 2), colour, self.view(x3).float())
+        occupancy = F.pixel_shuffle(self.occupancy(y), 2)
+        surface = medians(occupancy.detach()) + F.pixel_shuffle(self.surface(y), 2).float() * (self.config.depths / 16)
+        return Guess(occupancy, surface, colour, self.view(x3).float())
+
+
+def medians(occupancy: Tensor) -> Tensor:
+    """(B, 2, h, w) from logits (B, D, h, w): the depth before which a ray has entered the solid as likely as not (given that it does
+    enter), were cells independent, in cells; and the number of cells that the column is expected to fill, 1/2 at least."""
+    logits = occupancy.float()
+    entered = -torch.expm1(-F.softplus(logits).cumsum(1))  # 1 - prod(1 - p)
+    half = entered[:, -1:] / 2
+    cell = (entered < half).sum(1, keepdim=True).clamp(max=logits.shape[1] - 1)
+    after = entered.gather(1, cell)
+    before = torch.where(cell > 0, entered.gather(1, (cell - 1).clamp(min=0)), torch.zeros_like(after))
+    front = cell + ((half - before) / (after - before).clamp(min=1e-9)).clamp(0, 1) - 0.5  # a full cell begins at its near face
+    return torch.cat([front, torch.sigmoid(logits).sum(1, keepdim=True).clamp(min=0.5)], 1)
 
 
 def load(folder: str | Path, *, device: str | torch.device = "cpu") -> FirstGuess:

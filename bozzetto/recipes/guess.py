@@ -31,8 +31,7 @@ from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera, to_frust
 from bozzetto.kernels.antialias import antialias
 from bozzetto.kernels.rasterize import rasterize
 from bozzetto.mesh import Mesh, vertex_normals
-from bozzetto.priors.first_guess import LEVEL, FirstGuess
-from bozzetto.priors.first_guess import Guess as Prediction
+from bozzetto.priors.first_guess import LEVEL, FirstGuess, colour_at
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.recipes.settings import Within
@@ -137,16 +136,19 @@ def predict(source: Source, prior: FirstGuess) -> Tensors:
         picture = torch.cat([crop.rgb, crop.alpha[..., None]], -1).permute(2, 0, 1)[None]
         with torch.no_grad():
             guess = prior(torch.cat([picture, picture.flip(-1)]).to(device))
-        occupancy, colour, view = (x.float().cpu() for x in (guess.occupancy, guess.colour, guess.view))
-        answers.append(((occupancy[0] + occupancy[1].flip(-1)) / 2, (colour[0] + colour[1].flip(-1)) / 2, view.mean(0)))
+        plain_and_mirrored = (x.float().cpu() for x in (guess.occupancy, guess.surface, guess.colour))
+        answers.append([*((x[0] + x[1].flip(-1)) / 2 for x in plain_and_mirrored), guess.view.float().cpu().mean(0)])
     cells = SCALES[-1] // 2
-    occupancy = torch.stack([F.interpolate(o[None], (cells, cells), mode="bilinear")[0] for o, _, _ in answers]).mean(0)
-    colour = torch.stack([F.interpolate(c, (cells // 2, cells // 2), mode="bilinear") for _, c, _ in answers]).mean(0)
+    occupancy, surface = (
+        torch.stack([F.interpolate(a[k][None], (cells, cells), mode="bilinear")[0] for a in answers]).mean(0) for k in (0, 1)
+    )
+    colour = torch.stack([F.interpolate(a[2], (cells // 2, cells // 2), mode="bilinear") for a in answers]).mean(0)
     coverage = F.avg_pool2d(picture[:, 3:], 2)[0]
     return {
         "occupancy": agree_with_silhouette(occupancy - LEVEL, coverage),
+        "surface": surface,
         "colour": colour,
-        "view": torch.stack([v for _, _, v in answers]).mean(0),
+        "view": torch.stack([a[3] for a in answers]).mean(0),
         "coverage": coverage,
     }
 
@@ -326,8 +328,7 @@ Colours = Callable[[Tensor, Tensor], Tensor]
 
 def colours_of(guess: Tensors, camera: Camera, p: float) -> Colours:
     """The colours that the first guess has for what no picture shows."""
-    prediction = Prediction(guess["occupancy"][None], guess["colour"][None], guess["view"][None])
-    return lambda x, n: prediction.colour_at(to_frustum(x, camera, p)[None].float())[0]
+    return lambda x, n: colour_at(guess["colour"][None], to_frustum(x, camera, p)[None].float())[0]
 
 
 def paint(source: Source, guessed: Colours, clean: Tensors, camera: Camera, settings: Guess) -> Tensors:

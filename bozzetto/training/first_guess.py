@@ -81,7 +81,7 @@ def as_batch(sample: Any) -> dict[str, Tensor]:
 
 
 def loss(network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Cross-entropy and Dice over the cells behind the silhouette, its projection, colours and camera."""
+    """Cross-entropy and Dice over the cells behind the silhouette, its projection, surfaces, colours and camera."""
     guess: Guess = network(batch["picture"])
     logits, truth = guess.occupancy.float(), batch["occupancy"].float() / 255
     coverage = F.avg_pool2d(batch["picture"][:, 3:], 2)
@@ -95,10 +95,51 @@ def loss(network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str
     empty = -F.softplus(logits).sum(1, keepdim=True)
     full = torch.log(-torch.expm1(empty.clamp(max=-1e-4)))
     column = -((coverage * full + (1 - coverage) * empty) * seen).sum() / count
+    surface = surface_loss(guess.surface, truth, coverage)
     colour = (guess.colour_at(batch["points"]) - batch["colour"]).abs().mean()
     view = F.smooth_l1_loss(guess.view, batch["view"], beta=0.1)
-    total = 5 * cross + dice + 0.1 * column + colour + view
-    return total, {"total": total, "cross": cross, "dice": dice, "column": column, "colour": colour, "view": view}
+    total = 5 * cross + dice + 0.1 * column + surface + colour + view
+    return total, {"total": total, "cross": cross, "dice": dice, "column": column, "surface": surface, "colour": colour, "view": view}
+
+
+def surface_of(occupancy: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, 2, h, w) as `Guess.surface`, of a true occupancy (B, D, h, w) in [0, 1], and where there is any: (B, 1, h, w) bool.
+
+    A cell that is filled in part is filled at the far end where the solid begins, at the near end where it ends.
+    """
+    solid = occupancy >= 0.5
+    exists = solid.any(1, keepdim=True)
+    first = solid.float().argmax(1, keepdim=True)
+    depth = torch.arange(solid.shape[1], device=solid.device).view(1, -1, 1, 1)
+    after = ~solid & (depth > first)
+    end = torch.where(after.any(1, keepdim=True), after.float().argmax(1, keepdim=True), solid.shape[1])
+    run = (depth >= first - 1) & (depth <= end)  # with the cells on either side, which may be less than half full
+    thick = (occupancy * run).sum(1, keepdim=True)
+    before = torch.where(first > 0, occupancy.gather(1, (first - 1).clamp(min=0)), 0)
+    return torch.cat([first + 1 - occupancy.gather(1, first) - before, thick], 1), exists
+
+
+def surface_loss(surface: Tensor, truth: Tensor, coverage: Tensor) -> Tensor:
+    """Mean distances, in eighths of the grid's depth: of the front; of it after the best shift of each picture, since how far away the
+    whole is matters less than its shape; of its slopes, so that flat faces are flat; and of the thickness (half the weight).
+
+    surface (B, 2, h, w) in cells; truth (B, D, h, w) in [0, 1]; coverage (B, 1, h, w) in [0, 1]
+    """
+    wanted, exists = surface_of(truth)
+    use = (exists & (coverage > 0.5)).to(surface)
+    error = (surface - wanted) * 8 / truth.shape[1]
+    front, count = error[:, :1], use.sum((1, 2, 3)).clamp(min=1)
+    shift = (front.detach() * use).sum((1, 2, 3)) / count
+    shape = ((front - shift.view(-1, 1, 1, 1)).abs() * use).sum((1, 2, 3)) / count
+    slopes = surface.new_zeros(len(surface))
+    for step in (1, 2, 4):
+        for axis in (2, 3):
+            n = front.shape[axis] - step
+            both = use.narrow(axis, 0, n) * use.narrow(axis, step, n)
+            rise = (front.narrow(axis, step, n) - front.narrow(axis, 0, n)).abs()
+            slopes = slopes + (rise * both).sum((1, 2, 3)) / both.sum((1, 2, 3)).clamp(min=1) / 6
+    off = ((front.abs() + 0.5 * error[:, 1:].abs()) * use).sum((1, 2, 3)) / count
+    return (off + shape + 2 * slopes).mean()
 
 
 def validation_samples(packed: Packed, carved: CarvedFiles, size: int, depths: int) -> dict[str, list[dict[str, Tensor]]]:
@@ -120,7 +161,8 @@ def validation_samples(packed: Packed, carved: CarvedFiles, size: int, depths: i
 
 @torch.no_grad()
 def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dict[str, float]:
-    """Mean occupancy IoU a group (truth cut at 1/2, the guess at LEVEL), colour error, elevation error in degrees, error of p."""
+    """Means over each group: occupancy IoU (truth cut at 1/2, the guess at LEVEL); how far off, in 64ths of the depth, the front surface
+    is, its shape after the best shift of each picture, and the thickness; colour error, elevation error in degrees, error of p."""
     network.eval()
     device = next(network.parameters()).device
     out: dict[str, float] = {}
@@ -129,14 +171,21 @@ def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dic
         for k in range(0, len(samples), 16):
             batch = {key: torch.stack([s[key] for s in samples[k : k + 16]]).to(device) for key in samples[0]}
             guess = network(batch["picture"])
-            seen = F.avg_pool2d(batch["picture"][:, 3:], 2) > 0
-            mine, truth = (guess.occupancy > LEVEL) & seen, batch["occupancy"] > 127
+            coverage = F.avg_pool2d(batch["picture"][:, 3:], 2)
+            mine, truth = (guess.occupancy > LEVEL) & (coverage > 0), batch["occupancy"] > 127
             iou = (mine & truth).sum((1, 2, 3)) / (mine | truth).sum((1, 2, 3)).clamp(min=1)
+            wanted, exists = surface_of(batch["occupancy"].float() / 255)
+            error = (guess.surface - wanted) * 64 / truth.shape[1]
+            use = exists & (coverage > 0.5)
+            shift = torch.where(use, error[:, :1], torch.nan).flatten(1).nanmedian(1).values.nan_to_num()
+            error = torch.cat([error[:, :1], error[:, :1] - shift.view(-1, 1, 1, 1), error[:, 1:]], 1).abs() * use
+            front, shape, thick = (error.sum((2, 3)) / use.sum((2, 3)).clamp(min=1)).unbind(1)
             colour = (guess.colour_at(batch["points"]) - batch["colour"]).abs().mean((1, 2))
             tilt = (guess.view[:, 0] - batch["view"][:, 0]).abs().rad2deg()
-            rows.append(torch.stack([iou, colour, tilt, (guess.view[:, 1] - batch["view"][:, 1]).abs()]))
+            rows.append(torch.stack([iou, front, shape, thick, colour, tilt, (guess.view[:, 1] - batch["view"][:, 1]).abs()]))
         mean = torch.cat(rows, 1).mean(1).tolist()
-        out |= {f"{name}_iou": mean[0], f"{name}_colour": mean[1], f"{name}_elevation": mean[2], f"{name}_p": mean[3]}
+        keys = ("iou", "front", "shape", "thick", "colour", "elevation", "p")
+        out |= {f"{name}_{key}": value for key, value in zip(keys, mean, strict=True)}
     network.train()
     return out
 
