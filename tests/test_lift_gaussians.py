@@ -15,6 +15,7 @@ from bozzetto.errors import InputError
 from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera
 from bozzetto.kernels.splat import rotations
 from bozzetto.mesh import load, vertex_normals, weld
+from bozzetto.priors.solid import EMPTY
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import lift_gaussians as recipe
 from bozzetto.recipes.asset import FILES, SPLAT, Source
@@ -44,7 +45,7 @@ def grey_ball() -> first.Tensors:
     k, j, i = torch.meshgrid(*(torch.arange(n) for _ in range(3)), indexing="ij")
     where = torch.stack([(i + 0.5) / n, (j + 0.5) / n, ((k + 0.5) / n * 2 - 1) * DEPTH_RANGE], -1).view(-1, 3)
     far = from_frustum(where, CAMERA, P).norm(dim=1).view(n, n, n)
-    occupancy = ((RADIUS - far) * 60).clamp(first.EMPTY, -first.EMPTY)
+    occupancy = ((RADIUS - far) * 60).clamp(EMPTY, -EMPTY)
     return {"occupancy": occupancy, "colour": torch.full((3, 12, 24, 24), 0.5), "view": torch.tensor([ELEVATION, P])}
 
 
@@ -170,7 +171,7 @@ def test_wrong_combinations_get_one_sentence(tmp_path, monkeypatch, capsys):
         cli.main()
     said = capsys.readouterr().err
     assert caught.value.code == 2 and "only --recipe guess" in said and said.count("\n") == 1 and not (tmp_path / "x").exists()
-    empty = {**grey_ball(), "occupancy": torch.full((48, 48, 48), first.EMPTY)}
+    empty = {**grey_ball(), "occupancy": torch.full((48, 48, 48), EMPTY)}
     monkeypatch.setattr(first, "rough_surface", lambda *a: None)
     with pytest.raises(InputError, match="nothing solid"):
         recipe.fit(red_ball(), empty, CAMERA, P, SMALL, Run(tmp_path / "y", {}), 0)

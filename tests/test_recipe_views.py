@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from bozzetto.frustum import frustum_camera
+from bozzetto.priors.solid import EMPTY
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import views
 from bozzetto.recipes.asset import Source
@@ -46,8 +47,8 @@ def deep(guess, factor):
     rows = (torch.arange(n) + 0.5) / n - 0.5
     depth = ((torch.arange(d) + 0.5) / d * 2 - 1) * 0.9
     inside = (depth.abs() < 0.175 * factor * 1.25).float().view(-1, 1, 1) * torch.ones(d, n, n)
-    seen = (guess["occupancy"].amax(0, keepdim=True) > first.EMPTY).float() + 0 * rows
-    return {**guess, "occupancy": torch.where(inside * seen > 0, 3.0, first.EMPTY), "view": torch.tensor([ELEVATION, P])}
+    seen = (guess["occupancy"].amax(0, keepdim=True) > EMPTY).float() + 0 * rows
+    return {**guess, "occupancy": torch.where(inside * seen > 0, 3.0, EMPTY), "view": torch.tensor([ELEVATION, P])}
 
 
 def test_drawings_carve_a_wrong_depth_and_colours_reach_the_back(source, tmp_path, monkeypatch):
@@ -76,8 +77,8 @@ def test_drawings_carve_a_wrong_depth_and_colours_reach_the_back(source, tmp_pat
 def test_a_wire_that_no_drawing_shows_is_not_carved():
     coverage = torch.zeros(1, 32, 32)
     coverage[:, 4:20, 6:26], coverage[:, 20:30, 8] = 1, 1  # a seat, and one leg
-    occupancy = torch.full((32, 32, 32), first.EMPTY)
-    occupancy[12:20] = torch.where(coverage > 0, -first.EMPTY, first.EMPTY)
+    occupancy = torch.full((32, 32, 32), EMPTY)
+    occupancy[12:20] = torch.where(coverage > 0, -EMPTY, EMPTY)
     camera = frustum_camera(0.0, ELEVATION, P, 64)
     seen_past = {"trust": torch.ones(1, 1, 1), "alpha": torch.zeros(1, 64, 64)}  # a drawing of nothing at all
     left = views.carved({"occupancy": occupancy, "coverage": coverage}, camera, P, seen_past, camera, 2.0)

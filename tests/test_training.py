@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
 from torch.utils.data import Dataset
 
-from bozzetto.priors.first_guess import FirstGuess, FirstGuessConfig, Guess, load, save
+from bozzetto.priors.first_guess import FirstGuess, FirstGuessConfig, Guess, load, medians, save
 from bozzetto.training import first_guess
 from bozzetto.training.loop import LoopSettings, precision, rate, train
 from bozzetto.training.muon import Muon, orthogonalised
@@ -176,6 +177,43 @@ def test_the_loss_is_least_at_the_truth():
         Guess(true.occupancy, surface, colours, true.view + 0.3),
     ):
         assert float(first_guess.loss(lambda _, w=wrong: w, batch)[1]["total"]) > 0.03
+
+
+def test_the_surface_of_an_occupancy():
+    """Where a ray enters, and how thick it is there: whole cells, half ones at both ends, a second solid behind, nothing."""
+    occupancy = torch.zeros(1, 16, 1, 4)
+    occupancy[0, 5:9, 0, 0] = 1
+    occupancy[0, 5:9, 0, 1] = torch.tensor([0.25, 1, 1, 0.5])
+    occupancy[0, 3:5, 0, 2], occupancy[0, 10:14, 0, 2] = 1, 1
+    surface, exists = first_guess.surface_of(occupancy)
+    assert exists.flatten().tolist() == [True, True, True, False]
+    torch.testing.assert_close(surface[0, :, 0, :3], torch.tensor([[5, 5.75, 3], [4, 2.75, 2]]))
+    sure = medians(40 * (occupancy[..., :1] - 0.5))
+    torch.testing.assert_close(sure[0, :, 0, 0], torch.tensor([5.0, 4.0]), atol=1e-4, rtol=0)  # a sure occupancy says the same
+
+
+def test_a_ray_enters_an_unsure_solid_at_the_median_depth():
+    """Cells that are full with probability p, one after another: 1 - (1 - p)^k = (1 - (1 - p)^D) / 2."""
+    p, depths = 0.1, 32
+    front = medians(torch.full((1, depths, 1, 1), math.log(p / (1 - p))))[0, 0, 0, 0]
+    k = math.log(1 - (1 - (1 - p) ** depths) / 2) / math.log(1 - p)
+    assert float(front) == pytest.approx(k - 0.5, abs=p / 8 + 1e-3)  # within a cell a chord, not the curve: log(1 - p)^2 / 8 p
+
+
+def test_shifts_cost_less_than_bends_and_slopes_least_when_flat():
+    truth = torch.zeros(1, 32, 16, 16)
+    truth[:, 8:14] = 1
+    wanted, coverage = first_guess.surface_of(truth)[0], torch.ones(1, 1, 16, 16)
+    wave = torch.cat([torch.ones(1, 1, 16, 8), -torch.ones(1, 1, 16, 8)], 3)
+    bumps = wave.roll(4, 3) * torch.where(torch.arange(16).view(1, 1, -1, 1) % 2 > 0, 1, -1)
+
+    def cost(off: torch.Tensor) -> float:
+        return float(first_guess.surface_loss(wanted + torch.cat([off, torch.zeros_like(off)], 1), truth, coverage))
+
+    assert cost(torch.zeros_like(wave)) < 1e-6
+    assert cost(torch.ones_like(wave)) == pytest.approx(8 / 32)  # an eighth of the depth is the unit; no bend, no slope
+    assert cost(torch.ones_like(wave)) < cost(wave) < cost(bumps)
+    assert first_guess.surface_loss(wanted + 1, truth, torch.zeros_like(coverage)) == 0  # nothing is seen
 
 
 def test_gradients_of_the_loss_meet_finite_differences():

@@ -19,10 +19,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from bozzetto import image
@@ -31,7 +29,8 @@ from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera, to_frust
 from bozzetto.kernels.antialias import antialias
 from bozzetto.kernels.rasterize import rasterize
 from bozzetto.mesh import Mesh, vertex_normals
-from bozzetto.priors.first_guess import LEVEL, FirstGuess, colour_at
+from bozzetto.priors.first_guess import FirstGuess, colour_at
+from bozzetto.priors.solid import EMPTY, solid
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.recipes.settings import Within
@@ -43,8 +42,6 @@ from bozzetto.render.unwrap import unwrap
 from bozzetto.shapes.dmtet import DMTet, EmptySurface, normal_consistency
 
 SCALES = (64, 128)  # pixels a side at which the prior is asked
-WIRE = 2.5  # columns of the guess: parts thinner than this are wires
-EMPTY = -3.0  # logit of a cell that the silhouette says is empty; as far from 0 as a full one
 
 
 @dataclass(frozen=True)
@@ -127,74 +124,31 @@ def finished(textured: Tensors, clean: Tensors, camera: Camera, measured: dict[s
 def predict(source: Source, prior: FirstGuess) -> Tensors:
     """Occupancy logits (D, h, w), colours (3, d, h', w') and (elevation, p): the mean over the scales it was trained at, and mirrors.
 
-    The coarser scale knows the whole better, the finer one the edges; the table is in docs/benchmarks.md.
+    The coarser scale knows the whole better, the finer one the edges; the table is in docs/benchmarks.md. Probabilities are averaged,
+    not logits: where answers disagree, the solid is as smeared as they are. Surfaces count where the scale's own pixel shows the object.
     """
     device = next(prior.parameters()).device
+    cells = SCALES[-1] // 2
     answers = []
     for size in SCALES:
         crop = image.crop(source.rgb, source.alpha, size)
         picture = torch.cat([crop.rgb, crop.alpha[..., None]], -1).permute(2, 0, 1)[None]
         with torch.no_grad():
             guess = prior(torch.cat([picture, picture.flip(-1)]).to(device))
-        plain_and_mirrored = (x.float().cpu() for x in (guess.occupancy, guess.surface, guess.colour))
-        answers.append([*((x[0] + x[1].flip(-1)) / 2 for x in plain_and_mirrored), guess.view.float().cpu().mean(0)])
-    cells = SCALES[-1] // 2
-    occupancy, surface = (
-        torch.stack([F.interpolate(a[k][None], (cells, cells), mode="bilinear")[0] for a in answers]).mean(0) for k in (0, 1)
-    )
-    colour = torch.stack([F.interpolate(a[2], (cells // 2, cells // 2), mode="bilinear") for a in answers]).mean(0)
-    coverage = F.avg_pool2d(picture[:, 3:], 2)[0]
+        coverage = F.avg_pool2d(picture[:, 3:], 2)
+        weight = (coverage > 0.5).float() + 1e-6
+        surface, chance, colour = (
+            ((x[:1] + x[1:].flip(-1)) / 2).float().cpu() for x in (guess.surface, torch.sigmoid(guess.occupancy.float()), guess.colour)
+        )
+        wide = [F.interpolate(x, (cells, cells), mode="bilinear") for x in (chance, weight * surface, weight)]
+        answers.append([*wide, F.interpolate(colour[0], (cells // 2, cells // 2), mode="bilinear"), guess.view.float().cpu().mean(0)])
+    chance, surface, weight, colour, view = (torch.stack(x).mean(0) for x in zip(*answers, strict=True))
     return {
-        "occupancy": agree_with_silhouette(occupancy - LEVEL, coverage),
-        "surface": surface,
+        "occupancy": solid(torch.logit(chance[0], 1e-6), (surface / weight)[0], coverage[0]),
         "colour": colour,
-        "view": torch.stack([a[3] for a in answers]).mean(0),
-        "coverage": coverage,
+        "view": view,
+        "coverage": coverage[0],
     }
-
-
-def agree_with_silhouette(occupancy: Tensor, coverage: Tensor, full: float = 0.3) -> Tensor:
-    """Cells outside the silhouette emptied; where a pixel shows the object, something is behind it.
-
-    A column in which no cell passes `full` is that of a thin part whose depth is unsure: a wire that may be anywhere in ten
-    cells has a tenth in each. It gets one bar of cells, at the median of the column's probability, as long as the cells it
-    expects, and at least as the part is wide in the picture: most thin parts are round. Medians are averaged along the part,
-    so that it stays whole and straight. Clamped, so that surfaces lie midway between cells.
-
-    occupancy (D, h, w) logits, coverage (1, h, w) in [0, 1]
-    """
-    unsure = (coverage > 0.2) & (occupancy.amax(0, keepdim=True) < full)
-    bars = torch.where(unsure, _bars(occupancy, coverage, unsure), EMPTY)
-    kept = torch.where(coverage > 0, torch.where(unsure, bars, occupancy), EMPTY).clamp(EMPTY, -EMPTY)
-    # What is thinner than a cell of the coarse grid would be missed there; a cell wider, it is found, and trimmed to the silhouette.
-    wires = torch.where(unsure & (width_of(coverage) < WIRE), bars, EMPTY)
-    return torch.maximum(kept, F.max_pool2d(wires, 3, stride=1, padding=1))
-
-
-def _bars(occupancy: Tensor, coverage: Tensor, unsure: Tensor, steep: float = 3.0, least: float = 1.5) -> Tensor:
-    """Logits (D, h, w) of one bar a column, falling by `steep` a cell from its ends."""
-    depths, _, width = occupancy.shape
-    p = torch.sigmoid(occupancy + LEVEL)
-    mass, so_far = p.sum(0, keepdim=True), p.cumsum(0)
-    cell = (so_far < mass / 2).sum(0, keepdim=True).clamp(max=depths - 1)
-    inside = p.gather(0, cell).clamp(min=1e-9)
-    median = cell + 1 - (so_far.gather(0, cell) - mass / 2) / inside
-    weight = torch.where(unsure, mass, 0)
-    for _ in range(12):  # some three cells either way
-        total = F.avg_pool2d(weight, 3, stride=1, padding=1).clamp(min=1e-12)
-        median = torch.where(unsure, F.avg_pool2d(weight * median, 3, stride=1, padding=1) / total, median)
-    across = width_of(coverage) / width / (2 * DEPTH_RANGE / depths)  # in cells of depth
-    length = torch.maximum(torch.minimum(mass, 2 * across + 1), across).clamp(min=least)
-    place = torch.arange(depths).view(-1, 1, 1) + 0.5
-    return (steep * (length / 2 - (place - median).abs())).clamp(EMPTY, -EMPTY)
-
-
-def width_of(coverage: Tensor) -> Tensor:
-    """(1, h, w): diameter, in pixels, of the largest disc inside the silhouette whose centre is at most a pixel away."""
-    fine = F.interpolate(coverage[None], scale_factor=4, mode="bilinear")[0, 0] > 0.35
-    radius = ndimage.distance_transform_edt(np.pad(fine.numpy(), 1))[1:-1, 1:-1]
-    near = F.max_pool2d(torch.from_numpy(radius).float()[None, None], 9, stride=1, padding=4)
-    return F.max_pool2d(near, 4)[0] / 2
 
 
 def occupancy_at(occupancy: Tensor, points: Tensor, camera: Camera, p: float) -> Tensor:

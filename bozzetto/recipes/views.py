@@ -26,6 +26,7 @@ from bozzetto.frustum import DEPTH_RANGE, from_frustum
 from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.priors.first_guess import FirstGuess
 from bozzetto.priors.prior import Prior
+from bozzetto.priors.solid import WIRE, agree_with_silhouette, width_of
 from bozzetto.recipes import guess as first
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.novel_views import Framed, NovelViews, draw_framed
@@ -140,8 +141,8 @@ def carved(guess: Tensors, camera: Camera, p: float, made: Tensors, cameras: Cam
     grid = (pixels / pixels.new_tensor(cameras.size[::-1]) * 2 - 1).float()[:, None]
     past = (made["trust"] * (1 - made["alpha"]))[:, None]
     sure = F.grid_sample(past, grid, align_corners=False, padding_mode="border")[:, 0, 0].sum(0)
-    left = first.agree_with_silhouette(occupancy - weight * sure.view(d, h, w), guess["coverage"])
-    return torch.where(first.width_of(guess["coverage"]) < first.WIRE, occupancy, left)
+    left = agree_with_silhouette(occupancy - weight * sure.view(d, h, w), guess["coverage"])
+    return torch.where(width_of(guess["coverage"]) < WIRE, occupancy, left)
 
 
 def solid(pictures: Tensor, background: float) -> Tensor:

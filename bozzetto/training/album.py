@@ -30,9 +30,10 @@ from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Drawable, drawable, random_lights, recoloured, render
 from bozzetto.files import replacing
 from bozzetto.frustum import frustum_camera
-from bozzetto.priors.first_guess import LEVEL, FirstGuess
+from bozzetto.priors.first_guess import FirstGuess
 from bozzetto.priors.hint import FRAME, PLANES, carried, hint
-from bozzetto.recipes.guess import Colours, agree_with_silhouette, rough_surface
+from bozzetto.priors.solid import solid
+from bozzetto.recipes.guess import Colours, rough_surface
 from bozzetto.recipes.guess import colours_of as guessed_colours
 from bozzetto.recipes.run import Tensors
 
@@ -137,7 +138,7 @@ def guesses(network: FirstGuess, pictures: Tensor, cameras: list[Camera], size: 
         camera = cameras[k]
         coverage = torch.nn.functional.avg_pool2d(batch[k, 3:], 2)
         found: Tensors = {
-            "occupancy": agree_with_silhouette(answer.occupancy[k].float().cpu() - LEVEL, coverage),
+            "occupancy": solid(answer.occupancy[k].float().cpu(), answer.surface[k].float().cpu(), coverage),
             "colour": answer.colour[k].float().cpu(),
             "view": answer.view[k].float().cpu(),
         }
