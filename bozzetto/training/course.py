@@ -94,7 +94,8 @@ def main(arguments: Sequence[str] | None = None, clock: Callable[[], float] = ti
     a = parsed(arguments)
     guard = threading.Timer(a.minutes * 60, _give_up, (a.out,))
     guard.daemon = True
-    guard.start()
+    if clock is time.monotonic:
+        guard.start()
     try:
         check_packages()
         if not a.objects.exists():
@@ -192,7 +193,14 @@ class Run:
         self.feed = replay.Feed(pictures, CHUNK, self.workers, self.begun - self.begun % CHUNK)
         gigabytes = a.pool_gb or (24.0 if self.on_gpu else 1.0)
         self.pool = replay.Pool(gigabytes, self.device, torch.Generator().manual_seed(a.seed))
-        self.groups = {size: first_guess.validation_samples(Packed(folder), pictures.carved, size, depths) for size in (64, 128)}
+        self.groups: dict[int, dict[str, list[Any]]] = {}
+
+        def draw() -> None:
+            packed = Packed(folder)
+            self.groups = {size: first_guess.validation_samples(packed, pictures.carved, size, depths) for size in (64, 128)}
+
+        self.drawing = threading.Thread(target=draw, daemon=True)  # twenty seconds that training need not wait for
+        self.drawing.start()
         self.batches: replay.Replay | None = None
         self.scores: dict[str, float] = {}
         self.seconds = 0.0
@@ -229,7 +237,9 @@ class Run:
         save(average, self.a.out / "prior")
         assert self.batches is not None
         spent = {"share": deadline.share(), "drawn": float(len(self.pool)), "uses": self.batches.used / max(len(self.pool), 1)}
-        if deadline.stopped:
+        if not deadline.stopped:
+            self.drawing.join(timeout=10 + (1 - deadline.share()) * deadline.seconds)
+        if deadline.stopped or not self.groups:
             return spent
         self.scores = {f"{k}_{size}": v for size, group in self.groups.items() for k, v in first_guess.score(average, group).items()}
         shown = self.groups[128]["furniture"][::6] + self.groups[128]["families"][::6]
