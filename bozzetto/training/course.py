@@ -133,7 +133,8 @@ def _course(a: argparse.Namespace, scratch: Path, begun: float, clock: Callable[
         return 143
     report(a.out / "gpu.md", run.facts(), left)
     state = f"training failed ({failure})" if failure else "done"
-    print(f"course: {state} after {clock() - begun:.0f} s; {a.out} holds prior/, curve.jsonl, samples.png, gpu.md", flush=True)
+    there = ", ".join(sorted(f.name for f in a.out.iterdir()))
+    print(f"course: {state} after {clock() - begun:.0f} s; {a.out} holds {there}", flush=True)
     return 1 if failure else 0
 
 
@@ -237,8 +238,8 @@ class Run:
         save(average, self.a.out / "prior")
         assert self.batches is not None
         spent = {"share": deadline.share(), "drawn": float(len(self.pool)), "uses": self.batches.used / max(len(self.pool), 1)}
-        if not deadline.stopped:
-            self.drawing.join(timeout=10 + (1 - deadline.share()) * deadline.seconds)
+        if deadline.share() >= 1 and not deadline.stopped:
+            self.drawing.join(timeout=10)  # a slow machine may still be at it; earlier on, training goes before
         if deadline.stopped or not self.groups:
             return spent
         self.scores = {f"{k}_{size}": v for size, group in self.groups.items() for k, v in first_guess.score(average, group).items()}
