@@ -303,6 +303,9 @@ def test_what_can_be_done_without_is_said_and_done_without(flags, tmp_path, monk
 def test_a_course_without_its_archive_says_how_to_make_it(tmp_path, capsys):
     assert course.main(["--objects", str(tmp_path / "none"), "--out", str(tmp_path)]) == 2
     assert "make course-pack" in capsys.readouterr().err
+    (tmp_path / "curve.jsonl").touch()
+    assert course.main(["--objects", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "holds a course already" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         course.main(["--out", str(tmp_path), "--minutes", "1", "--tail", "70"])
 

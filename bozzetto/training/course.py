@@ -100,6 +100,8 @@ def main(arguments: Sequence[str] | None = None, clock: Callable[[], float] = ti
         check_packages()
         if not a.objects.exists():
             raise InputError(f"{a.objects}: not there; where Debian's packages can be fetched: make course-pack")
+        if (a.out / "curve.jsonl").exists():
+            raise InputError(f"{a.out}: holds a course already; give another --out, and --start {a.out / 'prior'} to go on from it")
         with tempfile.TemporaryDirectory(prefix="course-", ignore_cleanup_errors=True) as scratch:
             return _course(a, Path(scratch), begun, clock)
     except InputError as error:

@@ -145,8 +145,9 @@ def train(
                     + "  ".join(f"{k} {float(v.detach()):.4f}" for k, v in parts.items()),
                     flush=True,
                 )
-                for name, value in parts.items() if writer is not None else ():
-                    writer.add_scalar(f"loss/{name}", float(value.detach()), seen)
+                if writer is not None:
+                    for name, value in parts.items():
+                        writer.add_scalar(f"loss/{name}", float(value.detach()), seen)
             if due or last:
                 look()
             if settings.save_every >= 0 and (time.monotonic() - saved > settings.save_every or last):
