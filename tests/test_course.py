@@ -250,6 +250,7 @@ def test_a_course_ends_by_its_clock_and_leaves_what_it_promises(flags, tmp_path,
     assert len(rows) == 5 and rows[-1]["share"] == 1 and 0 < rows[-1]["uses"] <= 8 and "furniture_iou_64" in rows[0]
     assert (out / "samples.png").stat().st_size > 0
     page = (out / "gpu.md").read_text()
+    assert "| of the weights it began from | furniture_iou_64 0." in page
     assert "| a row |" in page and "pictures drawn" in page and "uses of a picture" in page
     assert [name for name, _ in asked] == ["pytest", "benchmarks.gpu"] and all(0 < s < 60 for _, s in asked)
     last = capsys.readouterr().out.strip().splitlines()[-1]

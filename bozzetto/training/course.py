@@ -179,7 +179,7 @@ class Run:
         print(f"{torch.cuda.get_device_name() if self.on_gpu else 'no GPU: on the CPU, slowly'}; torch {torch.__version__}", flush=True)
         a.out.mkdir(parents=True, exist_ok=True)
         start = None if a.widths or a.start == "none" else MINI / "first_guess" if a.start == "mini" else Path(a.start)
-        self.begun = samples_seen(start) if start else 0
+        self.start, self.begun = start, samples_seen(start) if start else 0
         network = load(start).requires_grad_(True).train() if start else _from_nothing(a)
         save(network, a.out / "prior")
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -206,6 +206,7 @@ class Run:
         self.drawing.start()
         self.batches: replay.Replay | None = None
         self.scores: dict[str, float] = {}
+        self.before: dict[str, float] = {}
         self.seconds = 0.0
 
     def train(self, deadline: Deadline, waited: float) -> str:
@@ -234,7 +235,7 @@ class Run:
 
     def look(self, average: Any, deadline: Deadline) -> dict[str, float]:
         """Save the averaged weights, then judge them, unless there is no time for it."""
-        from bozzetto.priors.first_guess import save
+        from bozzetto.priors.first_guess import load, save
         from bozzetto.training import first_guess
 
         save(average, self.a.out / "prior")
@@ -244,7 +245,13 @@ class Run:
             self.drawing.join(timeout=10)  # a slow machine may still be at it; earlier on, training goes before
         if deadline.stopped or not self.groups:
             return spent
-        self.scores = {f"{k}_{size}": v for size, group in self.groups.items() for k, v in first_guess.score(average, group).items()}
+
+        def judged(network: Any) -> dict[str, float]:
+            return {f"{k}_{size}": v for size, group in self.groups.items() for k, v in first_guess.score(network, group).items()}
+
+        if self.start and not self.before:
+            self.before = judged(load(self.start, device=self.device))
+        self.scores = judged(average)
         shown = self.groups[128]["furniture"][::6] + self.groups[128]["families"][::6]
         if len(shown) > 1:
             _write_png(first_guess.contact_sheet(average, shown), self.a.out / "samples.png")
@@ -261,6 +268,7 @@ class Run:
             "pictures drawn": f"{len(self.pool)} by {self.workers} workers, {len(self.pool) / seconds:.0f} a second",
             "uses of a picture": f"{self.batches.used / max(len(self.pool), 1):.1f} on average, at most {self.a.reuse:g}",
             "scores": ", ".join(f"{k} {v:.4f}" for k, v in self.scores.items() if "iou" in k) or "none",
+            "of the weights it began from": ", ".join(f"{k} {v:.4f}" for k, v in self.before.items() if "iou" in k) or "none",
         }
 
     def summary(self) -> str:

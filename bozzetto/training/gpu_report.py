@@ -17,7 +17,7 @@ from pathlib import Path
 from bozzetto.files import write_atomically
 
 ROOT = Path(__file__).parents[2]
-RESERVE = 4.0  # seconds that are left to write and to leave
+RESERVE = 10.0  # seconds that are left to write and to leave
 
 
 def report(path: Path, facts: dict[str, str], left: Callable[[], float]) -> None:
