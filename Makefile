@@ -2,6 +2,7 @@
 # make demo    set up, then lift a real picture           make lint    ruff, types, import contract
 # make test    set up, then run the tests (not the slow)  make bench   speed of the kernels, quality of lifting
 # make data    pack training objects (Debian)             make train   train the first guess on them
+# make course-pack, then make course wherever a GPU is for a quarter of an hour: docs/gpu.md
 #
 # Another interpreter: make test PYTHON=python3.12. An environment that is there: make test VENV=path.
 
@@ -19,10 +20,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all node-tools viewer-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-more train-digits figures data clean
+.PHONY: help venv demo test test-all node-tools viewer-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-more train-digits course-pack course figures data clean
 
 help:
-	@sed -n '2,6s/^# \{0,1\}//p' Makefile
+	@sed -n '2,7s/^# \{0,1\}//p' Makefile
 
 venv: $(STAMP)
 
@@ -127,6 +128,17 @@ train-more: album
 	for a in "" -val; do $(BIN)/python -m bozzetto.training.latents --album $(ALBUM)$$a --vae runs/mini/vae --towers runs/mini --out runs/latents-mini$$a || exit 1; done
 	$(BIN)/python -m bozzetto.training.backbone --latents runs/latents-mini --validation runs/latents-mini-val --vae runs/mini/vae --towers runs/mini \
 		--out runs/more --start mini $(BACKBONE_FLAGS)
+
+# A course for a GPU that is there for a quarter of an hour. The pack is made where Debian's packages can be fetched; the course
+# needs neither network nor environment: it takes what Python there is. COURSE_FLAGS="--minutes 5 --reuse 12" and the like.
+COURSE_PACK := course/objects.tar.xz
+OUT := out/course
+COURSE_PYTHON := $(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON))
+course-pack: venv data/objects/index.json
+	$(BIN)/python -m bozzetto.data.decimated data/objects $(COURSE_PACK)
+
+course:
+	PYTHONPATH=. PYTHONUNBUFFERED=1 $(COURSE_PYTHON) -m bozzetto.training.course --objects $(COURSE_PACK) --out "$(OUT)" $(COURSE_FLAGS)
 
 data: data/objects/index.json
 

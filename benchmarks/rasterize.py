@@ -43,17 +43,17 @@ def torch_rasterize(clip: Tensor, faces: Tensor, size: int) -> tuple[Tensor, Ten
     low = (corner.amin(1) - 0.5).ceil().long().clamp(min=0)
     extent = (((corner.amax(1) - 0.5).floor().long().clamp(max=size - 1) - low) + 1).clamp(min=0)
     count = extent.prod(-1)
-    f = torch.repeat_interleave(torch.arange(len(faces)), count)
-    k = torch.arange(len(f)) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    f = torch.repeat_interleave(torch.arange(len(faces), device=count.device), count)
+    k = torch.arange(len(f), device=f.device) - torch.repeat_interleave(count.cumsum(0) - count, count)
     c, r = low[f, 0] + k % extent[f, 0], low[f, 1] + k // extent[f, 0]
     e = _edge_functions(p[faces[f]], c, r, size)
     total = e.sum(-1)
     z = (e * p[:, 2][faces[f]]).sum(-1) / (e * p[:, 3][faces[f]]).sum(-1)
     inside = ((e * total.sign()[:, None]) >= 0).all(-1) & (z.abs() <= 1)
     f, at, z = f[inside], (r * size + c)[inside], z[inside]
-    depth = torch.full((size * size,), 2.0, dtype=torch.float64).scatter_reduce(0, at, z, "amin")
+    depth = torch.full((size * size,), 2.0, dtype=torch.float64, device=z.device).scatter_reduce(0, at, z, "amin")
     wins = z == depth[at]
-    face = torch.full((size * size,), len(faces)).scatter_reduce(0, at[wins], f[wins], "amin")
+    face = torch.full((size * size,), len(faces), device=z.device).scatter_reduce(0, at[wins], f[wins], "amin")
     return torch.where(face < len(faces), face, -1), depth
 
 
@@ -74,7 +74,7 @@ def torch_render(attributes: Tensor, clip: Tensor, faces: Tensor, size: int, bes
     colour = attributes.new_zeros(size * size, attributes.shape[1])
     colour = colour.index_put((seen,), ((a / a.sum(-1, keepdim=True))[..., None] * attributes[tri]).sum(1))
     out, p = colour, clip[0][:, [0, 1, 3]]
-    grid = torch.arange(size * size).view(size, size)
+    grid = torch.arange(size * size, device=face.device).view(size, size)
     for down in (0, 1):
         first, second = (grid[:-1] if down else grid[:, :-1]).flatten(), (grid[1:] if down else grid[:, 1:]).flatten()
         differ = face[first] != face[second]

@@ -70,7 +70,7 @@ def torch_blend(
     before = torch.cumsum(log, 0) - log
     start = before[first.clamp(max=len(where) - 1)]
     weight = alpha * (before - start[where]).exp().to(alpha)
-    return torch.zeros(size * size, 3).index_add(0, where, weight[:, None] * colours[which])
+    return colours.new_zeros(size * size, 3).index_add(0, where, weight[:, None] * colours[which])
 
 
 def main() -> None:

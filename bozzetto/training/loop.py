@@ -3,14 +3,14 @@
 
 The data are a function of the sample's index, so where a run stands is one number, and resuming continues the very
 sequence. All state (weights, their moving average, the optimiser's moments) is one safetensors file, written by rename.
-Accelerate places the network and the batches; nothing here knows a device.
+Accelerate places the network and the batches; nothing here knows a device. A run with a `Deadline` ends by the clock instead.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from bozzetto.files import replacing
+from bozzetto.training.deadline import Deadline
 from bozzetto.training.muon import Muon
 
 
@@ -42,7 +43,7 @@ class LoopSettings:
     """decay a step of the moving average of the weights, reached gradually"""
     seed: int = 0
     save_every: float = 300.0
-    """seconds between checkpoints"""
+    """seconds between checkpoints; below 0 keeps none"""
     validate_every: int = 20_000
     """samples"""
     workers: int = 1
@@ -71,25 +72,26 @@ def _cpu_has_bf16() -> bool:
 
 def train(
     network: nn.Module,
-    data: Dataset[Any],
+    data: Dataset[Any] | Iterator[dict[str, Tensor]],
     loss: Callable[[nn.Module, Any], tuple[Tensor, dict[str, Tensor]]],
     folder: Path,
     settings: LoopSettings,
     validate: Callable[[nn.Module], dict[str, float]],
     sheet: Callable[[nn.Module], Tensor] | None = None,
     begun: int = 0,
+    deadline: Deadline | None = None,
 ) -> nn.Module:
     """Train to `settings.samples`, resuming from `folder` if a run is there; returns the network with averaged weights.
 
-    data      sample i is a function of i alone
+    data      sample i is a function of i alone; or an iterator of whole batches, for a run with a deadline
     loss      (network, batch) to a scalar and named parts
     validate  (averaged network) to named numbers, logged to TensorBoard and to `curve.jsonl`
     sheet     (averaged network) to a picture (3, H, W) in [0, 1] for TensorBoard
     begun     samples that the network has seen when no run is there: averaged weights whose run is lost. They are counted, the
               average begins with the weights, and the rates warm up anew, since the optimiser's moments are gone
+    deadline  says when the run validates and ends and what its rates are, instead of the number of samples
     """
     from accelerate import Accelerator
-    from torch.utils.tensorboard import SummaryWriter
 
     accelerator = Accelerator(mixed_precision=precision(settings.mixed_precision))
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,20 +100,28 @@ def train(
     seen, begun = _resume(folder / "state.safetensors", network, average, optimiser) or (begun, begun)
     network, optimiser = accelerator.prepare(network, optimiser)
     average = average.to(accelerator.device)
-    share = settings.batch // accelerator.num_processes
-    order = [
-        i
-        for start in range(seen + accelerator.process_index * share, settings.samples, settings.batch)
-        for i in range(start, start + share)
-    ]
-    context = "spawn" if settings.workers else None  # fork after OpenMP hangs
-    loader = DataLoader(data, share, sampler=order, num_workers=settings.workers, multiprocessing_context=context, drop_last=True)
-    writer = SummaryWriter(str(folder / "log")) if accelerator.is_main_process else None
+    loader = data if isinstance(data, Iterator) else _loader(data, settings, seen, accelerator)
+    writer = _writer(folder / "log") if accelerator.is_main_process else None
     (folder / "settings.json").write_text(json.dumps(asdict(settings), indent=1))
-    saved, started, first = time.monotonic(), time.monotonic(), seen
+    saved, started, first, gone = time.monotonic(), time.monotonic(), seen, 0.0
+
+    def look() -> None:
+        scores = validate(average)
+        with open(folder / "curve.jsonl", "a") as curve:
+            curve.write(json.dumps({"samples": seen, **{k: round(v, 5) for k, v in scores.items()}}) + "\n")
+        print("validation " + "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), flush=True)
+        if writer is not None:
+            for name, value in scores.items():
+                writer.add_scalar(f"validation/{name}", value, seen)
+            if sheet is not None:
+                writer.add_image("samples", sheet(average), seen)
+
+    last = False
     for batch in loader:
         batch = {k: v.to(accelerator.device) for k, v in batch.items()}
-        getattr(optimiser, "optimizer", optimiser).scale = rate(settings, seen, begun)  # accelerate's wrapper keeps attributes to itself
+        getattr(optimiser, "optimizer", optimiser).scale = (  # accelerate's wrapper keeps attributes to itself
+            rate(settings, seen, begun) if deadline is None else deadline.rate()
+        )
         total, parts = loss(network, batch)
         accelerator.backward(total)
         if not torch.isfinite(total):
@@ -120,33 +130,56 @@ def train(
         optimiser.zero_grad()
         seen += settings.batch
         _average(average, accelerator.unwrap_model(network), seen // settings.batch, settings.ema)
-        if not accelerator.is_main_process or writer is None:
-            continue
-        step = seen // settings.batch
-        if step % 20 == 0:
-            speed = (seen - first) / (time.monotonic() - started)
-            for name, value in parts.items():
-                writer.add_scalar(f"loss/{name}", float(value.detach()), seen)
-            left = (settings.samples - seen) / max(speed, 1e-9) / 3600
-            print(
-                f"{seen:>9} samples  {speed:6.1f}/s  {left:5.1f} h left  "
-                + "  ".join(f"{k} {float(v.detach()):.4f}" for k, v in parts.items()),
-                flush=True,
-            )
-        last = seen + settings.batch > settings.samples
-        if seen // settings.validate_every != (seen - settings.batch) // settings.validate_every or last:
-            scores = validate(average)
-            with open(folder / "curve.jsonl", "a") as curve:
-                curve.write(json.dumps({"samples": seen, **{k: round(v, 5) for k, v in scores.items()}}) + "\n")
-            for name, value in scores.items():
-                writer.add_scalar(f"validation/{name}", value, seen)
-            if sheet is not None:
-                writer.add_image("samples", sheet(average), seen)
-            print("validation " + "  ".join(f"{k} {v:.4f}" for k, v in scores.items()), flush=True)
-        if time.monotonic() - saved > settings.save_every or last:
-            _save(folder / "state.safetensors", accelerator.unwrap_model(network), average, optimiser, seen, begun)
-            saved = time.monotonic()
+        if deadline is None:
+            last = seen + settings.batch > settings.samples
+            due = seen // settings.validate_every != (seen - settings.batch) // settings.validate_every
+        else:
+            share = deadline.share()
+            due, last, gone = deadline.is_due(gone, share), share >= 1, share
+        if accelerator.is_main_process:
+            if seen // settings.batch % 20 == 0:
+                speed = (seen - first) / (time.monotonic() - started)
+                left = (settings.samples - seen) / max(speed, 1e-9) if deadline is None else (1 - gone) * deadline.seconds
+                print(
+                    f"{seen:>9} samples  {speed:6.1f}/s  {left / 3600:5.1f} h left  "
+                    + "  ".join(f"{k} {float(v.detach()):.4f}" for k, v in parts.items()),
+                    flush=True,
+                )
+                if writer is not None:
+                    for name, value in parts.items():
+                        writer.add_scalar(f"loss/{name}", float(value.detach()), seen)
+            if due or last:
+                look()
+            if settings.save_every >= 0 and (time.monotonic() - saved > settings.save_every or last):
+                _save(folder / "state.safetensors", accelerator.unwrap_model(network), average, optimiser, seen, begun)
+                saved = time.monotonic()
+        if last:
+            break
+    if deadline is not None and not last and accelerator.is_main_process:
+        look()  # the batches ended before the time did
     return average
+
+
+def _loader(data: Dataset[Any], settings: LoopSettings, seen: int, accelerator: Any) -> Iterable[dict[str, Tensor]]:
+    """Batches of the samples from `seen` on, this process's share of each."""
+    share = settings.batch // accelerator.num_processes
+    order = [
+        i
+        for start in range(seen + accelerator.process_index * share, settings.samples, settings.batch)
+        for i in range(start, start + share)
+    ]
+    context = "spawn" if settings.workers else None  # fork after OpenMP hangs
+    return DataLoader(data, share, sampler=order, num_workers=settings.workers, multiprocessing_context=context, drop_last=True)
+
+
+def _writer(folder: Path) -> Any:
+    """A TensorBoard log; None where TensorBoard is not installed: the curve holds the numbers all the same."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        print("no tensorboard: no log beside curve.jsonl", flush=True)
+        return None
+    return SummaryWriter(str(folder))
 
 
 def samples_seen(prior: Path) -> int:
