@@ -8,6 +8,8 @@ The filter: source pixels are squares of constant colour; an output pixel is the
 pixels round its centre, s source pixels per output pixel. For s >= 1 this is the area filter, for s <= 1 it is bilinear
 interpolation; at s = 1 the two are the same, so the rule is continuous in scale.
 
+`lab` and its inverse are the one place where colours become CIE Lab.
+
 Coordinates: pixel (column i, row j) covers [i, i+1) x [j, j+1), its centre at +1/2, row 0 at the top.
 """
 
@@ -161,6 +163,26 @@ def touches_border(alpha: Tensor) -> bool:
     """Whether the object (alpha > 0.5, (H, W)) reaches the picture's border, so that a part of it may be missing."""
     a = torch.as_tensor(alpha) > 0.5
     return bool(a[0].any() or a[-1].any() or a[:, 0].any() or a[:, -1].any())
+
+
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])  # of linear sRGB
+
+
+def lab(rgb: np.ndarray) -> np.ndarray:
+    """CIE Lab (..., 3) of sRGB (..., 3) in [0, 1]: lightness in [0, 100], a towards red, b towards yellow. White is sRGB's own."""
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((np.maximum(rgb, 0) + 0.055) / 1.055) ** 2.4)
+    t = linear @ XYZ.T / XYZ.sum(1)
+    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
+    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
+
+
+def from_lab(values: np.ndarray) -> np.ndarray:
+    """The inverse of `lab`; what sRGB does not hold is clamped to [0, 1], colour by colour."""
+    y = (values[..., 0] + 16) / 116
+    f = np.stack([y + values[..., 1] / 500, y, y - values[..., 2] / 200], -1)
+    t = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * XYZ.sum(1)
+    linear = (t @ np.linalg.inv(XYZ).T).clip(0, 1)
+    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
 def read_pixels(path: str | Path, *, upright: bool = True) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:

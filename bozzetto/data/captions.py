@@ -12,6 +12,8 @@ import re
 
 import numpy as np
 
+from bozzetto.image import lab
+
 # sRGB, of the eleven basic colour terms (Berlin & Kay 1969), two or three samples each where one would leave gaps.
 COLOURS = {
     "black": ((15, 15, 15), (35, 30, 30)),
@@ -45,8 +47,8 @@ def colours_of(rgb: np.ndarray, alpha: np.ndarray) -> list[str]:
     if not solid.any():
         return []
     names = [name for name, samples in COLOURS.items() for _ in samples]
-    samples = _lab(np.array([s for group in COLOURS.values() for s in group]) / 255)
-    nearest = ((_lab(rgb[solid])[:, None] - samples) ** 2).sum(-1).argmin(1)
+    samples = lab(np.array([s for group in COLOURS.values() for s in group]) / 255)
+    nearest = ((lab(rgb[solid])[:, None] - samples) ** 2).sum(-1).argmin(1)
     share = np.bincount([list(COLOURS).index(names[k]) for k in nearest], minlength=len(COLOURS)) / len(nearest)
     first, second = np.argsort(-share)[:2]
     if share[second] >= 0.25:
@@ -71,12 +73,3 @@ def caption(noun: str, colours: list[str], azimuth: float, rng: np.random.Genera
     template = TEMPLATES[rng.choice(len(TEMPLATES), p=[w for _, w in TEMPLATES])][0]
     said = " ".join(template.format(colour=" and ".join(colours), noun=noun).split())
     return f"{said}, {side_of(azimuth)} view" if said and rng.random() < 0.5 else said
-
-
-def _lab(rgb: np.ndarray) -> np.ndarray:
-    """CIELAB (D65) of sRGB in [0, 1]."""
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ np.array([[0.4124, 0.2126, 0.0193], [0.3576, 0.7152, 0.1192], [0.1805, 0.0722, 0.9505]])
-    t = xyz / np.array([0.9505, 1.0, 1.089])
-    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
-    return np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)

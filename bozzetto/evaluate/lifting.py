@@ -6,7 +6,8 @@ a random camera (`pictures.shoot`), which is lifted from its PNG by the command 
 turned so that its picture's camera agrees with the true one's axes (so a wrong elevation does not tilt the shape against its picture;
 it is reported apart), then aligned by scale and translation (`metrics.align`), judged on its surface and in its volume, and drawn in eight
 views round the true vertical axis, 40 degrees apart, none of them the picture's. The truth's colours there are its base colours times the
-mean level of the picture's light. A model that fails counts as an empty one: IoU, F-score and normals 0, Chamfer 1, blank views.
+mean level of the picture's light. Colours are also judged alone, where the picture does not show them (`evaluate.colours`). A model that
+fails counts as an empty one: IoU, F-score and normals 0, Chamfer 1, blank views, grey.
 
 Each result is kept in `results.jsonl` under a digest of settings, weights and code, so that a run goes on where it was stopped.
 """
@@ -41,6 +42,7 @@ from bozzetto.data.renders import Drawable
 from bozzetto.errors import InputError
 from bozzetto.evaluate import baselines, report
 from bozzetto.evaluate.baselines import Bank, Candidate, Key, code_digest
+from bozzetto.evaluate.colours import chroma_distance, colours, hidden_colour, hidden_from, one_colour
 from bozzetto.evaluate.metrics import Solid, geometry, psnr, sharpness, solid, ssim
 from bozzetto.evaluate.pictures import Model, Shot, drawn, moved, novel_cameras, shoot, triangles
 from bozzetto.priors import first_guess
@@ -202,6 +204,7 @@ def measure(task: Task) -> dict[str, Any]:
     d = baselines.load(task.objects, task.key)
     shot = shoot(d, np.random.default_rng([task.seed, zlib.crc32(task.source.encode())]))
     truth = solid(d.vertices, d.faces)
+    hidden, wanted_colours = hidden_from(shot, d, truth), colours(d, truth, shot.level)
     row: dict[str, Any] = {"identity": task.identity, "group": task.group, "name": task.name, "source": task.source, "failed": {}}
     with tempfile.TemporaryDirectory(prefix="bozzetto-evaluate-") as work:
         path = Path(work) / "picture.png"
@@ -218,15 +221,18 @@ def measure(task: Task) -> dict[str, Any]:
     cameras = novel_cameras(azimuths, shot.elevation)
     wanted = drawn(d, cameras, level=shot.level)
     row["truth_sharpness"] = sharpness(wanted)
+    row["hidden_points"] = int(hidden.sum())
+    flat = [chroma_distance(np.asarray(c), wanted_colours[hidden]) for c in (one_colour(shot), np.full(3, 0.5))]
+    row["one_colour"], grey = (float(x.mean()) if len(x) else math.nan for x in flat)
     row["methods"], placed = {}, {}
     for name, candidate in candidates.items():
-        scores, views = dict(EMPTY), torch.zeros_like(wanted)
+        scores, views = EMPTY | {"hidden_colour": grey}, torch.zeros_like(wanted)
         if candidate is not None:
             try:
-                scores, placed[name] = _place(candidate, shot, truth)
+                scores, placed[name] = _place(candidate, shot, truth, wanted_colours, hidden)
                 views = drawn(placed[name], cameras, level=baselines.LEVEL)
             except Exception as error:  # as above
-                scores, row["failed"][name] = dict(EMPTY), f"{type(error).__name__}: {error}"
+                scores, row["failed"][name] = EMPTY | {"hidden_colour": grey}, f"{type(error).__name__}: {error}"
         row["methods"][name] = {**scores, **_compare(views, wanted)}
     front = drawn(d, novel_cameras([shot.azimuth], shot.elevation), level=shot.level)[0]
     row["methods"]["copied"] = _compare(baselines.copied(rgb, alpha, front).expand_as(wanted), wanted)
@@ -271,10 +277,12 @@ def _elevation(asset: Asset) -> float:
     return math.asin(max(-1.0, min(1.0, float(asset.camera.c2w[0, 2, 2]))))
 
 
-def _place(candidate: Candidate, shot: Shot, truth: Solid) -> tuple[dict[str, float], Model]:
-    """Scores of the geometry, and the model where the truth is."""
+def _place(candidate: Candidate, shot: Shot, truth: Solid, wanted: np.ndarray, hidden: np.ndarray) -> tuple[dict[str, float], Model]:
+    """Scores of the geometry and of the hidden colours, and the model where the truth is."""
     model = moved(candidate.model, shot.camera.c2w[0, :, :3].numpy() @ candidate.axes.T)
-    scores, scale, translation = geometry(solid(*triangles(model)), truth)
+    mine = solid(*triangles(model))
+    scores, scale, translation = geometry(mine, truth)
+    scores["hidden_colour"] = hidden_colour(mine, colours(model, mine, baselines.LEVEL), truth, wanted, hidden, scale, translation)
     return scores, moved(model, np.eye(3), scale, translation)
 
 

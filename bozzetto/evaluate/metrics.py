@@ -41,11 +41,14 @@ class Solid:
     """What a model is judged by.
 
     points   (P, 3) float64, on the visible surface; normals (P, 3) float64 unit, of the triangle they lie on, either sign
+    face     (P,) int32, that triangle; bary (P, 2) float32, weights of its first two corners
     inside   (n, n, n) uint8, the carved solid over [-EXTENT, EXTENT]^3 of its own frame: (x - centre) * scale
     """
 
     points: np.ndarray
     normals: np.ndarray
+    face: np.ndarray
+    bary: np.ndarray
     inside: np.ndarray
     centre: np.ndarray
     scale: float
@@ -69,7 +72,7 @@ def solid(vertices: np.ndarray, faces: np.ndarray, *, points: int = POINTS, seed
     weight = np.concatenate([carved.bary, 1 - carved.bary.sum(1, keepdims=True)], 1).astype(np.float64)
     normal = np.cross(corner[:, 1] - corner[:, 0], corner[:, 2] - corner[:, 0])
     normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-300)
-    return Solid((corner * weight[:, :, None]).sum(1), normal, carved.inside, centre, scale)
+    return Solid((corner * weight[:, :, None]).sum(1), normal, carved.face, carved.bary, carved.inside, centre, scale)
 
 
 def bare(vertices: np.ndarray, faces: np.ndarray) -> Drawable:

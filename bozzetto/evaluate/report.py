@@ -18,8 +18,8 @@ from bozzetto.files import write_atomically
 MODELS = ("lift", "inflated", "extruded", "nearest")
 PICTURES = ("copied", "mean picture")
 HEAD = (
-    "| | Chamfer ↓ | F at 0.05 ↑ | IoU ↑ | normals ↑ | PSNR, dB ↑ | SSIM ↑ | sharpness |\n"
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    "| | Chamfer ↓ | F at 0.05 ↑ | IoU ↑ | normals ↑ | PSNR, dB ↑ | SSIM ↑ | sharpness | hidden colour ↓ |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
 ROWS_A_SHEET, PAPER, HEIGHT = 10, 0.93, 128
 
@@ -43,6 +43,7 @@ def table(rows: Sequence[dict[str, Any]], title: str) -> str:
 
 def _group(group: str, rows: list[dict[str, Any]]) -> str:
     truth = np.array([row["truth_sharpness"] for row in rows], np.float64)
+    one = np.array([row["one_colour"] for row in rows], np.float64)
 
     def values(method: str, metric: str) -> np.ndarray:
         return np.array([row["methods"][method][metric] for row in rows], np.float64)
@@ -56,17 +57,26 @@ def _group(group: str, rows: list[dict[str, Any]]) -> str:
     for method in (*MODELS, *PICTURES):
         views = f"{_both(values(method, 'psnr'), '.2f')} | {np.nanmean(values(method, 'ssim')):.3f} | {sharp(method):.2f}"
         if method in PICTURES:
-            lines.append(f"| {method} | | | | | {views} |")
+            lines.append(f"| {method} | | | | | {views} | |")
             continue
         c = values(method, "chamfer")
         shape = f"**{np.median(c):.4f}** ({c.mean():.4f}) | {values(method, 'f_score').mean():.3f} | {_both(values(method, 'iou'), '.3f')}"
-        lines.append(f"| {method} | {shape} | {values(method, 'normals').mean():.3f} | {views} |")
-    lines += ["", "Chamfer: median (mean). IoU, PSNR: mean (median). Sharpness: mean gradient inside the mask, as a ratio to the truth's."]
+        hue = _both(values(method, "hidden_colour"), ".2f")
+        lines.append(f"| {method} | {shape} | {values(method, 'normals').mean():.3f} | {views} | {hue} |")
+    lines.append(f"| one colour | | | | | | | | {_both(one, '.2f')} |")
+    lines += [
+        "",
+        "Chamfer: median (mean). IoU, PSNR: mean (median). Sharpness: mean gradient inside the mask, as a ratio to the truth's. "
+        "Hidden colour: distance in CIE Lab's a and b at points of the true surface that the picture does not show, mean over an object's "
+        'points, then mean (median) over objects; "one colour" is the mean of the picture\'s wholly covered pixels everywhere.',
+    ]
 
     chamfers = {m: float(np.median(values(m, "chamfer"))) for m in MODELS}
     ious = {m: float(values(m, "iou").mean()) for m in MODELS}
     psnrs = {m: float(np.nanmean(values(m, "psnr"))) for m in (*MODELS, *PICTURES)}
     c = min((m for m in chamfers if m != "lift"), key=chamfers.__getitem__)
+    hues = values("lift", "hidden_colour")
+    ratios = float(np.nanmean(hues) / np.nanmean(one)), float(np.nanmedian(hues) / np.nanmedian(one))
     i = max((m for m in ious if m != "lift"), key=ious.__getitem__)
     p = max((m for m in psnrs if m != "lift"), key=psnrs.__getitem__)
     failures = {m: [row for row in rows if m in row["failed"]] for m in MODELS}
@@ -85,7 +95,8 @@ def _group(group: str, rows: list[dict[str, Any]]) -> str:
         "",
         f"**{group}, lift against the best baseline**: median Chamfer {100 * (chamfers['lift'] / chamfers[c] - 1):+.0f} % ({c}), "
         f"mean IoU x {ious['lift'] / max(ious[i], 1e-9):.2f} ({i}), mean PSNR {psnrs['lift'] - psnrs[p]:+.2f} dB ({p}), "
-        f"sharpness {sharp('lift'):.2f} of the truth's.",
+        f"sharpness {sharp('lift'):.2f} of the truth's, hidden colour x {ratios[0]:.2f} of one colour everywhere "
+        f"(ratio of means; of medians x {ratios[1]:.2f}).",
     ]
     return "\n".join(lines)
 

@@ -5,8 +5,8 @@
 2. shape    a DMTet from its occupancy, moved until the picture's silhouette is met while the hidden side stays with the
             guess; coarse, then once subdivided round the surface
 3. clean    floaters off, smoothed, decimated, box centred and scaled to 1
-4. texture  unwrapped; texels that the picture shows get its pixels, the others the guess's colours, shifted by what the
-            guess got wrong nearby
+4. texture  unwrapped; texels that the picture shows get its pixels, the others colours of the picture that the guess helps
+            to find (`render.hidden`)
 
 Kin: One-2-3-45 (arXiv:2306.16928) for the feed-forward start, DMTet (arXiv:2111.04276) and nvdiffrec (arXiv:2111.12503)
 for the optimisation. The camera is that of the crop, looking at its centre: `bozzetto.frustum`.
@@ -15,7 +15,6 @@ for the optimisation. The camera is that of the crop, looking at its centre: `bo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -28,17 +27,15 @@ from bozzetto.camera import Camera
 from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera, to_frustum
 from bozzetto.kernels.antialias import antialias
 from bozzetto.kernels.rasterize import rasterize
-from bozzetto.mesh import Mesh, vertex_normals
+from bozzetto.mesh import Mesh
 from bozzetto.priors.first_guess import FirstGuess, colour_at
 from bozzetto.priors.solid import EMPTY, solid
 from bozzetto.recipes.asset import Source
+from bozzetto.recipes.paint import Colours as Colours
+from bozzetto.recipes.paint import paint
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.recipes.settings import Within
-from bozzetto.render.bake import scatter, seen, texels
 from bozzetto.render.clean import decimate, remove_floaters, taubin
-from bozzetto.render.extend import extend
-from bozzetto.render.mesh import render_mesh
-from bozzetto.render.unwrap import unwrap
 from bozzetto.shapes.dmtet import DMTet, EmptySurface, normal_consistency
 
 SCALES = (64, 128)  # pixels a side at which the prior is asked
@@ -97,7 +94,7 @@ def lift(source: Source, prior: FirstGuess, settings: Guess, run: Run, *, azimut
     camera, e, p = view_of(guess, azimuth, elevation)
     shape = run.stage("shape", lambda: fit(source, guess, camera, p, settings, run))
     clean = run.stage("clean", lambda: tidy(shape, settings))
-    textured = run.stage("texture", lambda: paint(source, colours_of(guess, camera, p), clean, camera, settings))
+    textured = run.stage("texture", lambda: paint(source, colours_of(guess, camera, p), clean, camera, settings.texture))
     losses = {k: round(float(v), 6) for k, v in zip(LOSSES, shape["losses"], strict=True)}
     return finished(textured, clean, camera, {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": losses})
 
@@ -276,44 +273,6 @@ def tidy(shape: Tensors, settings: Guess) -> Tensors:
 # ---- 4. texture ----
 
 
-Colours = Callable[[Tensor, Tensor], Tensor]
-"""Points and unit normals (N, 3) of the crop's frame to sRGB (N, 3)"""
-
-
 def colours_of(guess: Tensors, camera: Camera, p: float) -> Colours:
     """The colours that the first guess has for what no picture shows."""
     return lambda x, n: colour_at(guess["colour"][None], to_frustum(x, camera, p)[None].float())[0]
-
-
-def paint(source: Source, guessed: Colours, clean: Tensors, camera: Camera, settings: Guess) -> Tensors:
-    """A textured, unwrapped mesh: seen texels from the picture, the others from the colours that were guessed.
-
-    Where the picture ends, guessed colours are wrong by some amount; that difference is continued over the hidden side as
-    smoothly as the surface allows, so that no seam shows.
-    """
-    crop = image.crop(source.rgb, source.alpha, 512)
-
-    def in_crop(x: Tensor) -> Tensor:
-        return x / clean["scale"] + clean["centre"]
-
-    vertices, faces = in_crop(clean["vertices"]), clean["faces"]
-    normals = vertex_normals(vertices, faces)
-    depth = render_mesh(Mesh(vertices, faces, normals), camera).depth[0, ..., 0]
-    colour, weight = seen(vertices, normals, camera, depth, crop.rgb, crop.alpha)
-    wrong = extend(faces, colour - guessed(vertices, normals), weight)
-    mesh = unwrap(Mesh(clean["vertices"], faces, normals), resolution=settings.texture)
-    assert mesh.normals is not None and mesh.uv is not None
-    t = texels(mesh, settings.texture)
-    position = in_crop(t.position)
-    colour, weight = seen(position, t.normal, camera, depth, crop.rgb, crop.alpha)
-    shift = (t.bary[..., None].to(wrong) * wrong[faces[t.face.view(-1)[t.index]]]).sum(1)
-    invented = guessed(position, t.normal) + shift
-    flat = (weight[:, None] * colour + (1 - weight[:, None]) * invented).clamp(0, 1)
-    return {
-        "vertices": mesh.vertices,
-        "faces": mesh.faces,
-        "normals": mesh.normals,
-        "uv": mesh.uv,
-        "texture": scatter(t, flat),
-        "confidence": scatter(t, weight[:, None])[..., 0],
-    }

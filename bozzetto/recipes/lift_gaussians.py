@@ -31,6 +31,7 @@ from bozzetto.priors.first_guess import FirstGuess
 from bozzetto.priors.hint import carried
 from bozzetto.recipes import guess as first
 from bozzetto.recipes.asset import SPLAT, Source
+from bozzetto.recipes.paint import paint
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.recipes.settings import Unused, Within
 from bozzetto.recipes.splat import gaussians_of, order_of, tensors_of
@@ -112,7 +113,7 @@ def lift(
     g = gaussians_of(made)
     fused = run.stage("fuse", lambda: fuse(g, camera, settings, run))
     clean = run.stage("clean", lambda: first.tidy(fused, settings.guess))
-    textured = run.stage("texture", lambda: first.paint(source, colours, clean, camera, settings.guess))
+    textured = run.stage("texture", lambda: paint(source, colours, clean, camera, settings.guess.texture))
     losses = {k: round(float(v), 6) for k, v in zip(LOSSES, made["losses"], strict=True)}
     measured: dict[str, Any] = {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": losses}
     lifted = first.finished(textured, clean, camera, {**measured, "gaussians": len(g)})

@@ -30,6 +30,7 @@ from bozzetto.priors.solid import WIRE, agree_with_silhouette, width_of
 from bozzetto.recipes import guess as first
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.novel_views import Framed, NovelViews, draw_framed
+from bozzetto.recipes.paint import paint
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.recipes.settings import Unused, Within
 from bozzetto.render.bake import blend, seen
@@ -96,7 +97,7 @@ def lift(
     clean = run.stage("clean", lambda: first.tidy(shape, settings.guess))
     if rough is not None:
         colours = from_drawings(made, placed, clean, guessed)
-    textured = run.stage("texture", lambda: first.paint(source, colours, clean, camera, settings.guess))
+    textured = run.stage("texture", lambda: paint(source, colours, clean, camera, settings.guess.texture, drawn=True))
     losses = {k: round(float(v), 6) for k, v in zip(first.LOSSES, shape["losses"], strict=True)}
     return first.finished(textured, clean, camera, {**measured, "losses": losses})
 

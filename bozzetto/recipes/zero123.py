@@ -33,6 +33,7 @@ from bozzetto.priors.prior import Prior
 from bozzetto.recipes import guess as first
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.novel_views import Framed
+from bozzetto.recipes.paint import paint
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.recipes.settings import Within
 from bozzetto.render.mesh import render_surface
@@ -150,7 +151,7 @@ def lift(
     made = run.stage("distill", lambda: distill(source, guess, shape, prior, (azimuth, e, p), settings, run, seed))
     clean = run.stage("clean", lambda: first.tidy(made, settings.guess))
     grid = ColourGrid(made["colour.logits"], made["colour.lower"], made["colour.upper"]).requires_grad_(False)
-    textured = run.stage("texture", lambda: first.paint(source, lambda x, n: grid(x), clean, camera, settings.guess))
+    textured = run.stage("texture", lambda: paint(source, lambda x, n: grid(x), clean, camera, settings.guess.texture, drawn=True))
     losses = {k: round(float(v), 6) for k, v in zip(LOSSES, made["losses"], strict=True)}
     measured: dict[str, Any] = {"elevation_deg": round(math.degrees(e), 2), "perspective": round(p, 4), "losses": losses}
     return first.finished(textured, clean, camera, measured)
