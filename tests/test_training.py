@@ -200,6 +200,19 @@ def test_a_ray_enters_an_unsure_solid_at_the_median_depth():
     assert float(front) == pytest.approx(k - 0.5, abs=p / 8 + 1e-3)  # within a cell a chord, not the curve: log(1 - p)^2 / 8 p
 
 
+def test_the_distance_between_solids_of_cells():
+    one = torch.zeros(32, 16, 16, dtype=torch.bool)
+    one[10:14, 3:9, 2:11] = True
+    assert first_guess.cell_chamfer(one, one) == 0
+    plate = torch.zeros_like(one)
+    plate[10] = True
+    assert first_guess.cell_chamfer(plate, plate.roll(3, 0)) == pytest.approx(3 * 1.8 / 32)  # cells are 1.8 / D deep and 1 / w wide
+    bar = torch.zeros_like(one)
+    bar[:, 5, 4] = True
+    assert first_guess.cell_chamfer(bar, bar.roll(2, 2)) == pytest.approx(2 / 16)
+    assert first_guess.cell_chamfer(torch.zeros_like(one), one) == 1
+
+
 def test_shifts_cost_less_than_bends_and_slopes_least_when_flat():
     truth = torch.zeros(1, 32, 16, 16)
     truth[:, 8:14] = 1

@@ -14,9 +14,9 @@ Pixels beside the outline do not teach (`sure`): half of one may be paper, and w
 Measured at hidden points of 35 to 41 training objects, half of them procedural: mean distance in Lab's a and b, over that of the
 picture's mean colour everywhere. Before, the guess plus its error at the border continued over the surface, 0.81; without the normal
 .81; with it .73. No better, each beside this rule in one run: the best of a palette of 4 to 16 colours (.76 to .77 for .73), mirrored
-places (.72 for .71), half the guess's hue (.73 for .71). On what was not tuned on, 32 objects each, `draft`, before the texture: validation
-furniture .74 (before .83; medians .67, before .83), held-out families .93 (before .93; medians .73, before .78): mugs and boats
-of several colours, whose far sides the picture does not tell.
+places (.72 for .71), half the guess's hue (.73 for .71). On objects that were looked at only twice while choosing, 32 of each group,
+`draft`, before the texture: validation furniture .74 (before .83; medians .67, before .83), held-out families .93 (before .93; medians
+.73, before .78): mugs and boats of several colours, whose far sides the picture does not tell.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
@@ -22,8 +23,10 @@ from bozzetto.data.carved import CarvedFiles
 from bozzetto.data.objects import Object, Packed
 from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Carved, Drawable, draw_sample, drawable
+from bozzetto.frustum import DEPTH_RANGE
 from bozzetto.priors.first_guess import LEVEL, FirstGuess, FirstGuessConfig, Guess, load, save
 from bozzetto.priors.loading import MINI
+from bozzetto.priors.solid import solid
 from bozzetto.training.loop import LoopSettings, samples_seen, train
 from bozzetto.training.stream import WINDOW, Stream
 
@@ -161,8 +164,9 @@ def validation_samples(packed: Packed, carved: CarvedFiles, size: int, depths: i
 
 @torch.no_grad()
 def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dict[str, float]:
-    """Means over each group: occupancy IoU (truth cut at 1/2, the guess at LEVEL); how far off, in 64ths of the depth, the front surface
-    is, its shape after the best shift of each picture, and the thickness; colour error, elevation error in degrees, error of p."""
+    """Means over each group: occupancy IoU (truth cut at 1/2, the guess at LEVEL); Chamfer of the solid that a lift begins with
+    (`cell_chamfer`); how far off, in 64ths of the depth, the front surface is, its shape after the best shift of each picture, and the
+    thickness; colour error, elevation error in degrees, error of p."""
     network.eval()
     device = next(network.parameters()).device
     out: dict[str, float] = {}
@@ -174,6 +178,8 @@ def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dic
             coverage = F.avg_pool2d(batch["picture"][:, 3:], 2)
             mine, truth = (guess.occupancy > LEVEL) & (coverage > 0), batch["occupancy"] > 127
             iou = (mine & truth).sum((1, 2, 3)) / (mine | truth).sum((1, 2, 3)).clamp(min=1)
+            solids = [solid(*x) > 0 for x in zip(guess.occupancy.float().cpu(), guess.surface.float().cpu(), coverage.cpu(), strict=True)]
+            far = torch.tensor([cell_chamfer(a, b) for a, b in zip(solids, truth.cpu(), strict=True)], device=device)
             wanted, exists = surface_of(batch["occupancy"].float() / 255)
             error = (guess.surface - wanted) * 64 / truth.shape[1]
             use = exists & (coverage > 0.5)
@@ -182,12 +188,25 @@ def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dic
             front, shape, thick = (error.sum((2, 3)) / use.sum((2, 3)).clamp(min=1)).unbind(1)
             colour = (guess.colour_at(batch["points"]) - batch["colour"]).abs().mean((1, 2))
             tilt = (guess.view[:, 0] - batch["view"][:, 0]).abs().rad2deg()
-            rows.append(torch.stack([iou, front, shape, thick, colour, tilt, (guess.view[:, 1] - batch["view"][:, 1]).abs()]))
+            rows.append(torch.stack([iou, far, front, shape, thick, colour, tilt, (guess.view[:, 1] - batch["view"][:, 1]).abs()]))
         mean = torch.cat(rows, 1).mean(1).tolist()
-        keys = ("iou", "front", "shape", "thick", "colour", "elevation", "p")
+        keys = ("iou", "chamfer", "front", "shape", "thick", "colour", "elevation", "p")
         out |= {f"{name}_{key}": value for key, value in zip(keys, mean, strict=True)}
     network.train()
     return out
+
+
+def cell_chamfer(mine: Tensor, truth: Tensor) -> float:
+    """Mean of the two directions of distances between the surface cells of two solids (D, h, w) bool, in sides of the crop.
+
+    The frustum is taken for a box, as deep as it is at the object's centre; without a cell the distance is 1.
+    """
+    sampling = (2 * DEPTH_RANGE / truth.shape[0], 1 / truth.shape[1], 1 / truth.shape[2])
+    surfaces = [x & ~ndimage.binary_erosion(np.pad(x, 1))[1:-1, 1:-1, 1:-1] for x in (mine.numpy(), truth.numpy())]
+    if not all(x.any() for x in surfaces):
+        return 1.0
+    there, back = (ndimage.distance_transform_edt(~x, sampling) for x in reversed(surfaces))
+    return float(there[surfaces[0]].mean() + back[surfaces[1]].mean()) / 2
 
 
 @torch.no_grad()
