@@ -155,7 +155,7 @@ def cluttered(packed: Packed, behind: np.ndarray, rng: np.random.Generator) -> n
         share = rng.uniform(0.1, 0.3)
         rgb, alpha = placed(packed, int(index), rng, round(size * share) + 16, 0.95)
         x, y = (rng.uniform(-share / 2, 1 - share / 2, 2) * size).astype(int)
-        far = np.float32([[1, 0, x], [0, 1, y]])
+        far = np.array([[1, 0, x], [0, 1, y]], np.float32)
         rgb, alpha = (cv2.warpAffine(part, far, (size, size)) for part in (rgb, alpha))
         behind = rgb + (1 - alpha[..., None]) * behind * (1 - shadow(alpha, rng))[..., None]
     blur = rng.uniform(0, 0.003) * size
@@ -169,7 +169,7 @@ def shadow(alpha: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return np.zeros_like(alpha)
     size = len(alpha)
     y, x = np.mgrid[0:size, 0:size].astype(np.float32)
-    across, height = max(np.ptp(columns) / 2, 2), max(np.ptp(rows), 2)
+    across, height = max(float(np.ptp(columns)) / 2, 2.0), max(float(np.ptp(rows)), 2.0)
     dx, dy = rng.uniform(-0.15, 0.15) * across, 0.05 * height
     wide, tall = rng.uniform(0.8, 1.2) * across, rng.uniform(0.08, 0.2) * height
     away = ((x - columns.mean() - dx) / wide) ** 2 + ((y - rows.max() + dy) / tall) ** 2
@@ -292,7 +292,7 @@ def table(scores: dict[str, list[Score]], kinds: tuple[str, ...]) -> str:
 
 def strip(sample: Sample, masks: list[np.ndarray], side: int = 256) -> np.ndarray:
     """The picture, the truth and the masks, (side, n side, 3) uint8: masks cut the picture out over magenta."""
-    magenta = np.float32([1, 0, 1])
+    magenta = np.array([1, 0, 1], np.float32)
     cells = [sample.rgb] + [m[..., None] * sample.rgb + (1 - m[..., None]) * magenta for m in (sample.alpha, *masks)]
     small = [cv2.resize(c, (side, side), interpolation=cv2.INTER_AREA) for c in cells]
     return (np.concatenate(small, 1).clip(0, 1) * 255).round().astype(np.uint8)

@@ -125,7 +125,7 @@ def load(path: Path = WEIGHTS) -> U2Net:
     except (OSError, RuntimeError, SafetensorError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else str(error).strip().splitlines()[0].rstrip(":")
         raise InputError(f"{path}: not the weights of U2-Net-p ({reason}); install bozzetto again, or use --matting classical") from None
-    network.to(memory_format=torch.channels_last)  # a quarter faster
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a quarter faster
     return network.eval().requires_grad_(False)
 
 
