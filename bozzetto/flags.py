@@ -34,8 +34,9 @@ class Lift:
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     mask: Path | None = None
     """a picture that is white where the object is, for one picture"""
-    matting: Literal["classical", "rembg"] = "classical"
-    """how to find the object where the picture has no transparency: rembg needs that package, and fetches its weights itself"""
+    matting: Literal["auto", "classical", "rembg"] = "auto"
+    """how to find the object where the picture has no transparency: auto asks a small embedded network which region it is and a
+    classical search where it ends; classical is that search alone; rembg needs that package, and fetches its weights itself"""
     elevation_deg: float | None = None
     """how far above the horizon the picture was taken from, -90..90; estimated by default"""
     azimuth_deg: float = 0.0

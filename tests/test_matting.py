@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bozzetto.errors import InputError
 from bozzetto.image import Picture, load
-from bozzetto.matting import foreground, matte, push_pull
+from bozzetto.matting import foreground, matte
+from bozzetto.matting.edge import push_pull
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DRAWINGS = ("wooden-chair", "teapot", "couch-and-lamp", "teddy-bear", "paper-lantern")

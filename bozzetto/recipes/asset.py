@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from bozzetto import image
 from bozzetto.camera import Camera, orbit, to_gltf
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
-from bozzetto.matting import foreground, matte
+from bozzetto.matting import Method, cut_out, foreground
 from bozzetto.mesh import Mesh, save_glb
 from bozzetto.render.mesh import headlight, render_mesh
 
@@ -37,6 +37,7 @@ class Source:
     alpha   (H, W) in [0, 1]
     shown   (H, W, 3), the picture as it came, over grey where it was transparent
     digest  SHA-256 over the pixels and the mask
+    matting  what found the object: mask, transparency, network, classical, rembg
     """
 
     name: str
@@ -45,20 +46,24 @@ class Source:
     shown: Tensor
     digest: str
     warnings: tuple[str, ...] = ()
+    matting: str = "transparency"
 
     @classmethod
-    def load(cls, path: str | Path, mask: str | Path | None = None, matting: Literal["classical", "rembg"] = "classical") -> Source:
+    def load(cls, path: str | Path, mask: str | Path | None = None, matting: Method = "auto") -> Source:
         """Read a picture and find its object: by a mask file, else the picture's transparency, else `matting`."""
         picture = image.load(path)
-        alpha = matte(picture, mask=mask, method=matting)
+        cut = cut_out(picture, mask=mask, method=matting)
+        alpha = cut.alpha
         if not (alpha > 0.5).any():
             raise InputError(f"{path}: no object found; give a picture with a plain background, or its mask with --mask")
-        cut = image.touches_border(alpha)
-        warnings = (f"{path}: the object touches the picture's border; what is cut off will be missing",) if cut else ()
+        said = list(cut.warnings)
+        if image.touches_border(alpha):
+            said.append("the object touches the picture's border; what is cut off will be missing")
+        warnings = tuple(f"{path}: {sentence}" for sentence in said)
         rgb = foreground(picture, alpha)
         digest = hashlib.sha256(rgb.numpy().tobytes() + alpha.numpy().tobytes()).hexdigest()
         shown = picture.rgb if picture.alpha is None else picture.rgb * picture.alpha[..., None] + GREY * (1 - picture.alpha[..., None])
-        return cls(Path(path).name, rgb, alpha, shown, digest, warnings)
+        return cls(Path(path).name, rgb, alpha, shown, digest, warnings, cut.how)
 
 
 @dataclass(frozen=True)
@@ -119,6 +124,7 @@ class Asset:
         return {
             **self.record,
             "complete": self.is_complete,
+            "matting": self.source.matting,
             "warnings": list(self.source.warnings),
             "camera": view,
             **counts,

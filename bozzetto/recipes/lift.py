@@ -16,6 +16,7 @@ import torch
 
 from bozzetto import __version__
 from bozzetto.errors import InputError
+from bozzetto.matting import Method
 from bozzetto.priors import first_guess
 from bozzetto.recipes import guess, lift_gaussians, views, zero123
 from bozzetto.recipes.asset import Asset, Source
@@ -49,7 +50,7 @@ def lift_picture(
     prior: Path | None = None,
     kind: str | None = None,
     mask: Path | None = None,
-    matting: Literal["classical", "rembg"] = "classical",
+    matting: Method = "auto",
     azimuth: float = 0.0,
     elevation: float | None = None,
     seed: int = 0,

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pixels are the object: an alpha for a picture that has none, and the object's own colours at its soft edge.
+"""The object before a calm background, without anything learnt.
 
-The embedded method learns nothing and suits pictures of one object before a calm background: the background grows inwards
-from the picture's border as long as colours change slowly (so it follows gradients, soft shadows and a floor), jumps into the
-gaps that the object encloses, GrabCut decides what is left in doubt, and each pixel of the outline is unmixed
+The background grows inwards from the picture's border as long as colours change slowly (so it follows gradients, soft shadows and
+a floor), jumps into the gaps that the object encloses, GrabCut decides what is left in doubt, and each pixel of the outline is unmixed
 between the object's colour inside and the background's outside. It is deterministic.
 
 Colours are compared in CIELAB (lightness 0 to 100), so a distance of 2.3 is just visible.
@@ -13,123 +12,88 @@ Letters: M is background (H, W) bool, B background colour, F object colour, r ra
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from bozzetto.errors import InputError
-from bozzetto.image import Picture, read_pixels
+from bozzetto.matting.edge import push_pull, unmix
 
 WORK = 512  # pixels, longer side while searching: a wire leg is still two pixels wide, and the search takes a second
 TAU = 4.0  # CIELAB; nearly twice the just visible difference: above soft shadows' slopes and JPEG, below a grey wire on a grey floor
 CHROMA = 1.5  # how much more a difference of hue counts than one of lightness, because shadows change lightness only
-_WEIGHTS = np.array([1, CHROMA, CHROMA], np.float32)
-_HINT = "give a picture with a plain background or transparency, or a mask with --mask"
+WEIGHTS = np.array([1, CHROMA, CHROMA], np.float32)
 
 
-def matte(picture: Picture, *, mask: str | Path | None = None, method: Literal["classical", "rembg"] = "classical") -> Tensor:
-    """The object's alpha, (H, W) float32 in [0, 1].
+@dataclass(frozen=True)
+class Ground:
+    """How far the background was followed.
 
-    mask      a picture of the same shape (any size), its alpha if it has one and else its grey value; overrides all else
-    method    for a picture without transparency: `classical` is embedded; `rembg` needs that package, which
-              fetches its weights at first use. Transparency in the picture is taken as it is.
-    raises    InputError if no object is found, the mask does not fit, or rembg is not installed
+    lab  (H, W, 3) float32, calmed CIELAB with WEIGHTS, longer side at most WORK
+    M    (H, W) bool, what surely is background
+    tau  tolerance of this picture, for its noise
     """
-    if method not in ("classical", "rembg"):
-        raise ValueError(f"matte: method must be classical or rembg, got {method!r}")
-    if mask is not None:
-        return torch.from_numpy(_read_mask(picture, mask))
-    if picture.alpha is not None and picture.alpha.min() < 1:
-        return picture.alpha
-    rgb = np.ascontiguousarray(picture.rgb.numpy())
-    alpha = _rembg(rgb) if method == "rembg" else _classical(rgb)
-    if alpha is None or not (alpha > 0.5).any():
-        raise InputError(f"{picture.name}: no object found (nothing stands out from the background); {_HINT}")
-    return torch.from_numpy(alpha)
+
+    lab: np.ndarray
+    M: np.ndarray
+    tau: float
 
 
-def foreground(picture: Picture, alpha: Tensor) -> Tensor:
-    """The object's own colours, (H, W, 3) float32, not premultiplied: what a texture may be baked from.
-
-    Where alpha is below 1 the picture shows the background mixed in (or, in a file with transparency, whatever stood there);
-    these pixels get the colour of the nearest solid ones. Far outside it is a smooth continuation, so filters may read it.
-    """
-    a = np.ascontiguousarray(alpha.numpy())
-    weight = np.where(a > 0.98, 1.0, 1e-4 * a**2).astype(np.float32)  # a hair without one solid pixel still has a colour
-    colour = push_pull(np.ascontiguousarray(picture.rgb.numpy()), weight)
-    return torch.from_numpy(np.where(a[..., None] > 0.98, picture.rgb.numpy(), colour))
+def search(rgb: np.ndarray) -> np.ndarray | None:
+    """Alpha (H, W) float32 of a picture (H, W, 3), sRGB in [0, 1]; None where no object stands out."""
+    return outlined(rgb, standing_out(follow(shrunk(rgb))))
 
 
-def push_pull(values: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Fill in (H, W, C) where weight (H, W) is small, from the nearest pixels that have weight, by a pyramid (Gortler 1996)."""
-    h, w = weight.shape
-    here = np.minimum(weight, 1)[..., None]
-    mean = values * (weight > 0)[..., None]
-    if min(h, w) <= 2 or (weight >= 1).all():
-        total = float(weight.sum())
-        rest = (values * weight[..., None]).sum((0, 1)) / total if total > 0 else values.mean((0, 1))
-        return (here * mean + (1 - here) * rest).astype(np.float32)
-    size = ((w + 1) // 2, (h + 1) // 2)
-    sums = cv2.pyrDown(np.dstack([values * weight[..., None], weight]), dstsize=size)
-    coarse_weight = np.maximum(sums[..., -1], 0)
-    coarse = push_pull(sums[..., :-1] / np.maximum(coarse_weight, 1e-30)[..., None], np.where(coarse_weight > 1e-30, 4 * coarse_weight, 0))
-    return (here * mean + (1 - here) * cv2.resize(coarse, (w, h), interpolation=cv2.INTER_LINEAR)).astype(np.float32)
-
-
-def _read_mask(picture: Picture, path: str | Path) -> np.ndarray:
-    rgb, alpha, (height, width) = read_pixels(path)
-    h, w = picture.rgb.shape[:2]
-    values = alpha if alpha is not None and alpha.min() < 1 else rgb.mean(-1)
-    if abs(width * h - height * w) > max(0.01 * width * h, width, h, height, w):  # one per cent, or half a pixel of rounding
-        raise InputError(
-            f"{path}: the mask's shape ({width} x {height} pixels) is not that of {picture.name} ({w} x {h}); "
-            "save it with the same width and height as the picture"
-        )
-    if not (values > 0.5).any():
-        raise InputError(f"{path}: the mask is empty (nowhere above one half); make the object white or opaque")
-    shrinks = values.shape[0] > h
-    return cv2.resize(values, (w, h), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR).clip(0, 1)
-
-
-def _rembg(rgb: np.ndarray) -> np.ndarray:
-    try:
-        import rembg
-    except ImportError:
-        raise InputError("rembg: the package is not installed; pip install 'bozzetto[rembg]', or leave out --matting") from None
-    mask = rembg.remove((rgb * 255).round().astype(np.uint8), only_mask=True)
-    return np.asarray(mask, np.float32) / 255
-
-
-# ---- the embedded method ----
-
-
-def _classical(rgb: np.ndarray) -> np.ndarray | None:
-    """Alpha (H, W), or None where no object stands out."""
+def shrunk(rgb: np.ndarray) -> np.ndarray:
+    """The picture at the size of the search, its longer side at most WORK."""
     h, w = rgb.shape[:2]
     scale = min(1.0, WORK / max(h, w))
-    small = cv2.resize(rgb, (max(8, round(w * scale)), max(8, round(h * scale))), interpolation=cv2.INTER_AREA) if scale < 1 else rgb
-    lab, noise = _calm(cv2.cvtColor(small, cv2.COLOR_RGB2LAB) * _WEIGHTS)
+    return cv2.resize(rgb, (max(8, round(w * scale)), max(8, round(h * scale))), interpolation=cv2.INTER_AREA) if scale < 1 else rgb
+
+
+def follow(small: np.ndarray, is_worth_it: Callable[[np.ndarray], bool] = lambda _: True) -> Ground:
+    """Grow the background of a picture (H, W, 3) from its border, into gaps and over soft edges.
+
+    is_worth_it  asked with a coarse M, before the slow part; where it says no, M is grown a few pixels towards edges and left at that
+    """
+    lab, noise = _calm(cv2.cvtColor(small, cv2.COLOR_RGB2LAB) * WEIGHTS)
     tau = max(TAU, 3 * noise)
-    M = _grow_from_afar(lab, _seeds(lab, tau), tau)
+    M = _from_afar(lab, _seeds(lab, tau), tau)  # several times faster than from the border
+    if not is_worth_it(M):
+        return Ground(lab, _grow(lab, M, tau, rounds=8), tau)
+    M = _grow(lab, M, tau)
     for _ in range(3):  # a gap behind a gap behind a gap
         gaps = _gaps(lab, M, 1.25 * tau)
         if not gaps.any():
             break
         M = _grow(lab, M | gaps, tau)
     M = _grow(lab, M, _ringing(lab, M, tau, noise))
-    M |= _between(lab, M, tau)
+    return Ground(lab, M | _between(lab, M, tau), tau)
+
+
+def standing_out(ground: Ground) -> np.ndarray:
+    """The object before it, (H, W) bool, cleaned of specks and pin holes."""
+    M = ground.M
     if M.mean() < 0.3:  # growth was stopped soon: the background is no calm one (or the object fills the picture)
-        M = _patterned(lab, M)
-    solid = _clean(_decide(lab, M, tau))
+        M = _patterned(ground.lab, M)
+    return clean(_decide(ground.lab, M, ground.tau))
+
+
+def outlined(rgb: np.ndarray, solid: np.ndarray, *, calm: bool = True) -> np.ndarray | None:
+    """Alpha at the picture's size for an object found at that of the search; None for next to nothing, or nearly everything.
+
+    calm  whether the background is one whose colour is known well enough to unmix more than the outline's own pixels
+    """
     if not 0.001 < solid.mean() < 0.98:
         return None
+    h, w = rgb.shape[:2]
+    scale = min(1.0, WORK / max(h, w))
     if scale < 1:
         solid = cv2.resize(solid.astype(np.float32), (w, h), interpolation=cv2.INTER_LINEAR) > 0.5
-    return _unmix(rgb, solid, inner=3 if scale == 1 else 2 + round(1 / scale), outer=1 if scale == 1 else round(1 / scale))
+    reach = 1 if scale == 1 else round(1 / scale)
+    return unmix(rgb, solid, inner=reach + 2 if calm else reach, outer=reach)
 
 
 def _calm(lab: np.ndarray) -> tuple[np.ndarray, float]:
@@ -181,21 +145,29 @@ def _mean(lab: np.ndarray, M: np.ndarray, r: int) -> tuple[np.ndarray, np.ndarra
     return sums[..., :3] / np.maximum(sums[..., 3:], 1e-6), sums[..., 3]
 
 
-def _grow(lab: np.ndarray, M: np.ndarray, tau: float | np.ndarray, r: int = 4) -> np.ndarray:
-    """Add to M what resembles the mean of M close by and is not on an edge, until nothing does."""
-    limit = np.maximum(tau - _step(lab), 0) ** 2
-    for _ in range(sum(lab.shape[:2])):
-        B, share = _mean(lab, M, r)
-        difference = lab - B
-        new = ~M & (share > 0.08) & (np.einsum("ijk,ijk->ij", difference, difference) < limit)
-        if new.sum() < 8:
+def _grow(lab: np.ndarray, M: np.ndarray, tau: float | np.ndarray, r: int = 4, rounds: int | None = None) -> np.ndarray:
+    """Add to M what resembles the mean of M close by and is not on an edge, until nothing does (or so many rounds are over)."""
+    flat = np.ascontiguousarray(lab).reshape(-1, 3)
+    limit = (np.maximum(tau - _step(lab), 0) ** 2).ravel()
+    known = np.zeros((*M.shape, 4), np.float32)  # colours and count of M; what is not at its edge costs nothing below
+    known[M] = np.concatenate([lab[M], np.ones((int(M.sum()), 1), np.float32)], 1)
+    M = M.copy()
+    for _ in range(sum(lab.shape[:2]) if rounds is None else rounds):
+        sums = cv2.blur(known, (2 * r + 1, 2 * r + 1), borderType=cv2.BORDER_CONSTANT)
+        edge = np.flatnonzero(~M & (sums[..., 3] > 0.08))
+        near = sums.reshape(-1, 4)[edge]
+        difference = flat[edge] - near[:, :3] / np.maximum(near[:, 3:], 1e-6)
+        new = edge[np.einsum("ik,ik->i", difference, difference) < limit[edge]]
+        if len(new) < 8:
             break
-        M = M | new
+        M.reshape(-1)[new] = True
+        known.reshape(-1, 4)[new, :3] = flat[new]
+        known.reshape(-1, 4)[new, 3] = 1
     return M
 
 
-def _grow_from_afar(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
-    """As `_grow`, several times faster: at half the size first, of which two pixels along every edge are not believed."""
+def _from_afar(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
+    """Where `_grow` would come to, seen at half the size, of which two pixels along every edge are not believed."""
     h, w = M.shape
     half = (max(1, w // 2), max(1, h // 2))
     coarse = _grow(
@@ -204,7 +176,7 @@ def _grow_from_afar(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
     coarse = cv2.erode(coarse.astype(np.uint8), np.ones((5, 5), np.uint8), borderValue=1)
     start = (cv2.resize(coarse, (w, h), interpolation=cv2.INTER_NEAREST) > 0) & (_step(lab) < tau)
     B, _ = _mean(lab, start, 4)
-    return _grow(lab, (start & (((lab - B) ** 2).sum(-1) < tau**2)) | M, tau)
+    return (start & (((lab - B) ** 2).sum(-1) < tau**2)) | M
 
 
 def _gaps(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
@@ -265,7 +237,7 @@ def _patterned(lab: np.ndarray, M: np.ndarray) -> np.ndarray:
     state[2 * t : -2 * t, 2 * t : -2 * t] = cv2.GC_PR_FGD
     state[M] = cv2.GC_PR_BGD
     state[:t], state[-t:], state[:, :t], state[:, -t:] = cv2.GC_BGD, cv2.GC_BGD, cv2.GC_BGD, cv2.GC_BGD
-    return ~_grabcut(lab, state, 5)
+    return ~grabcut(lab, state, 5)
 
 
 def _decide(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
@@ -277,20 +249,20 @@ def _decide(lab: np.ndarray, M: np.ndarray, tau: float) -> np.ndarray:
     state[~M] = cv2.GC_PR_FGD
     state[cv2.erode(M.astype(np.uint8), kernel, iterations=2, borderValue=1) > 0] = cv2.GC_BGD
     state[~M & (distance > 2 * tau)] = cv2.GC_FGD
-    return _grabcut(lab, state, 2)
+    return grabcut(lab, state, 2)
 
 
-def _grabcut(lab: np.ndarray, state: np.ndarray, rounds: int) -> np.ndarray:
+def grabcut(lab: np.ndarray, state: np.ndarray, rounds: int) -> np.ndarray:
     """The object, (H, W) bool, from OpenCV's four states; a state without object or background is returned as it is."""
     if len(np.unique(state % 2)) == 2:
-        usual = np.array([2.55, 1, 1], np.float32) / _WEIGHTS  # OpenCV's bytes of CIELAB
+        usual = np.array([2.55, 1, 1], np.float32) / WEIGHTS  # OpenCV's bytes of CIELAB
         small = (lab * usual + np.array([0, 128, 128], np.float32)).clip(0, 255).round().astype(np.uint8)
         cv2.setRNGSeed(0)  # its colour models start from a random draw
         state, _, _ = cv2.grabCut(small, state.copy(), None, np.zeros((1, 65)), np.zeros((1, 65)), rounds, cv2.GC_INIT_WITH_MASK)
     return state % 2 == 1  # GC_FGD and GC_PR_FGD are odd
 
 
-def _clean(solid: np.ndarray) -> np.ndarray:
+def clean(solid: np.ndarray) -> np.ndarray:
     """Drop specks (less than 0.3 % of the largest part) and fill pin holes (less than 0.02 % of the picture)."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(solid.astype(np.uint8), connectivity=8)
     if count > 1:
@@ -299,29 +271,3 @@ def _clean(solid: np.ndarray) -> np.ndarray:
         solid = (areas >= max(0.003 * areas.max(), 12))[labels]
     count, labels, stats, _ = cv2.connectedComponentsWithStats((~solid).astype(np.uint8), connectivity=4)
     return solid | (stats[:, cv2.CC_STAT_AREA] < max(12, 2e-4 * solid.size))[labels] & ~solid
-
-
-def _unmix(rgb: np.ndarray, solid: np.ndarray, *, inner: int, outer: int) -> np.ndarray:
-    """Alpha along the outline from I = alpha F + (1 - alpha) B, in a band of `inner` pixels inside and `outer` outside."""
-    s = solid.astype(np.uint8)
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (3, 3))
-    core = cv2.erode(s, kernel, iterations=inner, borderValue=1)
-    thin = (s > 0) & (cv2.dilate(core, kernel, iterations=inner + 1) == 0)
-    outside = cv2.dilate(s, kernel, iterations=outer) == 0
-    if not outside.any():
-        return s.astype(np.float32)
-    B = push_pull(rgb, outside.astype(np.float32))
-    distance = np.sqrt(((rgb - B) ** 2).sum(-1))
-    crest = cv2.dilate(np.where(solid, distance, 0), np.ones((2 * inner + 1, 2 * inner + 1), np.uint8))
-    purest = thin & (distance >= 0.9 * crest)  # a leg thinner than the band has no core: its most distinct pixels are its colour
-    F = push_pull(rgb, ((core > 0) | purest).astype(np.float32))
-    axis = F - B
-    length2 = (axis**2).sum(-1)
-    along = ((rgb - B) * axis).sum(-1) / np.maximum(length2, 1e-8)
-    off = np.sqrt(((rgb - B - along[..., None] * axis) ** 2).sum(-1))
-    trust = length2 / (length2 + 0.05**2) * np.exp(-((off / (0.35 * np.sqrt(length2) + 0.02)) ** 2))  # is it a mixture of the two?
-    guess = cv2.GaussianBlur(s.astype(np.float32), (0, 0), 0.7)
-    alpha = trust * along.clip(0, 1) + (1 - trust) * guess
-    alpha = np.where(alpha > 0.95, 1, np.where(alpha < 0.05, 0, alpha))
-    alpha = np.where((core > 0) | purest, 1, np.where(outside, 0, alpha))
-    return alpha.astype(np.float32)
