@@ -22,6 +22,7 @@ SURE, SURELY_NOT = 0.9, 0.1  # s of what is no longer in question
 STRAY = 0.1  # of R: how much may stand out elsewhere before a calm background,
 HOPELESS = 3.0  # and how much while it was followed at half size only, so that following it further is worth the time; noise: 2.2
 MISSED = 0.05  # of what the network is sure of: how much may have been taken for background
+SEEN_THROUGH, PAPER = 0.6, 1.0  # and how much before a background of one smooth colour, which is within so many tolerances of it
 UNSURE = (0.2, 0.8)  # s where colours decide; a wider band lets shadows in and bites paws off in photographs
 MARGIN = 0.15  # of the region's longer side, round it, for the second look
 PART = 0.2  # of the largest part's area: smaller ones apart from it are other things
@@ -36,7 +37,7 @@ def search(rgb: np.ndarray) -> tuple[np.ndarray | None, str]:
     s = look(small)
     R = s > 0.5
     ground = follow(small, lambda M: not R.any() or stray(M, s) < HOPELESS)
-    if not R.any() or is_calm(ground.M, s):
+    if not R.any() or is_calm(ground, s):
         solid = standing_out(ground)
         solid = supported(solid, s) if R.any() else solid
         return outlined(rgb, solid), "classical"
@@ -64,11 +65,32 @@ def again(rgb: np.ndarray, s: np.ndarray) -> np.ndarray:
     return (s + closer) / 2
 
 
-def is_calm(M: np.ndarray, s: np.ndarray) -> bool:
-    """Whether the background was followed nearly all round the region, and not into it."""
+def is_calm(ground: Ground, s: np.ndarray) -> bool:
+    """Whether the background was followed nearly all round the region, and into it only where one looks through.
+
+    A network fills the gaps of a bunk bed or a tree. Before paper or a studio's wall it may: the colour there is that of the
+    background all round, continued. In a photograph it is the search that went astray.
+    """
     core = s > SURE
-    missed = (core & M).sum() / max(core.sum(), 1)
-    return bool(missed < MISSED and stray(M, s) < STRAY)
+    missed = (core & ground.M).sum() / max(core.sum(), 1)
+    if stray(ground.M, s) >= STRAY:
+        return False
+    return bool(missed < MISSED or (missed < SEEN_THROUGH and unlike_paper(ground, s) < PAPER))
+
+
+def unlike_paper(ground: Ground, s: np.ndarray) -> float:
+    """How far the followed background is from one smooth colour: of all its pixels, the tolerance that nine tenths are within.
+
+    The colour is a quadratic over the picture, fitted where the network sees nothing; distances in units of `tau`.
+    """
+    h, w = ground.M.shape
+    v, u = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j].astype(np.float32)
+    terms = np.stack([np.ones_like(u), u, v, u * u, u * v, v * v], -1)
+    away = ground.M & (s < SURELY_NOT)
+    step = max(1, int(away.sum()) // 5000)
+    fit, *_ = np.linalg.lstsq(terms[away][::step], ground.lab[away][::step], rcond=None)
+    off = np.linalg.norm(ground.lab[ground.M] - terms[ground.M] @ fit, axis=-1)
+    return float(np.percentile(off, 90) / ground.tau) if len(off) else np.inf
 
 
 def stray(M: np.ndarray, s: np.ndarray) -> float:
