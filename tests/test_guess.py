@@ -8,8 +8,7 @@ import torch
 from scipy import ndimage
 
 from bozzetto.priors.first_guess import LEVEL
-from bozzetto.priors.solid import EMPTY, agree_with_silhouette, at_surface
-from bozzetto.training.first_guess import surface_of
+from bozzetto.priors.solid import EMPTY, agree_with_silhouette
 
 DEPTHS, SIZE = 64, 64
 
@@ -76,23 +75,3 @@ def test_every_pixel_that_shows_the_object_has_something_behind_it():
     coverage = (torch.rand(1, SIZE, SIZE, generator=generator) > 0.5).float()
     solid = (agree_with_silhouette(occupancy, coverage) > 0).any(0)
     assert solid[coverage[0] > 0].all()
-
-
-def test_columns_are_moved_to_where_the_surface_is_expected():
-    """A slanted slab, off centre, that the occupancy has at one depth; its front is told, and it keeps its thickness."""
-    rows = torch.arange(SIZE).float().view(1, -1, 1).expand(1, SIZE, SIZE)
-    front, place = 12.25 + rows / 4, torch.arange(DEPTHS).view(-1, 1, 1) + 0.5
-    guessed = (2 * (3.5 - (place - 27.5).abs())).expand(-1, SIZE, SIZE).clamp(-8, 8)  # from 24 to 31 everywhere
-    moved = at_surface(guessed, torch.cat([front, torch.full_like(front, 7)]))
-
-    def ends(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        found, exists = surface_of(torch.sigmoid(4 * x)[None])
-        assert exists.all()
-        return found[0, :1], found[0, 1:]
-
-    assert float((ends(moved)[0] - front).abs().max()) < 0.3  # logits are interpolated between cells
-    torch.testing.assert_close(ends(moved)[1], ends(guessed)[1], atol=0.3, rtol=0)
-    away = at_surface(guessed, torch.cat([48 - front, front]))  # moved the other way
-    assert float((ends(away)[0] - front).abs().max()) > 5
-    nothing = torch.full_like(guessed, -2.0)
-    assert torch.equal(at_surface(nothing, torch.cat([front, front])), nothing)

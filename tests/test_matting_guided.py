@@ -14,6 +14,7 @@ from torch import Tensor
 from bozzetto.errors import InputError
 from bozzetto.image import Picture, load
 from bozzetto.matting import cut_out, doubtful, guided, matte, u2net
+from bozzetto.matting.classical import Ground
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -153,3 +154,22 @@ def test_a_doubt_is_one_sentence_that_names_mask(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(guided, "search", lambda rgb: (alpha, "network"))
     (said,) = cut_out(room()[0]).warnings
     assert said == "the object found fills 100 % of the picture; if mask.png is wrong, give a mask with --mask"
+
+
+def test_what_a_network_fills_in_is_seen_through_before_paper_and_not_in_a_photograph():
+    """A frame, off centre, that the network takes for a full board; its opening shows the background, a smooth grade or a meadow."""
+    h, w = 96, 128
+    v, u = np.mgrid[0:1 : h * 1j, 0:1 : w * 1j]
+    board = np.zeros((h, w), bool)
+    board[20:70, 60:115] = True
+    opening = np.zeros((h, w), bool)
+    opening[30:60, 70:95] = True
+    grade = np.stack([60 + 20 * u - 10 * v * v, 5 * u * v, -8 * v], -1).astype(np.float32)
+    meadow = grade + np.random.default_rng(0).normal(0, 6, grade.shape).astype(np.float32)
+    frame = (board & ~opening)[..., None]
+    for lab, calm in ((grade, True), (meadow, False)):
+        ground = Ground(np.where(frame, np.float32(20), lab), ~board | opening, 4.0)
+        assert guided.is_calm(ground, board.astype(np.float32)) == calm
+        assert (guided.unlike_paper(ground, board.astype(np.float32)) < 1) == calm
+    all_of_it = Ground(grade, np.ones((h, w), bool), 4.0)  # background was followed over the whole object: no gap is that large
+    assert not guided.is_calm(all_of_it, board.astype(np.float32))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The solid behind a picture, from what the first guess says of it and from the picture's silhouette.
 
-A guess is unsure, and says so: its occupancies are smeared along the rays, thin parts have no full cell anywhere. Here its
-columns are moved to where the surfaces are expected, the silhouette is met, and thin parts are made whole.
+A guess is unsure, and says so: its occupancies are smeared along the rays, thin parts have no full cell anywhere. Here the
+silhouette is met, and thin parts are made whole.
 
 Letters: D depths of h x w columns; a logit above 0 is solid.
 """
@@ -22,33 +22,13 @@ WIRE = 2.5  # columns of the guess: parts thinner than this are wires
 EMPTY = -3.0  # logit of a cell that the silhouette says is empty; as far from 0 as a full one
 
 
-def solid(occupancy: Tensor, surface: Tensor, coverage: Tensor) -> Tensor:
-    """Logits (D, h, w) of the solid.
+def solid(occupancy: Tensor, coverage: Tensor) -> Tensor:
+    """Logits (D, h, w), above 0 where a cell is solid, from the network's (D, h, w) and the picture's coverage (1, h, w) in [0, 1].
 
-    occupancy  (D, h, w) logits as the network gives them; surface (2, h, w) likewise (`Guess`); coverage (1, h, w) in [0, 1]
+    LEVEL, for all objects alike: levels that keep the expected volume, of the object, its columns or windows between, were measured
+    and are worse after the alignment of `evaluate`; so was moving columns to the predicted surface (docs/notebook.md).
     """
-    return agree_with_silhouette(at_surface(occupancy - LEVEL, surface), coverage)
-
-
-def at_surface(occupancy: Tensor, surface: Tensor) -> Tensor:
-    """Columns moved along their rays so that the first solid begins where `surface` says, as thick as before.
-
-    Occupancy knows how much is there, not where: measured on unseen objects, columns whose fronts are put right have two
-    thirds of the distance to the true surface. Columns without a solid stay as they are.
-    """
-    depths = len(occupancy)
-    full = occupancy > 0
-    first = full.float().argmax(0, keepdim=True)
-    here = occupancy.gather(0, first)
-    before = torch.where(first > 0, occupancy.gather(0, (first - 1).clamp(min=0)), EMPTY)
-    front = first + 0.5 - here / (here - before).clamp(min=1e-6)  # where it crosses 0 between two cells' centres
-    shift = torch.where(full.any(0, keepdim=True), surface[:1] - front, 0)
-    at = torch.arange(depths).view(-1, 1, 1) - shift
-    low = at.floor()
-    share = at - low
-    padded = F.pad(occupancy, (0, 0, 0, 0, 1, 1), value=EMPTY)
-    index = (low.long() + 1).clamp(0, depths)
-    return (1 - share) * padded.gather(0, index) + share * padded.gather(0, index + 1)
+    return agree_with_silhouette(occupancy - LEVEL, coverage)
 
 
 def agree_with_silhouette(occupancy: Tensor, coverage: Tensor, full: float = 0.3) -> Tensor:

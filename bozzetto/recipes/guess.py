@@ -122,7 +122,7 @@ def predict(source: Source, prior: FirstGuess) -> Tensors:
     """Occupancy logits (D, h, w), colours (3, d, h', w') and (elevation, p): the mean over the scales it was trained at, and mirrors.
 
     The coarser scale knows the whole better, the finer one the edges; the table is in docs/benchmarks.md. Probabilities are averaged,
-    not logits: where answers disagree, the solid is as smeared as they are. Surfaces count where the scale's own pixel shows the object.
+    not logits: where answers disagree, the solid is as smeared as they are.
     """
     device = next(prior.parameters()).device
     cells = SCALES[-1] // 2
@@ -132,20 +132,14 @@ def predict(source: Source, prior: FirstGuess) -> Tensors:
         picture = torch.cat([crop.rgb, crop.alpha[..., None]], -1).permute(2, 0, 1)[None]
         with torch.no_grad():
             guess = prior(torch.cat([picture, picture.flip(-1)]).to(device))
-        coverage = F.avg_pool2d(picture[:, 3:], 2)
-        weight = (coverage > 0.5).float() + 1e-6
-        surface, chance, colour = (
-            ((x[:1] + x[1:].flip(-1)) / 2).float().cpu() for x in (guess.surface, torch.sigmoid(guess.occupancy.float()), guess.colour)
-        )
-        wide = [F.interpolate(x, (cells, cells), mode="bilinear") for x in (chance, weight * surface, weight)]
-        answers.append([*wide, F.interpolate(colour[0], (cells // 2, cells // 2), mode="bilinear"), guess.view.float().cpu().mean(0)])
-    chance, surface, weight, colour, view = (torch.stack(x).mean(0) for x in zip(*answers, strict=True))
-    return {
-        "occupancy": solid(torch.logit(chance[0], 1e-6), (surface / weight)[0], coverage[0]),
-        "colour": colour,
-        "view": view,
-        "coverage": coverage[0],
-    }
+        chance, colour = (((x[0] + x[1].flip(-1)) / 2).float().cpu() for x in (torch.sigmoid(guess.occupancy.float()), guess.colour))
+        chance = F.interpolate(chance[None], (cells, cells), mode="bilinear")[0]
+        colour = F.interpolate(colour, (cells // 2, cells // 2), mode="bilinear")
+        answers.append((chance, colour, guess.view.float().cpu().mean(0)))
+    chance, colour, view = (torch.stack(x).mean(0) for x in zip(*answers, strict=True))
+    coverage = F.avg_pool2d(picture[:, 3:], 2)[0]
+    occupancy = solid(torch.logit(chance, 1e-6), coverage)
+    return {"occupancy": occupancy, "colour": colour, "view": view, "coverage": coverage}
 
 
 def occupancy_at(occupancy: Tensor, points: Tensor, camera: Camera, p: float) -> Tensor:

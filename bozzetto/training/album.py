@@ -138,7 +138,7 @@ def guesses(network: FirstGuess, pictures: Tensor, cameras: list[Camera], size: 
         camera = cameras[k]
         coverage = torch.nn.functional.avg_pool2d(batch[k, 3:], 2)
         found: Tensors = {
-            "occupancy": solid(answer.occupancy[k].float().cpu(), answer.surface[k].float().cpu(), coverage),
+            "occupancy": solid(answer.occupancy[k].float().cpu(), coverage),
             "colour": answer.colour[k].float().cpu(),
             "view": answer.view[k].float().cpu(),
         }

@@ -178,7 +178,7 @@ def score(network: nn.Module, groups: dict[str, list[dict[str, Tensor]]]) -> dic
             coverage = F.avg_pool2d(batch["picture"][:, 3:], 2)
             mine, truth = (guess.occupancy > LEVEL) & (coverage > 0), batch["occupancy"] > 127
             iou = (mine & truth).sum((1, 2, 3)) / (mine | truth).sum((1, 2, 3)).clamp(min=1)
-            solids = [solid(*x) > 0 for x in zip(guess.occupancy.float().cpu(), guess.surface.float().cpu(), coverage.cpu(), strict=True)]
+            solids = [solid(*x) > 0 for x in zip(guess.occupancy.float().cpu(), coverage.cpu(), strict=True)]
             far = torch.tensor([cell_chamfer(a, b) for a, b in zip(solids, truth.cpu(), strict=True)], device=device)
             wanted, exists = surface_of(batch["occupancy"].float() / 255)
             error = (guess.surface - wanted) * 64 / truth.shape[1]
