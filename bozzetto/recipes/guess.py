@@ -121,8 +121,7 @@ def finished(textured: Tensors, clean: Tensors, camera: Camera, measured: dict[s
 def predict(source: Source, prior: FirstGuess) -> Tensors:
     """Occupancy logits (D, h, w), colours (3, d, h', w') and (elevation, p): the mean over the scales it was trained at, and mirrors.
 
-    The coarser scale knows the whole better, the finer one the edges; the table is in docs/benchmarks.md. Probabilities are averaged,
-    not logits: where answers disagree, the solid is as smeared as they are.
+    The coarser scale knows the whole better, the finer one the edges; the table is in docs/benchmarks.md.
     """
     device = next(prior.parameters()).device
     cells = SCALES[-1] // 2
@@ -132,14 +131,13 @@ def predict(source: Source, prior: FirstGuess) -> Tensors:
         picture = torch.cat([crop.rgb, crop.alpha[..., None]], -1).permute(2, 0, 1)[None]
         with torch.no_grad():
             guess = prior(torch.cat([picture, picture.flip(-1)]).to(device))
-        chance, colour = (((x[0] + x[1].flip(-1)) / 2).float().cpu() for x in (torch.sigmoid(guess.occupancy.float()), guess.colour))
-        chance = F.interpolate(chance[None], (cells, cells), mode="bilinear")[0]
+        occupancy, colour = (((x[0] + x[1].flip(-1)) / 2).float().cpu() for x in (guess.occupancy, guess.colour))
+        occupancy = F.interpolate(occupancy[None], (cells, cells), mode="bilinear")[0]
         colour = F.interpolate(colour, (cells // 2, cells // 2), mode="bilinear")
-        answers.append((chance, colour, guess.view.float().cpu().mean(0)))
-    chance, colour, view = (torch.stack(x).mean(0) for x in zip(*answers, strict=True))
+        answers.append((occupancy, colour, guess.view.float().cpu().mean(0)))
+    occupancy, colour, view = (torch.stack(x).mean(0) for x in zip(*answers, strict=True))
     coverage = F.avg_pool2d(picture[:, 3:], 2)[0]
-    occupancy = solid(torch.logit(chance, 1e-6), coverage)
-    return {"occupancy": occupancy, "colour": colour, "view": view, "coverage": coverage}
+    return {"occupancy": solid(occupancy, coverage), "colour": colour, "view": view, "coverage": coverage}
 
 
 def occupancy_at(occupancy: Tensor, points: Tensor, camera: Camera, p: float) -> Tensor:
