@@ -10,6 +10,7 @@ over a background that is drawn anew at each step, so that nothing is painted in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -116,7 +117,8 @@ def splat_scene(
             raise InputError(f"{out}: cannot be written ({error.strerror}); free some space or choose another --out") from None
         run.finish()
         if not run.interrupted:
-            os.rmdir(run.folder)
+            with contextlib.suppress(OSError):  # the next run has begun there
+                os.rmdir(run.folder)
     return Result(g, metrics, not run.interrupted)
 
 
