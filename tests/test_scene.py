@@ -204,12 +204,19 @@ def test_what_is_wrong_with_transforms_is_said_in_one_sentence(tmp_path):
     skewed = json.loads(json.dumps(good))
     skewed["frames"][1]["transform_matrix"][0][0] += 0.1
     cases = [
-        ("{", "no NeRF-synthetic file"),
-        ("[]", "no NeRF-synthetic file"),
-        (json.dumps({**good, "camera_angle_x": 4}), "no NeRF-synthetic file"),
-        (json.dumps({**good, "frames": []}), "no NeRF-synthetic file"),
-        (json.dumps({**good, "frames": [{"file_path": 3, "transform_matrix": np.eye(4).tolist()}]}), "no NeRF-synthetic file"),
+        ("{", "is no JSON"),
+        ("[]", "no list `frames`"),
+        (json.dumps({**good, "camera_angle_x": 4}), "camera_angle_x of r_0 is 4, expected a number between 0 and pi"),
+        (json.dumps({**good, "frames": []}), "no list `frames`"),
+        (json.dumps({"frames": good["frames"]}), "no focal length for r_0; add fl_x .* or camera_angle_x"),
+        (json.dumps({**good, "frames": [{"file_path": 3, "transform_matrix": np.eye(4).tolist()}]}), "frame 0 has no file_path"),
+        (json.dumps({**good, "frames": [{"file_path": "r_0", "transform_matrix": [[1, 2], [3]]}]}), "transform_matrix of r_0"),
         (json.dumps(skewed), "r_1 is no rotation"),
+        (json.dumps({**good, "fl_x": 0}), "fl_x of r_0 is 0, expected a number above 0"),
+        (json.dumps({**good, "cx": "left"}), "cx of r_0 is not a finite number"),
+        (json.dumps({**good, "camera_model": "OPENCV_FISHEYE"}), r"lens that is not known \(camera_model OPENCV_FISHEYE\)"),
+        (json.dumps({**good, "is_fisheye": True}), "is_fisheye"),
+        (json.dumps({**good, "w": SIZE[0], "h": SIZE[1]}), r"r_0.png: has 30 x 20 pixels, transforms.json says 20 x 30"),
         (json.dumps({**good, "frames": [*good["frames"], {**good["frames"][0], "file_path": "r_9"}]}), "r_9: this picture is named"),
         (json.dumps({**good, "frames": good["frames"][:2]}), "too few"),
     ]

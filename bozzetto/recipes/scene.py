@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scene as posed pictures: COLMAP's folders and NeRF-synthetic's `transforms.json`, read into one thing.
+"""A scene as posed pictures: COLMAP's folders and `transforms.json` (NeRF-synthetic, instant-ngp, nerfstudio), read into one thing.
 
-A COLMAP scene holds `images/` and a model in `sparse/0/`, `sparse/` or itself; pictures with distorted lenses are undistorted here. A
-NeRF-synthetic scene holds `transforms_train.json` (and `_test`), or one `transforms.json`; transparency is kept. Without a list of
-its own, every eighth picture in order of names is held back. Nothing is trained and tested on the same picture.
+A COLMAP scene holds `images/` and a model in `sparse/0/`, `sparse/` or itself. A scene of the others holds `transforms_train.json`
+(and `_test`), or one `transforms.json`; transparency is kept. Pictures are taken as they lie in their files, as all of these do that
+write poses, whatever EXIF says of their orientation; those of distorted lenses are undistorted here. Without a list of its own,
+every eighth picture in order of names is held back. Nothing is trained and tested on the same picture.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,9 +19,9 @@ import torch
 from torch import Tensor
 
 from bozzetto import image
-from bozzetto.camera import Camera, from_colmap, from_nerf_synthetic
+from bozzetto.camera import Camera, from_colmap
 from bozzetto.errors import InputError
-from bozzetto.recipes import colmap
+from bozzetto.recipes import colmap, transforms
 
 HOLD = 8  # every so-manieth picture is held back
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
@@ -72,7 +70,7 @@ def load(folder: str | Path) -> Scene:
     else:
         model = next((f for f in (folder / "sparse" / "0", folder / "sparse", folder) if any(f.glob("cameras.*"))), None)
         if model is None:
-            raise InputError(f"{folder}: holds neither transforms.json nor sparse/0/cameras.bin; give a NeRF-synthetic or COLMAP scene")
+            raise InputError(f"{folder}: holds neither transforms.json nor sparse/0/cameras.bin; give such a scene")
         scene = _colmap(folder, model)
     if len(scene.pictures) < 3 or all(scene.held) or not any(scene.held):
         raise InputError(f"{folder}: {len(scene.pictures)} pictures are too few to train on some and test on others; give at least 3")
@@ -88,45 +86,27 @@ def _nerf(folder: Path) -> Scene:
         if split
         else [(folder / "transforms.json", False)]
     )
-    pictures, cameras, held = [], [], []
+    pictures, cameras, held, names = [], [], [], []
     for path, is_test in files:
         if not path.is_file():
             continue
-        transforms = _json(path)
-        for frame in transforms["frames"]:
-            picture, size = _picture(_find(folder, frame["file_path"], path))
+        for frame in transforms.read(path):
+            source = _find(folder, frame.name, path)
+            picture, size = _picture(source)
+            lens = frame.lens(size)
+            if lens is None:
+                took = f"{frame.said.get('w', size[1]):g} x {frame.said.get('h', size[0]):g}"
+                raise InputError(f"{source}: has {size[1]} x {size[0]} pixels, {path.name} says {took}; give the original pictures")
+            camera = Camera(torch.from_numpy(frame.c2w)[None], torch.from_numpy(lens[0])[None], size)
+            picture, camera = _straight(picture, camera, lens[1])
             pictures.append(picture)
-            camera = from_nerf_synthetic({**transforms, "frames": [frame]}, size)
-            cameras.append(camera.resized((picture.shape[0], picture.shape[1])))  # the same, unless it was shrunk when read
+            cameras.append(camera)
             held.append(is_test)
+            names.append(frame.name)
     if not any(held):
-        order = np.argsort([f["file_path"] for f in _json(files[0][0])["frames"]], kind="stable")
-        for rank, i in enumerate(order):
+        for rank, i in enumerate(np.argsort(names, kind="stable")):
             held[i] = rank % HOLD == 0
     return Scene(pictures, cameras, held, torch.zeros(0, 3), torch.zeros(0, 3))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """The content, checked for all that is used."""
-    try:
-        content = json.loads(path.read_bytes())
-        angle = float(content["camera_angle_x"])
-        if not 0 < angle < math.pi or not content["frames"]:
-            raise ValueError
-        for frame in content["frames"]:
-            pose = np.array(frame["transform_matrix"], np.float64)
-            R = pose[:3, :3]
-            if pose.shape != (4, 4) or not np.isfinite(pose).all() or not isinstance(frame["file_path"], str):
-                raise ValueError
-            if not np.allclose(R @ R.T, np.eye(3), atol=1e-4) or np.linalg.det(R) < 0:
-                raise InputError(f"{path}: the pose of {frame['file_path']} is no rotation; export it without scale")
-            U, _, V = np.linalg.svd(R)  # files hold seven digits
-            frame["transform_matrix"] = np.concatenate([np.concatenate([U @ V, pose[:3, 3:]], 1), pose[3:]]).tolist()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a NeRF-synthetic scene") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        raise InputError(f"{path}: is no NeRF-synthetic file (camera_angle_x, frames with file_path and transform_matrix)") from None
-    return content
 
 
 def _find(folder: Path, name: str, source: Path) -> Path:
@@ -143,26 +123,32 @@ def _colmap(folder: Path, model: Path) -> Scene:
     pictures, cameras, held = [], [], []
     for rank, shot in enumerate(found.shots):
         lens = found.lenses[shot.lens]
-        picture, size = _picture(_find(where, shot.name, model), upright=False)  # COLMAP does not look at EXIF orientation
+        picture, size = _picture(_find(where, shot.name, model))
         if size != lens.size:
             took = f"{lens.size[1]} x {lens.size[0]}"
             raise InputError(f"{where / shot.name}: has {size[1]} x {size[0]} pixels, its camera took {took}; give the original pictures")
         K = torch.from_numpy(lens.K)[None]
         quat, t = torch.from_numpy(shot.quat)[None], torch.from_numpy(shot.translation)[None]
-        camera = from_colmap(quat, t, K, size).resized((picture.shape[0], picture.shape[1]))
-        if lens.distortion.any():
-            picture, new = undistorted(picture, camera.K[0].numpy(), lens.distortion)
-            camera = Camera(camera.c2w, torch.from_numpy(new)[None], camera.size)
+        picture, camera = _straight(picture, from_colmap(quat, t, K, size), lens.distortion)
         pictures.append(picture)
         cameras.append(camera)
         held.append(rank % HOLD == 0)
     return Scene(pictures, cameras, held, torch.from_numpy(found.points).float(), torch.from_numpy(found.colours).float())
 
 
+def _straight(picture: Tensor, camera: Camera, distortion: np.ndarray) -> tuple[Tensor, Camera]:
+    """The picture without distortion and its pinhole; the camera is the file's, whose picture may have been shrunk when read."""
+    camera = camera.resized((picture.shape[0], picture.shape[1]))
+    if distortion.any():
+        picture, new = undistorted(picture, camera.K[0].numpy(), distortion)
+        camera = Camera(camera.c2w, torch.from_numpy(new)[None], camera.size)
+    return picture, camera
+
+
 def undistorted(picture: Tensor, K: np.ndarray, distortion: np.ndarray) -> tuple[Tensor, np.ndarray]:
     """The picture as a pinhole would have taken it, cut to what was seen everywhere, and that pinhole's K.
 
-    picture (H, W, C) uint8; K (3, 3) with pixel centres at +1/2; distortion (k1, k2, p1, p2)
+    picture (H, W, C) uint8; K (3, 3) with pixel centres at +1/2; distortion (k1, k2, p1, p2), and k3 where it is known
     """
     half = np.zeros((3, 3))
     half[:2, 2] = 0.5  # OpenCV's pixel centres are whole numbers
@@ -173,8 +159,8 @@ def undistorted(picture: Tensor, K: np.ndarray, distortion: np.ndarray) -> tuple
     return torch.from_numpy(pixels), new + half
 
 
-def _picture(path: Path, *, upright: bool = True) -> tuple[Tensor, tuple[int, int]]:
-    """Pixels as uint8, and the file's size."""
-    rgb, alpha, size = image.read_pixels(path, upright=upright)
+def _picture(path: Path) -> tuple[Tensor, tuple[int, int]]:
+    """Pixels as uint8, as they lie in the file, and the file's size."""
+    rgb, alpha, size = image.read_pixels(path, upright=False)
     both = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], -1)
     return torch.from_numpy((both * 255).round().clip(0, 255).astype(np.uint8)), (int(size[0]), int(size[1]))
