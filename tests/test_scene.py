@@ -90,6 +90,21 @@ def test_colmap_text_and_binary_give_the_cameras_pictures_and_points_back(tmp_pa
     assert not scene.has_alpha
 
 
+@pytest.mark.parametrize("points", ["", "\n", "1 2 3\n", "1.5 2e1 -1 -3 4 17 8 9 -1 1 2 3\n"])
+def test_every_image_of_a_text_model_is_read_with_or_without_its_line_of_points(tmp_path, points):
+    files = texts()
+    files["images.txt"] = files["images.txt"].replace("1.0 2.0 -1\n", points)
+    found = colmap.read(write_colmap(tmp_path, files, pictures=False) / "sparse" / "0")
+    assert [s.name for s in found.shots] == [f"im {i}.png" for i in range(N)]
+
+
+def test_an_image_whose_name_is_a_number_is_no_line_of_points(tmp_path):
+    files = texts()
+    for i in range(N):
+        files["images.txt"] = files["images.txt"].replace(f"im {i}.png\n1.0 2.0 -1\n", f"00{i}\n")
+    assert [s.name for s in colmap.read(write_colmap(tmp_path, files, pictures=False) / "sparse" / "0").shots] == [f"00{i}" for i in range(N)]
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_colmap_pictures_lie_as_in_the_file_whatever_exif_says(tmp_path, orientation):
     for name, text in texts().items():
