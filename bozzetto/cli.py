@@ -257,6 +257,8 @@ def splat(args: Splat) -> int:
     settings = recipe.Splat(**{name: getattr(args, name) for name in names})
     with _progress(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
         result = recipe.splat_scene(args.scene, args.out, settings, seed=args.seed, resume=args.resume, spz=args.spz, progress=progress)
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if not result.is_complete:
         print(f"{args.out}: exported what there was; finish it with --resume", file=sys.stderr)
         return 130

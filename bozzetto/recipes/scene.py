@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scene as posed pictures: COLMAP's folders and `transforms.json` (NeRF-synthetic, instant-ngp, nerfstudio), read into one thing.
 
-A COLMAP scene holds `images/` and a model in `sparse/0/`, `sparse/` or itself. A scene of the others holds `transforms_train.json`
+A COLMAP scene holds `images/` and a model in `sparse/0/`, `sparse/` or itself, or in one of these below `colmap/` or `dense/`. A scene of the others holds `transforms_train.json`
 (and `_test`), or one `transforms.json`; transparency is kept. Pictures are taken as they lie in their files, as all of these do that
 write poses, whatever EXIF says of their orientation; those of distorted lenses are undistorted here. Without a list of its own,
-every eighth picture in order of names is held back. Nothing is trained and tested on the same picture.
+every eighth picture in order of names is held back. Frames without their picture are left out, if they are the fewer. Nothing is trained and tested on the same picture.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from bozzetto.errors import InputError
 from bozzetto.recipes import colmap, transforms
 
 HOLD = 8  # every so-manieth picture is held back
-SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Scene:
     pictures  (H, W, 3 or 4) uint8 each, sRGB, not premultiplied; all have alpha or none has
     cameras   one of V = 1 each, in the scene's own frame and unit
     held      for each, is it held back from training
+    warnings  a sentence each about what is odd
     points, colours  (N, 3) world and (N, 3) in [0, 1] of a reconstruction; N = 0 without one
     """
 
@@ -42,6 +43,7 @@ class Scene:
     held: list[bool]
     points: Tensor
     colours: Tensor
+    warnings: tuple[str, ...] = ()
 
     @property
     def has_alpha(self) -> bool:
@@ -68,7 +70,9 @@ def load(folder: str | Path) -> Scene:
     if any((folder / name).is_file() for name in ("transforms_train.json", "transforms.json")):
         scene = _nerf(folder)
     else:
-        model = next((f for f in (folder / "sparse" / "0", folder / "sparse", folder) if any(f.glob("cameras.*"))), None)
+        roots = [folder, folder / "colmap", folder / "dense", folder / "dense" / "0"]  # COLMAP's, nerfstudio's, its reconstructor's
+        models = [f for root in roots for f in (root / "sparse" / "0", root / "sparse", root)]
+        model = next((f for f in models if any((f / f"cameras{s}").is_file() for s in (".bin", ".txt"))), None)
         if model is None:
             raise InputError(f"{folder}: holds neither transforms.json nor sparse/0/cameras.bin; give such a scene")
         scene = _colmap(folder, model)
@@ -86,12 +90,15 @@ def _nerf(folder: Path) -> Scene:
         if split
         else [(folder / "transforms.json", False)]
     )
-    pictures, cameras, held, names = [], [], [], []
+    pictures, cameras, held, names, missing = [], [], [], [], []
     for path, is_test in files:
         if not path.is_file():
             continue
         for frame in transforms.read(path):
-            source = _find(folder, frame.name, path)
+            source = _find(folder, frame.name)
+            if source is None:
+                missing.append(frame.name)
+                continue
             picture, size = _picture(source)
             lens = frame.lens(size)
             if lens is None:
@@ -103,37 +110,54 @@ def _nerf(folder: Path) -> Scene:
             cameras.append(camera)
             held.append(is_test)
             names.append(frame.name)
+    warnings = _left_out(files[0][0], missing, len(names))
     if not any(held):
         for rank, i in enumerate(np.argsort(names, kind="stable")):
             held[i] = rank % HOLD == 0
-    return Scene(pictures, cameras, held, torch.zeros(0, 3), torch.zeros(0, 3))
+    return Scene(pictures, cameras, held, torch.zeros(0, 3), torch.zeros(0, 3), warnings)
 
 
-def _find(folder: Path, name: str, source: Path) -> Path:
-    for suffix in SUFFIXES:
-        path = folder / (name + suffix)
-        if path.is_file():
-            return path
-    raise InputError(f"{folder / name}: this picture is named in {source.name} but missing; put it there, or take its frame out")
+def _find(folder: Path, name: str) -> Path | None:
+    """A picture by the name that a file has for it, perhaps without its suffix, perhaps with the backslashes of another system."""
+    names = (name, name.replace("\\", "/"))
+    return next((path for n in names for suffix in SUFFIXES if (path := folder / (n + suffix)).is_file()), None)
+
+
+def _left_out(source: Path, missing: list[str], there: int) -> tuple[str, ...]:
+    """What is said of pictures that `source` names and that are not there.
+
+    raises  InputError where they are more than the others
+    """
+    if not missing:
+        return ()
+    whole = f"{len(missing)} of {len(missing) + there} pictures that it names are missing (the first is {missing[0]})"
+    if len(missing) > there:
+        raise InputError(f"{source}: {whole}; put them there")
+    return (f"{source}: {whole}; these frames are left out",)
 
 
 def _colmap(folder: Path, model: Path) -> Scene:
     found = colmap.read(model)
-    where = folder / "images" if (folder / "images").is_dir() else folder
-    pictures, cameras, held = [], [], []
-    for rank, shot in enumerate(found.shots):
-        lens = found.lenses[shot.lens]
-        picture, size = _picture(_find(where, shot.name, model))
+    root = model.parent.parent if model.parent.name == "sparse" else model.parent if model.name == "sparse" else model
+    where = next((f for f in (root / "images", folder / "images") if f.is_dir()), folder)
+    pictures, cameras, held, missing = [], [], [], []
+    for shot in found.shots:
+        lens, source = found.lenses[shot.lens], _find(where, shot.name)
+        if source is None:
+            missing.append(shot.name)
+            continue
+        picture, size = _picture(source)
         if size != lens.size:
             took = f"{lens.size[1]} x {lens.size[0]}"
-            raise InputError(f"{where / shot.name}: has {size[1]} x {size[0]} pixels, its camera took {took}; give the original pictures")
+            raise InputError(f"{source}: has {size[1]} x {size[0]} pixels, its camera took {took}; give the original pictures")
         K = torch.from_numpy(lens.K)[None]
         quat, t = torch.from_numpy(shot.quat)[None], torch.from_numpy(shot.translation)[None]
         picture, camera = _straight(picture, from_colmap(quat, t, K, size), lens.distortion)
         pictures.append(picture)
         cameras.append(camera)
-        held.append(rank % HOLD == 0)
-    return Scene(pictures, cameras, held, torch.from_numpy(found.points).float(), torch.from_numpy(found.colours).float())
+        held.append(len(held) % HOLD == 0)
+    warnings = _left_out(model, missing, len(pictures))
+    return Scene(pictures, cameras, held, torch.from_numpy(found.points).float(), torch.from_numpy(found.colours).float(), warnings)
 
 
 def _straight(picture: Tensor, camera: Camera, distortion: np.ndarray) -> tuple[Tensor, Camera]:

@@ -70,11 +70,12 @@ class Splat:
 
 @dataclass(frozen=True)
 class Result:
-    """Gaussians, how the held-back pictures came out, and what was done; `is_complete` is False after Ctrl-C."""
+    """Gaussians, how the held-back pictures came out, and what was done; `is_complete` is False after Ctrl-C; the scene's warnings."""
 
     gaussians: Gaussians
     metrics: dict[str, Any]
     is_complete: bool
+    warnings: tuple[str, ...] = ()
 
 
 def splat_scene(
@@ -119,7 +120,7 @@ def splat_scene(
         if not run.interrupted:
             with contextlib.suppress(OSError):  # the next run has begun there
                 os.rmdir(run.folder)
-    return Result(g, metrics, not run.interrupted)
+    return Result(g, metrics, not run.interrupted, source.warnings)
 
 
 def _check(out: Path, s: Splat) -> None:
