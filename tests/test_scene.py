@@ -102,7 +102,8 @@ def test_an_image_whose_name_is_a_number_is_no_line_of_points(tmp_path):
     files = texts()
     for i in range(N):
         files["images.txt"] = files["images.txt"].replace(f"im {i}.png\n1.0 2.0 -1\n", f"00{i}\n")
-    assert [s.name for s in colmap.read(write_colmap(tmp_path, files, pictures=False) / "sparse" / "0").shots] == [f"00{i}" for i in range(N)]
+    found = colmap.read(write_colmap(tmp_path, files, pictures=False) / "sparse" / "0")
+    assert [s.name for s in found.shots] == [f"00{i}" for i in range(N)]
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A scene as posed pictures: COLMAP's folders and `transforms.json` (NeRF-synthetic, instant-ngp, nerfstudio), read into one thing.
 
-A COLMAP scene holds `images/` and a model in `sparse/0/`, `sparse/` or itself, or in one of these below `colmap/` or `dense/`. A scene of the others holds `transforms_train.json`
-(and `_test`), or one `transforms.json`; transparency is kept. Pictures are taken as they lie in their files, as all of these do that
-write poses, whatever EXIF says of their orientation; those of distorted lenses are undistorted here. Without a list of its own,
-every eighth picture in order of names is held back. Frames without their picture are left out, if they are the fewer. Nothing is trained and tested on the same picture.
+A COLMAP scene holds `images/` and a model in `sparse/0/`, `sparse/` or itself, or in one of these below `colmap/` or `dense/`. A scene
+of the others holds `transforms_train.json` (and `_test`), or one `transforms.json`; transparency is kept. Pictures are taken as they
+lie in their files, as all of these do that write poses, whatever EXIF says of their orientation; those of distorted lenses are
+undistorted here. Without a list of its own, every eighth picture in order of names is held back. Frames without their picture are
+left out, if they are the fewer. Nothing is trained and tested on the same picture.
 """
 
 from __future__ import annotations
