@@ -96,9 +96,17 @@ def load(path: str | Path) -> Picture:
     if alpha is not None and alpha.max() <= 0.5:
         where = "0 everywhere" if alpha.max() == 0 else "nowhere above one half"
         raise InputError(f"{path}: no object found (alpha is {where}); give a picture with an opaque object")
-    if (alpha is None or alpha.min() == 1) and np.ptp(rgb.reshape(-1, 3), axis=0).max() < 1.5 / 255:  # rounding of one colour
+    if not cuts_out(alpha) and np.ptp(rgb.reshape(-1, 3), axis=0).max() < 1.5 / 255:  # rounding of one colour
         raise InputError(f"{path}: no object found (the whole picture is one colour); give a picture that shows an object")
     return Picture(torch.from_numpy(rgb), None if alpha is None else torch.from_numpy(alpha), Path(path), size)
+
+
+def cuts_out(alpha: np.ndarray | Tensor | None) -> bool:
+    """Whether an alpha tells an object from its background: somewhere it is more transparent than opaque.
+
+    Editors and converters leave 254 for 255 in a pixel or in all; such an alpha says nothing about what is shown.
+    """
+    return alpha is not None and bool(alpha.min() <= 0.5)
 
 
 def crop(rgb: Tensor, alpha: Tensor, size: int, *, margin: float = 0.1, premultiplied: bool = False, name: str = "picture") -> Crop:

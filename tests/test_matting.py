@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bozzetto.errors import InputError
 from bozzetto.image import Picture, load
-from bozzetto.matting import foreground, matte
+from bozzetto.matting import cut_out, foreground, matte
 from bozzetto.matting.edge import push_pull
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -196,6 +196,25 @@ def test_matte_takes_transparency_as_it_is() -> None:
 def test_matte_ignores_alpha_that_is_1_everywhere() -> None:
     mixed, true = over("teapot", "flat")
     assert iou(matte(picture(mixed.rgb.numpy(), np.ones(true.shape, np.float32))), true) > 0.98
+
+
+@pytest.mark.parametrize("method", ["auto", "classical"])
+def test_alpha_that_is_nowhere_transparent_is_as_good_as_none(method: str) -> None:
+    """One pixel of 254, all of 254, all of one half and more: editors and converters leave such."""
+    mixed, true = over("teapot", "flat")
+    plain = cut_out(mixed, method=method)  # type: ignore[arg-type]
+    one, full = np.ones(true.shape, np.float32), np.ones(true.shape, np.float32)
+    one[3, 5] = 254 / 255
+    for alpha in (one, full * 254 / 255, full * 0.6):
+        cut = cut_out(picture(mixed.rgb.numpy(), alpha), method=method)  # type: ignore[arg-type]
+        assert cut.how == plain.how and torch.equal(cut.alpha, plain.alpha) and iou(cut.alpha, true) > 0.98
+
+
+def test_a_masks_alpha_that_is_nowhere_transparent_leaves_its_grey_value(tmp_path: Path) -> None:
+    grey = (disc(512, 100) * 255).round().astype(np.uint8)
+    for alpha in (254, 255):
+        Image.fromarray(np.dstack([grey] * 3 + [np.full_like(grey, alpha)])).save(tmp_path / "mask.png")
+        np.testing.assert_allclose(matte(load(EXAMPLES / "teapot.png"), mask=tmp_path / "mask.png"), grey / 255, atol=1e-6)
 
 
 def test_mask_overrides(tmp_path: Path) -> None:
