@@ -141,7 +141,7 @@ def _colmap(folder: Path, model: Path) -> Scene:
     found = colmap.read(model)
     root = model.parent.parent if model.parent.name == "sparse" else model.parent if model.name == "sparse" else model
     where = next((f for f in (root / "images", folder / "images") if f.is_dir()), folder)
-    pictures, cameras, held, missing = [], [], [], []
+    pictures, cameras, missing, held = [], [], [], list[bool]()
     for shot in found.shots:
         lens, source = found.lenses[shot.lens], _find(where, shot.name)
         if source is None:
