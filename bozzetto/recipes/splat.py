@@ -124,7 +124,7 @@ def splat_scene(
 
 
 def _check(out: Path, s: Splat) -> None:
-    if out.suffix != ".ply":
+    if out.suffix.lower() != ".ply":
         raise InputError(f"--out {out}: expected a name that ends in .ply")
     for name, low in (("steps", 1), ("points", 2), ("max_count", 2), ("checkpoint_every", 1)):
         if getattr(s, name) < low:
