@@ -19,6 +19,7 @@ from torch import Tensor
 from bozzetto.errors import InputError
 from bozzetto.image import Picture, cuts_out, read_pixels
 from bozzetto.matting import classical, guided
+from bozzetto.matting.chequer import is_chequered
 from bozzetto.matting.edge import push_pull
 
 Method = Literal["auto", "classical", "rembg"]
@@ -70,8 +71,12 @@ def cut_out(picture: Picture, *, mask: str | Path | None = None, method: Method 
         alpha = _rembg(rgb) if method == "rembg" else classical.search(rgb)
     if alpha is None or not (alpha > 0.5).any():
         raise InputError(f"{picture.name}: no object found (nothing stands out from the background); {_HINT}")
-    doubt = doubtful(alpha)
-    return Cut(torch.from_numpy(alpha), how, () if doubt is None else (f"{doubt}; if mask.png is wrong, give a mask with --mask",))
+    doubts = [doubt] if (doubt := doubtful(alpha)) else []
+    if is_chequered(rgb):
+        doubts.append(
+            "the background is a chequerboard, perhaps one that stood for transparency; see whether --matting classical does better"
+        )
+    return Cut(torch.from_numpy(alpha), how, tuple(f"{doubt}; if mask.png is wrong, give a mask with --mask" for doubt in doubts))
 
 
 def doubtful(alpha: np.ndarray) -> str | None:
