@@ -75,7 +75,7 @@ class Splat:
     """Turn posed pictures of a scene into Gaussians (.ply)."""
 
     scene: tyro.conf.Positional[Path]
-    """folder of a COLMAP scene (images/ and sparse/0/) or of a NeRF-synthetic one (transforms.json)"""
+    """folder of a COLMAP scene (images/ and sparse/0/) or of one with transforms.json (NeRF-synthetic, instant-ngp, nerfstudio)"""
     out: Path = Path("scene.ply")
     """the Gaussians; .splat, .json (metrics) and .webp (an orbit) come beside it"""
     steps: int = 7000
