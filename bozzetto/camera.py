@@ -139,7 +139,7 @@ class Camera:
         return near, d / d.norm(dim=-1, keepdim=True)
 
 
-def focal(fov: float, width: int) -> float:
+def focal(fov: float, width: float) -> float:
     """Focal length in pixels of a horizontal field of view in radians."""
     return width / 2 / math.tan(fov / 2)
 

@@ -14,14 +14,11 @@ import math
 import os
 import re
 import sys
-from contextlib import redirect_stderr
 from pathlib import Path
-from typing import Any, get_args
-
-import tyro
+from typing import Any
 
 from bozzetto.errors import InputError
-from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Figures, Lift, Mesh, Settings, Splat, Verb, View, Views
+from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
@@ -32,7 +29,6 @@ WEIGHTS = {  # stages' shares of the time
     "gaussians": {"guess": 0.04, "shape": 0.5, "fuse": 0.2, "clean": 0.04, "texture": 0.22},  # recipe guess with --shape gaussians
     "zero123": {"guess": 0.01, "shape": 0.08, "distill": 0.82, "clean": 0.02, "texture": 0.07},
 }
-SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def main() -> None:
@@ -42,7 +38,10 @@ def main() -> None:
     if sys.argv[1:] == ["--version"]:
         print(f"bozzetto {__version__}")
         return
-    verb = _parsed()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files are whatever bytes they are, and a terminal may know ASCII alone
+            stream.reconfigure(errors="backslashreplace")
+    verb = parsed()
     try:
         verbs: dict[type, Any] = {
             Lift: lift,
@@ -71,38 +70,14 @@ def main() -> None:
     raise SystemExit(code)
 
 
-def _parsed() -> Any:
-    """The command line as one of `Verb`. What tyro puts into a box of many lines becomes a sentence; help stays as it is."""
-    said = io.StringIO()
+def _say(line: object) -> None:
+    """To standard output, at once. Where nothing can be written there, one sentence says so and what follows is dropped: the files
+    count."""
     try:
-        with redirect_stderr(said):
-            return tyro.cli(
-                Verb, prog="bozzetto", description="One picture in, a textured 3D model out.", config=(tyro.conf.FlagCreatePairsOff,)
-            )
-    except BrokenPipeError:  # of `bozzetto lift --help | head`
+        print(line, flush=True)
+    except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
-    except SystemExit:
-        if said.getvalue():
-            print(f"error: {_sentence(said.getvalue())}", file=sys.stderr)
-        raise
-
-
-def _sentence(box: str) -> str:
-    """The first part of tyro's box below its title, the nearest flag that it found or the nearest verb, and where to read on."""
-    parts: list[list[str]] = [[]]
-    for line in (line.strip("│╰╯ ") for line in box.strip().splitlines()[1:]):
-        if set(line) <= {"─", "-"}:  # a rule; of hyphens where the terminal knows no more
-            parts.append([])
-        else:
-            parts[-1].append(line)
-    parts = [part for part in parts if part]
-    head = " ".join(parts[0]).rstrip(".").replace(". Expected", ", expected")
-    meant = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
-    if not meant and sys.argv[1:]:
-        meant = difflib.get_close_matches(sys.argv[1], [verb.__origin__.__name__.lower() for verb in get_args(Verb)], 1)
-    is_unknown = head.startswith("Unrecognized") and meant
-    return f"{head[0].lower()}{head[1:]}; " + (f"did you mean {meant[0]}?" if is_unknown else "see bozzetto --help")
+        raise InputError(f"standard output cannot be written ({error.strerror}); what was to be made is there: {line}") from None
 
 
 def lift(args: Lift) -> int:
@@ -140,7 +115,7 @@ def lift(args: Lift) -> int:
                 )
             except AlreadyDone:
                 if args.json:
-                    print(json.dumps({"asset": str(out / "asset.glb"), **json.loads((out / "asset.json").read_text())}), flush=True)
+                    _say(json.dumps({"asset": str(out / "asset.glb"), **json.loads((out / "asset.json").read_text())}))
                 print(f"{out}: is complete; without --resume it is made again", file=sys.stderr)
                 continue
             except (InputError, EmptySurface) as error:
@@ -156,12 +131,16 @@ def lift(args: Lift) -> int:
         if not asset.is_complete:
             print(f"{out}: exported what there was; finish it with --resume", file=sys.stderr)
             return 130
-        if args.json:
-            print(json.dumps({"asset": str(out / "asset.glb"), **asset.description()}), flush=True)
-        elif not args.quiet:
-            total, peak = asset.measured["total_seconds"], asset.measured["peak_gb"]
-            memory = f", {peak:.1f} GB at most" if peak else ""
-            print(f"{out / 'asset.glb'}: {len(asset.mesh.faces)} faces, {total:.0f} s{memory}")
+        total, peak = asset.measured["total_seconds"], asset.measured["peak_gb"]
+        memory = f", {peak:.1f} GB at most" if peak else ""
+        try:
+            if args.json:
+                _say(json.dumps({"asset": str(out / "asset.glb"), **asset.description()}))
+            elif not args.quiet:
+                _say(f"{out / 'asset.glb'}: {len(asset.mesh.faces)} faces, {total:.0f} s{memory}")
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed = max(failed, 2)
     return failed
 
 
@@ -179,23 +158,9 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
     if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", args.device):
         raise InputError(f"--device {args.device}: expected cpu, cuda, cuda:N or mps")
     _check_seed(args.seed)
-    if not args.pictures:
-        raise InputError("no picture given; try: bozzetto lift chair.png --out chair")
-    found: list[Path] = []
-    for path in args.pictures:
-        inside = sorted(f for f in path.iterdir() if f.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-        if not inside:
-            raise InputError(f"{path}: no pictures in this folder (PNG, JPEG or WebP)")
-        found += inside
-    if len(found) == 1 and not args.pictures[0].is_dir():
-        return [(found[0], args.out)]
-    if args.mask is not None:
-        raise InputError("--mask fits one picture; give one, or pictures with transparency")
-    stems = [f.stem for f in found]
-    names = [f.stem if stems.count(f.stem) == 1 else f.name for f in found]
-    if len(set(names)) < len(names):
-        raise InputError("two pictures have the same name; lift them one by one into different --out")
-    return [(f, args.out / name) for f, name in zip(found, names, strict=True)]
+    from bozzetto.recipes.batch import jobs
+
+    return jobs(args.pictures, args.out, args.mask, lambda sentence: print(f"warning: {sentence}", file=sys.stderr))
 
 
 def _check_recipe(name: str) -> None:
@@ -257,14 +222,16 @@ def splat(args: Splat) -> int:
     settings = recipe.Splat(**{name: getattr(args, name) for name in names})
     with _progress(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
         result = recipe.splat_scene(args.scene, args.out, settings, seed=args.seed, resume=args.resume, spz=args.spz, progress=progress)
+    for warning in result.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
     if not result.is_complete:
         print(f"{args.out}: exported what there was; finish it with --resume", file=sys.stderr)
         return 130
     if args.json:
-        print(json.dumps({"splat": str(args.out), **result.metrics}), flush=True)
+        _say(json.dumps({"splat": str(args.out), **result.metrics}))
     elif not args.quiet:
         m = result.metrics
-        print(f"{args.out}: {m['gaussians']} Gaussians, {m['psnr']:.2f} dB on {m['held_back']} held-back pictures, {m['seconds']:.0f} s")
+        _say(f"{args.out}: {m['gaussians']} Gaussians, {m['psnr']:.2f} dB on {m['held_back']} held-back pictures, {m['seconds']:.0f} s")
     return 0
 
 
@@ -277,7 +244,7 @@ def mesh(args: Mesh) -> int:
     with _progress(args.gaussians.name, args.quiet, {"look": 0.3, "fuse": 0.25, "clean": 0.15, "texture": 0.3}) as progress:
         made = recipe.mesh_file(args.gaussians, out, settings, scene=args.scene, progress=progress)
     if not args.quiet:
-        print(f"{out}: {len(made.faces)} faces")
+        _say(f"{out}: {len(made.faces)} faces")
     return 0
 
 
@@ -313,7 +280,7 @@ def views(args: Views) -> int:
             precision=args.precision,
             progress=progress,
         )
-    print(sheet)
+    _say(sheet)
     return 0
 
 
@@ -326,7 +293,7 @@ def draw(args: Draw) -> int:
 
     names = ("count", "steps", "guidance", "prior", "towers", "seed", "device", "precision")
     with _progress("draw", args.quiet, {"views": 1.0}) as progress:
-        print(draw_text(args.text, args.out, **{name: getattr(args, name) for name in names}, progress=progress))
+        _say(draw_text(args.text, args.out, **{name: getattr(args, name) for name in names}, progress=progress))
     return 0
 
 
@@ -335,7 +302,7 @@ def evaluate(args: Evaluate) -> int:
     from bozzetto.evaluate.lifting import evaluate_lifting
 
     how = (args.preset, args.recipe, args.prior, args.seed)
-    print(evaluate_lifting(args.objects, args.out, args.count, *how, shape=args.shape))
+    _say(evaluate_lifting(args.objects, args.out, args.count, *how, shape=args.shape))
     return 0
 
 
@@ -357,7 +324,7 @@ def convert(args: Convert) -> int:
     from bozzetto.priors import convert as converter
 
     converter.convert(args.ckpt, args.out, args.kind, args.config, half=args.half)
-    print(args.out)
+    _say(args.out)
     return 0
 
 

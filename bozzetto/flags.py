@@ -1,11 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each verb of the command line takes: a dataclass of flags, whose strings are the help texts. `bozzetto.cli` reads them."""
+"""What each verb of the command line takes: a dataclass of flags, whose strings are the help texts. `parsed` reads them."""
 
 from __future__ import annotations
 
+import difflib
+import io
+import os
+import sys
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
@@ -70,7 +75,7 @@ class Splat:
     """Turn posed pictures of a scene into Gaussians (.ply)."""
 
     scene: tyro.conf.Positional[Path]
-    """folder of a COLMAP scene (images/ and sparse/0/) or of a NeRF-synthetic one (transforms.json)"""
+    """folder of a COLMAP scene (images/ and sparse/0/) or of one with transforms.json (NeRF-synthetic, instant-ngp, nerfstudio)"""
     out: Path = Path("scene.ply")
     """the Gaussians; .splat, .json (metrics) and .webp (an orbit) come beside it"""
     steps: int = 7000
@@ -270,3 +275,37 @@ Verb = (
     | Annotated[Figures, tyro.conf.subcommand("figures")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
+
+
+def parsed() -> Any:
+    """The command line as one of `Verb`. What tyro puts into a box of many lines becomes a sentence; help stays as it is."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            return tyro.cli(
+                Verb, prog="bozzetto", description="One picture in, a textured 3D model out.", config=(tyro.conf.FlagCreatePairsOff,)
+            )
+    except BrokenPipeError:  # of `bozzetto lift --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+    except SystemExit:
+        if said.getvalue():
+            print(f"error: {_sentence(said.getvalue())}", file=sys.stderr)
+        raise
+
+
+def _sentence(box: str) -> str:
+    """The first part of tyro's box below its title, the nearest flag that it found or the nearest verb, and where to read on."""
+    parts: list[list[str]] = [[]]
+    for line in (line.strip("│╰╯ ") for line in box.strip().splitlines()[1:]):
+        if set(line) <= {"─", "-"}:  # a rule; of hyphens where the terminal knows no more
+            parts.append([])
+        else:
+            parts[-1].append(line)
+    parts = [part for part in parts if part]
+    head = " ".join(parts[0]).rstrip(".").replace(". Expected", ", expected")
+    meant = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
+    if not meant and sys.argv[1:]:
+        meant = difflib.get_close_matches(sys.argv[1], [verb.__origin__.__name__.lower() for verb in get_args(Verb)], 1)
+    is_unknown = head.startswith("Unrecognized") and meant
+    return f"{head[0].lower()}{head[1:]}; " + (f"did you mean {meant[0]}?" if is_unknown else "see bozzetto --help")

@@ -27,6 +27,7 @@ import torch
 from PIL import Image, ImageCms
 from torch import Tensor
 
+from bozzetto import pixels as pixels_of
 from bozzetto.errors import InputError
 
 MIN_SIDE = 16  # pixels: less holds no object that could be told from noise
@@ -88,7 +89,8 @@ def load(path: str | Path) -> Picture:
     """A picture file, upright, as floats.
 
     path     PNG, JPEG or WebP, told by content and not by name; grey, palette, CMYK and 16 bits per channel are all read.
-             A colour profile is converted to sRGB (8 bits) or ignored (16 bits). Side >= 16 pixels, at most 64 megapixels.
+             A colour profile is converted to sRGB (with 16 bits, one of tables instead of curves is ignored). Side >= 16 pixels,
+             at most 64 megapixels.
     returns  a Picture, shrunk (area filter, premultiplied) so that its longer side is at most 2048 pixels
     raises   InputError, one sentence, for anything that is not one still picture with something to see
     """
@@ -96,9 +98,17 @@ def load(path: str | Path) -> Picture:
     if alpha is not None and alpha.max() <= 0.5:
         where = "0 everywhere" if alpha.max() == 0 else "nowhere above one half"
         raise InputError(f"{path}: no object found (alpha is {where}); give a picture with an opaque object")
-    if (alpha is None or alpha.min() == 1) and np.ptp(rgb.reshape(-1, 3), axis=0).max() < 1.5 / 255:  # rounding of one colour
+    if not cuts_out(alpha) and np.ptp(rgb.reshape(-1, 3), axis=0).max() < 1.5 / 255:  # rounding of one colour
         raise InputError(f"{path}: no object found (the whole picture is one colour); give a picture that shows an object")
     return Picture(torch.from_numpy(rgb), None if alpha is None else torch.from_numpy(alpha), Path(path), size)
+
+
+def cuts_out(alpha: np.ndarray | Tensor | None) -> bool:
+    """Whether an alpha tells an object from its background: somewhere it is more transparent than opaque.
+
+    Editors and converters leave 254 for 255 in a pixel or in all; such an alpha says nothing about what is shown.
+    """
+    return alpha is not None and bool(alpha.min() <= 0.5)
 
 
 def crop(rgb: Tensor, alpha: Tensor, size: int, *, margin: float = 0.1, premultiplied: bool = False, name: str = "picture") -> Crop:
@@ -196,6 +206,9 @@ def read_pixels(path: str | Path, *, upright: bool = True) -> tuple[np.ndarray, 
     size = pixels.shape[:2]
     scale = min(1.0, WORK_SIDE / max(size))
     height, width = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+    if min(height, width) < MIN_SIDE <= min(size):
+        thin = f"{size[1]} x {size[0]} pixels are too long and thin (more than {WORK_SIDE // MIN_SIDE} to 1)"
+        raise InputError(f"{path}: {thin}; cut it to the object")
     if min(height, width) < MIN_SIDE:
         raise InputError(f"{path}: {size[1]} x {size[0]} pixels are too few; give a picture of at least {MIN_SIDE} pixels a side")
     unit = np.float32(1 / np.iinfo(pixels.dtype).max)
@@ -246,6 +259,8 @@ def _decode(path: str | Path, data: bytes, upright: bool) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's doubts about size and metadata: what matters is checked below
+            if data.startswith(pixels_of.SIGNATURE):
+                data = pixels_of.without_texts(data)
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF")) as image:
                 if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
                     raise too_large
@@ -254,8 +269,10 @@ def _decode(path: str | Path, data: bytes, upright: bool) -> np.ndarray:
                 if image.format == "GIF":
                     raise InputError(f"{path}: GIF pictures are not read; {_ADVICE}")
                 image.load()  # raises for a truncated file, which OpenCV would half-load
+                if image.mode == "L" and data[24] in (2, 4) and isinstance(image.info.get("transparency"), int) and image.format == "PNG":
+                    image.info["transparency"] *= 255 // (2 ** data[24] - 1)  # Pillow spreads the pixels, and leaves this
                 deep = image.format == "PNG" and data[24] == 16  # bits per channel, in IHDR; Pillow would keep 8 of them
-                pixels = _decode_16_bits(data) if deep else np.asarray(_to_srgb(image))
+                pixels = _decode_16_bits(data, image.info.get("icc_profile")) if deep else np.asarray(_to_srgb(image))
                 return np.ascontiguousarray(_upright(pixels, image) if upright else pixels)
     except InputError:
         raise
@@ -265,13 +282,15 @@ def _decode(path: str | Path, data: bytes, upright: bool) -> np.ndarray:
         raise InputError(f"{path}: the picture is damaged or cut short; export or download it again") from None
 
 
-def _decode_16_bits(data: bytes) -> np.ndarray:
+def _decode_16_bits(data: bytes, profile: bytes | None) -> np.ndarray:
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise OSError("OpenCV could not read it")
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, -1)
-    return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    pixels = np.repeat(pixels[..., None], 3, -1) if pixels.ndim == 2 else pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+    rgb, alpha = pixels[..., :3], pixels[..., 3:]
+    if (key := pixels_of.transparent_colour(data)) is not None:
+        alpha = np.where((rgb == np.array(key)).all(-1, keepdims=True), 0, 65535).astype(np.uint16)
+    return np.concatenate([pixels_of.in_srgb(rgb, profile) if profile else rgb, alpha], -1)
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:
@@ -287,14 +306,25 @@ def _to_srgb(image: Image.Image) -> Image.Image:
     try:
         source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
         colour = image if image.mode in ("RGB", "CMYK") else image.convert("RGB")
-        if "srgb" not in ImageCms.getProfileDescription(source).lower():
-            colour = ImageCms.profileToProfile(colour, source, ImageCms.createProfile("sRGB"), outputMode="RGB") or colour
+        if pixels_of.is_of_grey(profile):
+            colour = Image.fromarray(pixels_of.in_srgb(np.asarray(colour.convert("RGB")), profile))
+        else:
+            to_srgb = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), colour.mode, "RGB")
+            if colour.mode != "RGB" or _changes(to_srgb):
+                colour = ImageCms.applyTransform(colour, to_srgb) or colour
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):  # a broken or unfitting profile: its pixels are taken as sRGB
         return image.convert("RGBA" if has_alpha else "RGB")
     colour = colour.convert("RGB")
     if has_alpha:
         colour.putalpha(image.getchannel("A"))
     return colour
+
+
+def _changes(to_srgb: Any) -> bool:
+    """Whether a profile is more than another way to write sRGB down, whatever its name: by what it does to a grid of colours."""
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 255, 16)] * 3), -1).astype(np.uint8).reshape(64, 64, 3)
+    done = ImageCms.applyTransform(Image.fromarray(grid), to_srgb)
+    return done is None or int(np.abs(np.asarray(done).astype(int) - grid).max()) > 2
 
 
 def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:

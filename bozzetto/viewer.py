@@ -64,9 +64,9 @@ def serve(path: Path, port: int = 8080) -> Viewer:
     shown = path / "asset.glb" if path.is_dir() else path
     if path.is_dir() and not shown.is_file():
         raise InputError(f"{path}: holds no asset.glb; give an asset's folder, a .glb or a .ply of Gaussians")
-    if shown.suffix not in (".ply", ".glb"):
+    if shown.suffix.lower() not in (".ply", ".glb"):
         raise InputError(f"{path}: expected a .ply of Gaussians, a .glb, or an asset's folder")
-    g = from_ply(shown) if shown.suffix == ".ply" else None
+    g = from_ply(shown) if shown.suffix.lower() == ".ply" else None
     data = b"" if g is not None else _glb(shown)
     if not 0 <= port < 65536:
         raise InputError(f"--port {port}: expected a number from 0 to 65535")

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,8 @@ import pytest
 from PIL import Image
 
 from bozzetto import cli
+from bozzetto.errors import InputError
+from bozzetto.recipes.batch import jobs
 from bozzetto.recipes.lift import MINI
 
 ROOT = Path(__file__).parent.parent
@@ -221,3 +226,49 @@ def test_help_imports_nothing_heavy():
 
     code = "import sys, bozzetto.cli; print(sorted(set(sys.modules) & {'torch', 'numba', 'cv2', 'scipy', 'numpy', 'trimesh'}))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout.strip() == "[]"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+def test_a_name_of_any_bytes_gives_an_asset(capsys, monkeypatch, tmp_path):
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[:, 20:44] = (200, 60, 40, 255)  # touches the border: its warning, with the name, goes into asset.json
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
+    Image.fromarray(pixels).save(path)
+    code, said = run(capsys, monkeypatch, "lift", path, "--preset", "draft", "--out", tmp_path / "out")
+    about = json.loads((tmp_path / "out" / "asset.json").read_text(encoding="utf-8"))
+    assert code == 0 and about["source"] == "caf\ufffd.png" and "caf\ufffd.png" in about["warnings"][0], said
+    assert (tmp_path / "out" / "asset.glb").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_standard_output_that_is_full_gets_one_sentence():
+    body = "from bozzetto import cli; cli._say('a'); cli._say('b')"
+    say = f"import sys\nfrom bozzetto.errors import InputError\ntry:\n    {body}\nexcept InputError as e:\n    print(e, file=sys.stderr)"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", say], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0 and done.stderr.count("\n") == 1
+    assert done.stderr.startswith("standard output cannot be written (No space left on device); what was to be made is there: a")
+
+
+def test_standard_output_that_knows_ascii_alone_gets_any_name():
+    say = "import sys; sys.argv = ['bozzetto', 'settings', '--nonesuch']\nfrom bozzetto import cli\n"
+    say += r"try: cli.main()" + "\nexcept SystemExit: " + r"cli._say('caf\xe9 \udce9')"
+    env = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", say], cwd=ROOT, env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout == "caf\\xe9 \\udce9\n", done.stderr
+
+
+def test_a_folders_hidden_files_and_folders_are_passed_over_and_other_pictures_named(tmp_path):
+    for name in (".DS_Store", "._b.png", "b.png", "B2.JPG", "c.heic", "d.tif", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "sub.png").mkdir()
+    said: list[str] = []
+    assert jobs([tmp_path], Path("out"), None, said.append) == [
+        (tmp_path / "B2.JPG", Path("out/B2")),
+        (tmp_path / "b.png", Path("out/b")),
+    ]
+    assert said == [f"{tmp_path}: c.heic, d.tif skipped; save as PNG, JPEG or WebP"]
+    for name in ("b.png", "B2.JPG"):
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match=r"no pictures in this folder \(PNG, JPEG or WebP\); save c\.heic, d\.tif as one of these"):
+        jobs([tmp_path], Path("out"), None, said.append)

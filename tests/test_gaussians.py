@@ -233,10 +233,10 @@ def test_a_splat_holds_colour_opacity_and_rotation_as_bytes_the_most_visible_fir
 def broken() -> dict[str, tuple[bytes, str]]:
     good = to_ply(some(3))
     at = good.index(b"end_header\n") + len(b"end_header\n")
-    nan = good[: at + 4] + np.array([np.nan], "<f4").tobytes() + good[at + 8 :]
+    nan = good[:at] + np.full(3 * 62, np.nan, "<f4").tobytes()
     return {
         "truncated": (good[:-1], "ends early"),
-        "nan": (nan, "not finite, first number 0"),
+        "nan": (nan, r"3 of 3 Gaussians hold a number that is not finite.*the first is 0"),
         "ascii": (good.replace(b"binary_little_endian", b"ascii"), "binary little-endian"),
         "none": (b"hello", "no PLY"),
         "empty": (b"", "no PLY"),
@@ -245,7 +245,7 @@ def broken() -> dict[str, tuple[bytes, str]]:
         "rest": (good.replace(b"property float f_rest_7\n", b"property float f_rest_99\n"), "higher harmonics"),
         "list": (good.replace(b"property float x\n", b"property list uchar int x\n"), "cannot read"),
         "huge": (good.replace(b"vertex 3", b"vertex 99999999999999"), "ends early"),
-        "no rotation": (good[:at] + bytes(3 * 62 * 4), "rotation is zero"),
+        "no rotation": (good[:at] + bytes(3 * 62 * 4), "3 of 3 Gaussians .* no rotation"),
     }
 
 
@@ -259,6 +259,36 @@ def test_a_broken_ply_gets_one_sentence(tmp_path, case):
     assert str(caught.value).startswith(str(path)) and "\n" not in str(caught.value)
     with pytest.raises(InputError, match="cannot be read"):
         from_ply(tmp_path / "missing.ply")
+
+
+@pytest.mark.parametrize("eol", [b"\n", b"\r\n", b"\r"])
+def test_a_header_may_end_its_lines_as_any_system_does_whatever_byte_comes_behind(tmp_path, eol):
+    g = some(3)
+    with torch.no_grad():
+        g.means[0, 0] = float(np.frombuffer(b"\n\r\n?", "<f4")[0])
+    head, body = to_ply(g).split(b"end_header\n", 1)
+    path = tmp_path / "A.PLY"
+    path.write_bytes(head.replace(b"\n", eol) + b"end_header" + eol + body)
+    assert to_ply(from_ply(path)) == to_ply(g)
+
+
+def test_infinities_that_have_a_meaning_are_kept_and_what_cannot_be_drawn_is_left_out_with_its_count(tmp_path):
+    g = some(9)
+    with torch.no_grad():
+        g.logit_opacities[0], g.logit_opacities[1] = torch.inf, -torch.inf
+        g.log_scales[2, 1] = -torch.inf
+        g.means[3, 0], g.means[4, 2], g.log_scales[5, 0], g.sh0[6, 0, 0] = torch.nan, torch.inf, torch.inf, torch.nan
+        g.quats[7] = 0
+    path, said = tmp_path / "a.ply", []
+    path.write_bytes(to_ply(g))
+    again = from_ply(path, warn=said.append)
+    assert len(again) == 4 and torch.equal(again.means, g.means[[0, 1, 2, 8]])
+    with torch.no_grad():
+        assert again.opacities[0] == 1 and again.opacities[1] < 1e-12
+        assert again.scales[2, 1] < 1e-12 and torch.equal(again.scales[2, [0, 2]], g.scales[2, [0, 2]])
+        drawn = again.draw(orbit([0.3], [0.2], 6.0, size=24, fov=0.9)).rgb
+    assert torch.isfinite(drawn).all()
+    assert said == [f"{path}: 5 of 9 Gaussians hold a number that is not finite, or no rotation (the first is 3); they are left out"]
 
 
 @settings(max_examples=150)

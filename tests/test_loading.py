@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from bozzetto.errors import InputError
 from bozzetto.priors import load, save
-from bozzetto.priors.loading import dtype_on
+from bozzetto.priors.loading import digest, dtype_on
 from bozzetto.priors.schedule import Schedule
 from tests.twins import zero123 as twin
 
@@ -106,6 +106,36 @@ def test_variants_shards_and_old_names_are_read(folder: Path):
     edit(folder / "image_encoder" / "model.safetensors", lambda t: t.update({"vision_model.embeddings.position_ids": position_ids}))
     found = load(folder).state_dict()
     assert all(torch.equal(expected[k], found[k]) for k in expected)
+
+
+def test_folders_as_the_hub_and_editors_leave_them_are_read(folder: Path, tmp_path: Path):
+    expected, before = load(folder).state_dict(), digest(folder)
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker" / WEIGHTS).symlink_to(tmp_path / "nowhere")  # a part that is not used
+    assert digest(folder) == before
+    for path in (folder / "unet" / "config.json", folder / "model_index.json"):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    whole = folder / "unet" / WEIGHTS
+    for variant in ("fp16", "bf16"):
+        whole = whole.rename(folder / "unet" / f"diffusion_pytorch_model.{variant}.safetensors")
+        index = folder / "unet" / f"{WEIGHTS}.index.json"
+        index.write_text('{"weight_map": {"a": "diffusion_pytorch_model-00001-of-00001.safetensors"}}')  # without its shards
+        again = load(folder).state_dict()
+        assert all(torch.equal(again[k], v) for k, v in expected.items())
+    hub = tmp_path / "models--a--b"
+    (hub / "snapshots" / "0").mkdir(parents=True)
+    folder.rename(hub / "snapshots" / "f00")
+    refused(hub, "holds 2 versions and none is main")
+    (hub / "refs").mkdir()
+    (hub / "refs" / "main").write_text("f00\n")
+    assert load(hub).state_dict().keys() == expected.keys() and digest(hub) == digest(hub / "snapshots" / "f00")
+
+
+@pytest.mark.parametrize("name", [f"unet/{WEIGHTS}", "unet/config.json", "model_index.json"])
+def test_a_link_that_leads_nowhere_is_called_one(folder: Path, name: str):
+    (folder / name).unlink()
+    (folder / name).symlink_to("../../blobs/0")
+    refused(folder, r"is a link to a file that is not there; copy the folder with what its links lead to \(cp -rL\)")
 
 
 def test_loading_draws_nothing_random_and_the_second_port_is_the_first(folder: Path, tmp_path: Path):

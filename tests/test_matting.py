@@ -16,7 +16,8 @@ from torch import Tensor
 
 from bozzetto.errors import InputError
 from bozzetto.image import Picture, load
-from bozzetto.matting import foreground, matte
+from bozzetto.matting import cut_out, foreground, matte
+from bozzetto.matting.chequer import is_chequered
 from bozzetto.matting.edge import push_pull
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -196,6 +197,47 @@ def test_matte_takes_transparency_as_it_is() -> None:
 def test_matte_ignores_alpha_that_is_1_everywhere() -> None:
     mixed, true = over("teapot", "flat")
     assert iou(matte(picture(mixed.rgb.numpy(), np.ones(true.shape, np.float32))), true) > 0.98
+
+
+@pytest.mark.parametrize("greys", [(1.0, 0.8), (0.6, 0.4), (1.0, 0.94)])
+@pytest.mark.parametrize("side", [6, 8, 15.5, 32])
+def test_a_chequerboard_that_stood_for_transparency_is_known_and_other_backgrounds_are_none(
+    greys: tuple[float, float], side: float
+) -> None:
+    alpha = load(EXAMPLES / "teapot.png").alpha
+    assert alpha is not None
+    y, x = (np.mgrid[0:512, 0:512] / side).astype(int)
+    board = np.where((x + y)[..., None] % 2, *greys).repeat(3, -1)
+    assert is_chequered((board + 0.01 * np.random.default_rng(0).standard_normal(board.shape)).clip(0, 1))
+    stripes = np.where(np.arange(512)[:, None, None] // 16 % 2, 1.0, 0.8) * np.ones((512, 512, 3))
+    assert not is_chequered(stripes) and not is_chequered(board * (0.9, 0.6, 0.3))
+    for kind in ("flat", "gradient", "noise", "shadow"):
+        assert not is_chequered(background(kind, alpha.numpy()))
+
+
+def test_an_object_before_a_chequerboard_comes_with_a_warning() -> None:
+    cut = cut_out(over("teapot", "checker")[0], method="classical")
+    assert [w for w in cut.warnings if "chequerboard" in w and "--mask" in w and "--matting classical" in w]
+    assert not cut_out(over("teapot", "flat")[0], method="classical").warnings
+
+
+@pytest.mark.parametrize("method", ["auto", "classical"])
+def test_alpha_that_is_nowhere_transparent_is_as_good_as_none(method: str) -> None:
+    """One pixel of 254, all of 254, all of one half and more: editors and converters leave such."""
+    mixed, true = over("teapot", "flat")
+    plain = cut_out(mixed, method=method)  # type: ignore[arg-type]
+    one, full = np.ones(true.shape, np.float32), np.ones(true.shape, np.float32)
+    one[3, 5] = 254 / 255
+    for alpha in (one, full * 254 / 255, full * 0.6):
+        cut = cut_out(picture(mixed.rgb.numpy(), alpha), method=method)  # type: ignore[arg-type]
+        assert cut.how == plain.how and torch.equal(cut.alpha, plain.alpha) and iou(cut.alpha, true) > 0.98
+
+
+def test_a_masks_alpha_that_is_nowhere_transparent_leaves_its_grey_value(tmp_path: Path) -> None:
+    grey = (disc(512, 100) * 255).round().astype(np.uint8)
+    for alpha in (254, 255):
+        Image.fromarray(np.dstack([grey] * 3 + [np.full_like(grey, alpha)])).save(tmp_path / "mask.png")
+        np.testing.assert_allclose(matte(load(EXAMPLES / "teapot.png"), mask=tmp_path / "mask.png"), grey / 255, atol=1e-6)
 
 
 def test_mask_overrides(tmp_path: Path) -> None:

@@ -90,6 +90,22 @@ def test_colmap_text_and_binary_give_the_cameras_pictures_and_points_back(tmp_pa
     assert not scene.has_alpha
 
 
+@pytest.mark.parametrize("points", ["", "\n", "1 2 3\n", "1.5 2e1 -1 -3 4 17 8 9 -1 1 2 3\n"])
+def test_every_image_of_a_text_model_is_read_with_or_without_its_line_of_points(tmp_path, points):
+    files = texts()
+    files["images.txt"] = files["images.txt"].replace("1.0 2.0 -1\n", points)
+    found = colmap.read(write_colmap(tmp_path, files, pictures=False) / "sparse" / "0")
+    assert [s.name for s in found.shots] == [f"im {i}.png" for i in range(N)]
+
+
+def test_an_image_whose_name_is_a_number_is_no_line_of_points(tmp_path):
+    files = texts()
+    for i in range(N):
+        files["images.txt"] = files["images.txt"].replace(f"im {i}.png\n1.0 2.0 -1\n", f"00{i}\n")
+    found = colmap.read(write_colmap(tmp_path, files, pictures=False) / "sparse" / "0")
+    assert [s.name for s in found.shots] == [f"00{i}" for i in range(N)]
+
+
 @pytest.mark.parametrize("orientation", [3, 6])
 def test_colmap_pictures_lie_as_in_the_file_whatever_exif_says(tmp_path, orientation):
     for name, text in texts().items():
@@ -185,9 +201,12 @@ def test_what_is_wrong_with_a_scene_is_said_in_one_sentence(tmp_path):
             load(folder)
         assert "\n" not in str(caught.value)
     folder = write_colmap(tmp_path / "pictures", t)
-    (folder / "images" / "im 3.png").unlink()
-    with pytest.raises(InputError, match=r"im 3\.png: this picture is named"):
+    gone = [folder / "images" / f"im {i}.png" for i in (3, 1, 5, 6, 7)]
+    for path in gone:
+        path.unlink()
+    with pytest.raises(InputError, match=r"5 of 9 pictures that it names are missing \(the first is im 1\.png\); put them there"):
         load(folder)
+    write_pictures(folder / "images", [path.name for path in gone[1:]])
     write_pictures(folder / "images", ["im 3.png"], size=(24, 30))
     with pytest.raises(InputError, match="30 x 24 pixels"):
         load(folder)
@@ -204,19 +223,70 @@ def test_what_is_wrong_with_transforms_is_said_in_one_sentence(tmp_path):
     skewed = json.loads(json.dumps(good))
     skewed["frames"][1]["transform_matrix"][0][0] += 0.1
     cases = [
-        ("{", "no NeRF-synthetic file"),
-        ("[]", "no NeRF-synthetic file"),
-        (json.dumps({**good, "camera_angle_x": 4}), "no NeRF-synthetic file"),
-        (json.dumps({**good, "frames": []}), "no NeRF-synthetic file"),
-        (json.dumps({**good, "frames": [{"file_path": 3, "transform_matrix": np.eye(4).tolist()}]}), "no NeRF-synthetic file"),
+        ("{", "is no JSON"),
+        ("[]", "no list `frames`"),
+        (json.dumps({**good, "camera_angle_x": 4}), "camera_angle_x of r_0 is 4, expected a number between 0 and pi"),
+        (json.dumps({**good, "frames": []}), "no list `frames`"),
+        (json.dumps({"frames": good["frames"]}), "no focal length for r_0; add fl_x .* or camera_angle_x"),
+        (json.dumps({**good, "frames": [{"file_path": 3, "transform_matrix": np.eye(4).tolist()}]}), "frame 0 has no file_path"),
+        (json.dumps({**good, "frames": [{"file_path": "r_0", "transform_matrix": [[1, 2], [3]]}]}), "transform_matrix of r_0"),
         (json.dumps(skewed), "r_1 is no rotation"),
-        (json.dumps({**good, "frames": [*good["frames"], {**good["frames"][0], "file_path": "r_9"}]}), "r_9: this picture is named"),
+        (json.dumps({**good, "fl_x": 0}), "fl_x of r_0 is 0, expected a number above 0"),
+        (json.dumps({**good, "cx": "left"}), "cx of r_0 is not a finite number"),
+        (json.dumps({**good, "camera_model": "OPENCV_FISHEYE"}), r"lens that is not known \(camera_model OPENCV_FISHEYE\)"),
+        (json.dumps({**good, "is_fisheye": True}), "is_fisheye"),
+        (json.dumps({**good, "w": SIZE[0], "h": SIZE[1]}), r"r_0.png: has 30 x 20 pixels, transforms.json says 20 x 30"),
+        (json.dumps({**good, "frames": [*good["frames"], *({**good["frames"][0], "file_path": x} for x in "abcd")]}), "4 of 7 pictures"),
         (json.dumps({**good, "frames": good["frames"][:2]}), "too few"),
     ]
     for content, words in cases:
         (tmp_path / "transforms.json").write_text(content)
         with pytest.raises(InputError, match=words):
             load(tmp_path)
+
+
+def test_frames_without_a_picture_are_left_out_with_their_count(tmp_path):
+    folder = write_colmap(tmp_path / "colmap", texts())
+    plain = load(folder)
+    (folder / "images" / "im 0.png").unlink()
+    scene = load(folder)
+    assert all(torch.equal(a, b) for a, b in zip(scene.pictures, plain.pictures[1:], strict=True))
+    assert scene.held == [True] + [False] * 7 and not plain.warnings
+    assert [w.split(": ")[1] for w in scene.warnings] == [
+        "1 of 9 pictures that it names are missing (the first is im 0.png); these frames are left out"
+    ]
+    write_pictures(tmp_path, [f"r_{i}.png" for i in range(4, 9)])
+    c = orbit([0.7 * i for i in range(N)], 0.3, 3.0, size=SIZE, fov=0.8)
+    (tmp_path / "transforms.json").write_text(json.dumps(to_nerf_synthetic(c)))
+    scene = load(tmp_path)
+    assert [float(a.c2w[0, 0, 3]) for a in scene.cameras] == pytest.approx(c.c2w[4:, 0, 3].tolist())
+    assert scene.held == [True] + [False] * 4 and "4 of 9 pictures that it names are missing (the first is r_0)" in scene.warnings[0]
+
+
+@pytest.mark.parametrize("where", ["colmap/sparse/0", "colmap/sparse", "colmap", "dense/0/sparse", "dense/sparse", "sparse", "."])
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_colmap_model_is_found_where_tools_put_it_with_the_pictures_beside_it_or_above(tmp_path, where, beside):
+    model = tmp_path / where
+    model.mkdir(parents=True, exist_ok=True)
+    for name, text in texts().items():
+        (model / name).write_text(text)
+    root = tmp_path / where.removesuffix("/0" if where.endswith("sparse/0") else "").removesuffix("sparse")
+    write_pictures((root if beside else tmp_path) / "images", [f"im {i}.png" for i in range(N)])
+    assert len(load(tmp_path).pictures) == N
+
+
+def test_names_with_backslashes_are_paths(tmp_path):
+    files = texts()
+    files["images.txt"] = files["images.txt"].replace(" im ", " left\\im ")
+    folder = write_colmap(tmp_path / "colmap", files, pictures=False)
+    write_pictures(folder / "images" / "left", [f"im {i}.png" for i in range(N)])
+    assert len(load(folder).pictures) == N
+    write_pictures(tmp_path / "images", [f"r_{i}.png" for i in range(N)])
+    transforms = to_nerf_synthetic(orbit([0.7 * i for i in range(N)], 0.3, 3.0, size=SIZE, fov=0.8))
+    for frame in transforms["frames"]:
+        frame["file_path"] = ".\\images\\" + frame["file_path"]
+    (tmp_path / "transforms.json").write_text(json.dumps(transforms))
+    assert len(load(tmp_path).pictures) == N
 
 
 @settings(max_examples=200)

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from bozzetto.errors import InputError
-from bozzetto.image import Picture, read_pixels
+from bozzetto.image import Picture, cuts_out, read_pixels
 from bozzetto.matting import classical, guided
+from bozzetto.matting.chequer import is_chequered
 from bozzetto.matting.edge import push_pull
 
 Method = Literal["auto", "classical", "rembg"]
@@ -52,15 +53,15 @@ def matte(picture: Picture, *, mask: str | Path | None = None, method: Method = 
 def cut_out(picture: Picture, *, mask: str | Path | None = None, method: Method = "auto") -> Cut:
     """Find the object. The same picture gives the same bits on one machine.
 
-    mask      a picture of the same shape (any size), its alpha if it has one and else its grey value; overrides all else
-    method    how to search where the picture has no transparency; transparency is taken as it is
+    mask      a picture of the same shape (any size), its alpha if that cuts something out and else its grey value; overrides all else
+    method    how to search where the picture's transparency cuts nothing out (`image.cuts_out`); else it is taken as it is
     raises    InputError if no object is found, the mask does not fit, weights are missing, or rembg is not installed
     """
     if method not in get_args(Method):
         raise ValueError(f"cut_out: method must be one of {', '.join(get_args(Method))}, got {method!r}")
     if mask is not None:
         return Cut(torch.from_numpy(_read_mask(picture, mask)), "mask")
-    if picture.alpha is not None and picture.alpha.min() < 1:
+    if picture.alpha is not None and cuts_out(picture.alpha):
         return Cut(picture.alpha, "transparency")
     rgb = np.ascontiguousarray(picture.rgb.numpy())
     how: str = method
@@ -70,8 +71,12 @@ def cut_out(picture: Picture, *, mask: str | Path | None = None, method: Method 
         alpha = _rembg(rgb) if method == "rembg" else classical.search(rgb)
     if alpha is None or not (alpha > 0.5).any():
         raise InputError(f"{picture.name}: no object found (nothing stands out from the background); {_HINT}")
-    doubt = doubtful(alpha)
-    return Cut(torch.from_numpy(alpha), how, () if doubt is None else (f"{doubt}; if mask.png is wrong, give a mask with --mask",))
+    doubts = [doubt] if (doubt := doubtful(alpha)) else []
+    if is_chequered(rgb):
+        doubts.append(
+            "the background is a chequerboard, perhaps one that stood for transparency; see whether --matting classical does better"
+        )
+    return Cut(torch.from_numpy(alpha), how, tuple(f"{doubt}; if mask.png is wrong, give a mask with --mask" for doubt in doubts))
 
 
 def doubtful(alpha: np.ndarray) -> str | None:
@@ -107,7 +112,7 @@ def foreground(picture: Picture, alpha: Tensor) -> Tensor:
 def _read_mask(picture: Picture, path: str | Path) -> np.ndarray:
     rgb, alpha, (height, width) = read_pixels(path)
     h, w = picture.rgb.shape[:2]
-    values = alpha if alpha is not None and alpha.min() < 1 else rgb.mean(-1)
+    values = alpha if alpha is not None and cuts_out(alpha) else rgb.mean(-1)
     if abs(width * h - height * w) > max(0.01 * width * h, width, h, height, w):  # one per cent, or half a pixel of rounding
         raise InputError(
             f"{path}: the mask's shape ({width} x {height} pixels) is not that of {picture.name} ({w} x {h}); "

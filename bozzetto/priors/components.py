@@ -29,15 +29,22 @@ PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 
 def read_json(path: Path) -> dict[str, Any]:
     """raises InputError where the file is missing, not JSON or not an object"""
+    check_link(path)
     if not path.is_file():
         raise InputError(f"{path.parent}: {path.name} is missing; fetch the whole folder again")
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({_line(error)}); fetch it again") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: expected an object of settings, found a {type(found).__name__}; fetch it again")
     return found
+
+
+def check_link(path: Path) -> None:
+    """raises InputError where a link leads nowhere, as in a hub's folder that was copied without its blobs"""
+    if path.is_symlink() and not path.exists():
+        raise InputError(f"{path}: is a link to a file that is not there; copy the folder with what its links lead to (cp -rL)")
 
 
 class Tensors:
@@ -72,17 +79,22 @@ class Tensors:
 def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise InputError(f"{folder.parent}: {folder.name}/ is missing; point to the folder that holds model_index.json and all its parts")
+    incomplete = None
     for stem in STEMS:
-        for variant in ("", ".fp16"):  # full precision where both are there
+        for variant in ("", ".fp16", ".bf16"):  # full precision where it is there
             if (folder / f"{stem}{variant}.safetensors").is_file():
                 return [folder / f"{stem}{variant}.safetensors"]
             index = folder / f"{stem}.safetensors.index{variant}.json"
             if index.is_file():
                 shards = read_json(index).get("weight_map")
                 names = sorted({str(v) for v in shards.values()}) if isinstance(shards, dict) else []
-                if not names or any(Path(n).name != n or not (folder / n).is_file() for n in names):
-                    raise InputError(f"{index}: names files that are not in the folder; fetch the whole folder again")
-                return [folder / n for n in names]
+                if names and all(Path(n).name == n and (folder / n).is_file() for n in names):
+                    return [folder / n for n in names]
+                incomplete = incomplete or index
+    for link in sorted(folder.glob("*.safetensors")):
+        check_link(link)
+    if incomplete:
+        raise InputError(f"{incomplete}: names files that are not in the folder; fetch the whole folder again")
     pickles = sorted(p.name for pattern in PICKLES for p in folder.glob(pattern))
     if pickles:
         raise InputError(

@@ -121,7 +121,7 @@ def load_text(
 def digest(name_or_folder: str | Path) -> str:
     """The first 16 hex digits of the SHA-256 of all weights and settings of a folder: which prior made an asset."""
     folder, whole = _folder(name_or_folder), hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors")):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors") and p.is_file()):
         whole.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as stream:
             whole.update(hashlib.file_digest(stream, "sha256").digest())
@@ -200,7 +200,19 @@ def _folder(name_or_folder: str | Path) -> Path:
         raise InputError(f"{folder}: is a file; give a folder in diffusers' layout (bozzetto convert makes one from a .ckpt)")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one that holds model_index.json, or the name of an embedded prior (mini)")
+    if not (folder / "model_index.json").is_file() and (folder / "snapshots").is_dir():
+        return _snapshot(folder)
     return folder
+
+
+def _snapshot(folder: Path) -> Path:
+    """Of the hub's own folder (`models--owner--name`): what `main` stands for, or the only one."""
+    found = sorted(f for f in (folder / "snapshots").iterdir() if f.is_dir())
+    main = folder / "refs" / "main"
+    named = [f for f in found if main.is_file() and f.name == main.read_text(errors="replace").strip()]
+    if len(named or found) != 1:
+        raise InputError(f"{folder / 'snapshots'}: holds {len(found)} versions and none is main; give the folder of one of them")
+    return (named or found)[0]
 
 
 def _kind(folder: Path, kind: str | None) -> str:

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import math
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,11 +60,12 @@ class Source:
         said = list(cut.warnings)
         if image.touches_border(alpha):
             said.append("the object touches the picture's border; what is cut off will be missing")
-        warnings = tuple(f"{path}: {sentence}" for sentence in said)
+        shown_as = os.fsencode(path).decode("utf-8", "replace")  # what JSON and glTF hold is UTF-8, a file's name any bytes
+        warnings = tuple(f"{shown_as}: {sentence}" for sentence in said)
         rgb = foreground(picture, alpha)
         digest = hashlib.sha256(rgb.numpy().tobytes() + alpha.numpy().tobytes()).hexdigest()
         shown = picture.rgb if picture.alpha is None else picture.rgb * picture.alpha[..., None] + GREY * (1 - picture.alpha[..., None])
-        return cls(Path(path).name, rgb, alpha, shown, digest, warnings, cut.how)
+        return cls(Path(shown_as).name, rgb, alpha, shown, digest, warnings, cut.how)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ Models PINHOLE, SIMPLE_PINHOLE, SIMPLE_RADIAL and OPENCV; others are refused. Wo
 
 from __future__ import annotations
 
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ OTHER = {
     10: "THIN_PRISM_FISHEYE",
 }
 PARAMETERS = dict(MODELS.values())
+NUMBERS = re.compile(r"[\d.eE+\-\s]*")
 
 
 @dataclass(frozen=True)
@@ -129,17 +131,16 @@ def _lenses_txt(path: Path, data: bytes) -> dict[int, Lens]:
 
 
 def _shots_txt(path: Path, data: bytes) -> list[Shot]:
-    """Two lines each; the second, which lists points and may be empty, is not needed."""
-    lines = _lines(data)
-    while lines and not lines[0].strip():
-        lines.pop(0)
-    shots = []
-    for line in lines[::2]:
-        if not line.strip():
-            break
+    """A line each, and COLMAP's second, which lists points and may be empty, where it is there: other tools leave it out."""
+    shots, is_after_shot = [], False
+    for line in _lines(data):
+        if not line.strip() or (is_after_shot and NUMBERS.fullmatch(line) and len(line.split()) % 3 == 0):
+            is_after_shot = False
+            continue
         words = line.split(maxsplit=9)
         numbers = np.array([float(x) for x in words[1:8]])
         shots.append(Shot(words[9].strip(), int(words[8]), numbers[:4], numbers[4:]))
+        is_after_shot = True
     return shots
 
 

@@ -26,8 +26,9 @@ from torch import Tensor
 
 from bozzetto import __version__
 from bozzetto.errors import InputError
-from bozzetto.files import replacing, write_atomically
+from bozzetto.files import Lock, Taken, replacing, write_atomically
 
+LOCK = "lock"
 Tensors = dict[str, Tensor]
 Progress = Callable[[str, float], None]
 """(stage, share of it done in [0, 1])"""
@@ -39,7 +40,11 @@ class Run:
     folder    where outputs go; the state lies in `folder/.run` until the run is complete
     identity  what must be the same for a resumed run: settings, seed, hashes of the inputs
     resume    continue what is in the folder; otherwise begin anew
-    raises    InputError where the folder cannot be written, or holds a run of another version or other settings
+    raises    InputError where the folder cannot be written, another run is at work there, or it holds one of another version or
+              other settings
+
+    One run at a time holds a folder, from here to `finish` or the end of `interruptible`: two would take each other's stages for
+    their own.
     """
 
     def __init__(self, folder: str | Path, identity: dict[str, Any], *, resume: bool = False, progress: Progress | None = None) -> None:
@@ -49,10 +54,26 @@ class Run:
         self.timings: dict[str, float] = {}
         record = json.dumps({"version": __version__, **identity}, sort_keys=True, indent=1)
         known = self.state / "run.json"
-        if resume and known.is_file():
-            self._check(known.read_text(), record)
-        else:
-            self._begin(known, record)
+        self._lock = self._taken()
+        try:
+            if resume and known.is_file():
+                self._check(known.read_text(), record)
+            else:
+                self._begin(known, record)
+        except InputError:
+            self._lock.release()
+            raise
+
+    def _taken(self) -> Lock:
+        try:
+            while True:
+                self.state.mkdir(parents=True, exist_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # the run before took its folder away in between
+                    return Lock(self.state / LOCK)
+        except Taken:
+            raise InputError(f"{self.folder}: another run is at work there; wait for its end, or choose another --out") from None
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
 
     def _check(self, found: str, expected: str) -> None:
         try:
@@ -69,9 +90,7 @@ class Run:
 
     def _begin(self, known: Path, record: str) -> None:
         try:
-            self.state.mkdir(parents=True, exist_ok=True)
-            for old in self.state.glob("*"):
-                old.unlink()
+            self._clear()
             write_atomically(known, record.encode())
         except OSError as error:
             raise InputError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
@@ -115,9 +134,15 @@ class Run:
     def finish(self) -> None:
         """All outputs are written: the state has done its duty. An interrupted run keeps it."""
         if not self.interrupted:
-            for old in self.state.glob("*"):
+            self._clear()
+            self._lock.release()
+            with contextlib.suppress(OSError):  # the next run has begun there
+                self.state.rmdir()
+
+    def _clear(self) -> None:
+        for old in self.state.glob("*"):
+            if old.name != LOCK:
                 old.unlink()
-            self.state.rmdir()
 
     def _save(self, path: Path, tensors: Tensors) -> None:
         try:
@@ -128,8 +153,15 @@ class Run:
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within: the first Ctrl-C sets `interrupted`, the second raises KeyboardInterrupt."""
+        """Within: the first Ctrl-C sets `interrupted`, the second raises KeyboardInterrupt. The folder is free afterwards."""
+        try:
+            with self._heeding():
+                yield
+        finally:
+            self._lock.release()
 
+    @contextlib.contextmanager
+    def _heeding(self) -> Iterator[None]:
         def handle(signum: int, frame: FrameType | None) -> None:
             if self.interrupted:
                 raise KeyboardInterrupt

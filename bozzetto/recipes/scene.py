@@ -1,19 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scene as posed pictures: COLMAP's folders and NeRF-synthetic's `transforms.json`, read into one thing.
+"""A scene as posed pictures: COLMAP's folders and `transforms.json` (NeRF-synthetic, instant-ngp, nerfstudio), read into one thing.
 
-A COLMAP scene holds `images/` and a model in `sparse/0/`, `sparse/` or itself; pictures with distorted lenses are undistorted here. A
-NeRF-synthetic scene holds `transforms_train.json` (and `_test`), or one `transforms.json`; transparency is kept. Without a list of
-its own, every eighth picture in order of names is held back. Nothing is trained and tested on the same picture.
+A COLMAP scene holds `images/` and a model in `sparse/0/`, `sparse/` or itself, or in one of these below `colmap/` or `dense/`. A scene
+of the others holds `transforms_train.json` (and `_test`), or one `transforms.json`; transparency is kept. Pictures are taken as they
+lie in their files, as all of these do that write poses, whatever EXIF says of their orientation; those of distorted lenses are
+undistorted here. Without a list of its own, every eighth picture in order of names is held back. Frames without their picture are
+left out, if they are the fewer. Nothing is trained and tested on the same picture.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -21,12 +20,12 @@ import torch
 from torch import Tensor
 
 from bozzetto import image
-from bozzetto.camera import Camera, from_colmap, from_nerf_synthetic
+from bozzetto.camera import Camera, from_colmap
 from bozzetto.errors import InputError
-from bozzetto.recipes import colmap
+from bozzetto.recipes import colmap, transforms
 
 HOLD = 8  # every so-manieth picture is held back
-SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG")
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class Scene:
     pictures  (H, W, 3 or 4) uint8 each, sRGB, not premultiplied; all have alpha or none has
     cameras   one of V = 1 each, in the scene's own frame and unit
     held      for each, is it held back from training
+    warnings  a sentence each about what is odd
     points, colours  (N, 3) world and (N, 3) in [0, 1] of a reconstruction; N = 0 without one
     """
 
@@ -44,6 +44,7 @@ class Scene:
     held: list[bool]
     points: Tensor
     colours: Tensor
+    warnings: tuple[str, ...] = ()
 
     @property
     def has_alpha(self) -> bool:
@@ -70,9 +71,11 @@ def load(folder: str | Path) -> Scene:
     if any((folder / name).is_file() for name in ("transforms_train.json", "transforms.json")):
         scene = _nerf(folder)
     else:
-        model = next((f for f in (folder / "sparse" / "0", folder / "sparse", folder) if any(f.glob("cameras.*"))), None)
+        roots = [folder, folder / "colmap", folder / "dense", folder / "dense" / "0"]  # COLMAP's, nerfstudio's, its reconstructor's
+        models = [f for root in roots for f in (root / "sparse" / "0", root / "sparse", root)]
+        model = next((f for f in models if any((f / f"cameras{s}").is_file() for s in (".bin", ".txt"))), None)
         if model is None:
-            raise InputError(f"{folder}: holds neither transforms.json nor sparse/0/cameras.bin; give a NeRF-synthetic or COLMAP scene")
+            raise InputError(f"{folder}: holds neither transforms.json nor sparse/0/cameras.bin; give such a scene")
         scene = _colmap(folder, model)
     if len(scene.pictures) < 3 or all(scene.held) or not any(scene.held):
         raise InputError(f"{folder}: {len(scene.pictures)} pictures are too few to train on some and test on others; give at least 3")
@@ -88,81 +91,89 @@ def _nerf(folder: Path) -> Scene:
         if split
         else [(folder / "transforms.json", False)]
     )
-    pictures, cameras, held = [], [], []
+    pictures, cameras, held, names, missing = [], [], [], [], []
     for path, is_test in files:
         if not path.is_file():
             continue
-        transforms = _json(path)
-        for frame in transforms["frames"]:
-            picture, size = _picture(_find(folder, frame["file_path"], path))
+        for frame in transforms.read(path):
+            source = _find(folder, frame.name)
+            if source is None:
+                missing.append(frame.name)
+                continue
+            picture, size = _picture(source)
+            lens = frame.lens(size)
+            if lens is None:
+                took = f"{frame.said.get('w', size[1]):g} x {frame.said.get('h', size[0]):g}"
+                raise InputError(f"{source}: has {size[1]} x {size[0]} pixels, {path.name} says {took}; give the original pictures")
+            camera = Camera(torch.from_numpy(frame.c2w)[None], torch.from_numpy(lens[0])[None], size)
+            picture, camera = _straight(picture, camera, lens[1])
             pictures.append(picture)
-            camera = from_nerf_synthetic({**transforms, "frames": [frame]}, size)
-            cameras.append(camera.resized((picture.shape[0], picture.shape[1])))  # the same, unless it was shrunk when read
+            cameras.append(camera)
             held.append(is_test)
+            names.append(frame.name)
+    warnings = _left_out(files[0][0], missing, len(names))
     if not any(held):
-        order = np.argsort([f["file_path"] for f in _json(files[0][0])["frames"]], kind="stable")
-        for rank, i in enumerate(order):
+        for rank, i in enumerate(np.argsort(names, kind="stable")):
             held[i] = rank % HOLD == 0
-    return Scene(pictures, cameras, held, torch.zeros(0, 3), torch.zeros(0, 3))
+    return Scene(pictures, cameras, held, torch.zeros(0, 3), torch.zeros(0, 3), warnings)
 
 
-def _json(path: Path) -> dict[str, Any]:
-    """The content, checked for all that is used."""
-    try:
-        content = json.loads(path.read_bytes())
-        angle = float(content["camera_angle_x"])
-        if not 0 < angle < math.pi or not content["frames"]:
-            raise ValueError
-        for frame in content["frames"]:
-            pose = np.array(frame["transform_matrix"], np.float64)
-            R = pose[:3, :3]
-            if pose.shape != (4, 4) or not np.isfinite(pose).all() or not isinstance(frame["file_path"], str):
-                raise ValueError
-            if not np.allclose(R @ R.T, np.eye(3), atol=1e-4) or np.linalg.det(R) < 0:
-                raise InputError(f"{path}: the pose of {frame['file_path']} is no rotation; export it without scale")
-            U, _, V = np.linalg.svd(R)  # files hold seven digits
-            frame["transform_matrix"] = np.concatenate([np.concatenate([U @ V, pose[:3, 3:]], 1), pose[3:]]).tolist()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); give a NeRF-synthetic scene") from None
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
-        raise InputError(f"{path}: is no NeRF-synthetic file (camera_angle_x, frames with file_path and transform_matrix)") from None
-    return content
+def _find(folder: Path, name: str) -> Path | None:
+    """A picture by the name that a file has for it, perhaps without its suffix, perhaps with the backslashes of another system."""
+    names = (name, name.replace("\\", "/"))
+    return next((path for n in names for suffix in SUFFIXES if (path := folder / (n + suffix)).is_file()), None)
 
 
-def _find(folder: Path, name: str, source: Path) -> Path:
-    for suffix in SUFFIXES:
-        path = folder / (name + suffix)
-        if path.is_file():
-            return path
-    raise InputError(f"{folder / name}: this picture is named in {source.name} but missing; put it there, or take its frame out")
+def _left_out(source: Path, missing: list[str], there: int) -> tuple[str, ...]:
+    """What is said of pictures that `source` names and that are not there.
+
+    raises  InputError where they are more than the others
+    """
+    if not missing:
+        return ()
+    whole = f"{len(missing)} of {len(missing) + there} pictures that it names are missing (the first is {missing[0]})"
+    if len(missing) > there:
+        raise InputError(f"{source}: {whole}; put them there")
+    return (f"{source}: {whole}; these frames are left out",)
 
 
 def _colmap(folder: Path, model: Path) -> Scene:
     found = colmap.read(model)
-    where = folder / "images" if (folder / "images").is_dir() else folder
-    pictures, cameras, held = [], [], []
-    for rank, shot in enumerate(found.shots):
-        lens = found.lenses[shot.lens]
-        picture, size = _picture(_find(where, shot.name, model), upright=False)  # COLMAP does not look at EXIF orientation
+    root = model.parent.parent if model.parent.name == "sparse" else model.parent if model.name == "sparse" else model
+    where = next((f for f in (root / "images", folder / "images") if f.is_dir()), folder)
+    pictures, cameras, missing, held = [], [], [], list[bool]()
+    for shot in found.shots:
+        lens, source = found.lenses[shot.lens], _find(where, shot.name)
+        if source is None:
+            missing.append(shot.name)
+            continue
+        picture, size = _picture(source)
         if size != lens.size:
             took = f"{lens.size[1]} x {lens.size[0]}"
-            raise InputError(f"{where / shot.name}: has {size[1]} x {size[0]} pixels, its camera took {took}; give the original pictures")
+            raise InputError(f"{source}: has {size[1]} x {size[0]} pixels, its camera took {took}; give the original pictures")
         K = torch.from_numpy(lens.K)[None]
         quat, t = torch.from_numpy(shot.quat)[None], torch.from_numpy(shot.translation)[None]
-        camera = from_colmap(quat, t, K, size).resized((picture.shape[0], picture.shape[1]))
-        if lens.distortion.any():
-            picture, new = undistorted(picture, camera.K[0].numpy(), lens.distortion)
-            camera = Camera(camera.c2w, torch.from_numpy(new)[None], camera.size)
+        picture, camera = _straight(picture, from_colmap(quat, t, K, size), lens.distortion)
         pictures.append(picture)
         cameras.append(camera)
-        held.append(rank % HOLD == 0)
-    return Scene(pictures, cameras, held, torch.from_numpy(found.points).float(), torch.from_numpy(found.colours).float())
+        held.append(len(held) % HOLD == 0)
+    warnings = _left_out(model, missing, len(pictures))
+    return Scene(pictures, cameras, held, torch.from_numpy(found.points).float(), torch.from_numpy(found.colours).float(), warnings)
+
+
+def _straight(picture: Tensor, camera: Camera, distortion: np.ndarray) -> tuple[Tensor, Camera]:
+    """The picture without distortion and its pinhole; the camera is the file's, whose picture may have been shrunk when read."""
+    camera = camera.resized((picture.shape[0], picture.shape[1]))
+    if distortion.any():
+        picture, new = undistorted(picture, camera.K[0].numpy(), distortion)
+        camera = Camera(camera.c2w, torch.from_numpy(new)[None], camera.size)
+    return picture, camera
 
 
 def undistorted(picture: Tensor, K: np.ndarray, distortion: np.ndarray) -> tuple[Tensor, np.ndarray]:
     """The picture as a pinhole would have taken it, cut to what was seen everywhere, and that pinhole's K.
 
-    picture (H, W, C) uint8; K (3, 3) with pixel centres at +1/2; distortion (k1, k2, p1, p2)
+    picture (H, W, C) uint8; K (3, 3) with pixel centres at +1/2; distortion (k1, k2, p1, p2), and k3 where it is known
     """
     half = np.zeros((3, 3))
     half[:2, 2] = 0.5  # OpenCV's pixel centres are whole numbers
@@ -173,8 +184,8 @@ def undistorted(picture: Tensor, K: np.ndarray, distortion: np.ndarray) -> tuple
     return torch.from_numpy(pixels), new + half
 
 
-def _picture(path: Path, *, upright: bool = True) -> tuple[Tensor, tuple[int, int]]:
-    """Pixels as uint8, and the file's size."""
-    rgb, alpha, size = image.read_pixels(path, upright=upright)
+def _picture(path: Path) -> tuple[Tensor, tuple[int, int]]:
+    """Pixels as uint8, as they lie in the file, and the file's size."""
+    rgb, alpha, size = image.read_pixels(path, upright=False)
     both = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], -1)
     return torch.from_numpy((both * 255).round().clip(0, 255).astype(np.uint8)), (int(size[0]), int(size[1]))

@@ -10,6 +10,7 @@ over a background that is drawn anew at each step, so that nothing is painted in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -69,11 +70,12 @@ class Splat:
 
 @dataclass(frozen=True)
 class Result:
-    """Gaussians, how the held-back pictures came out, and what was done; `is_complete` is False after Ctrl-C."""
+    """Gaussians, how the held-back pictures came out, and what was done; `is_complete` is False after Ctrl-C; the scene's warnings."""
 
     gaussians: Gaussians
     metrics: dict[str, Any]
     is_complete: bool
+    warnings: tuple[str, ...] = ()
 
 
 def splat_scene(
@@ -116,12 +118,13 @@ def splat_scene(
             raise InputError(f"{out}: cannot be written ({error.strerror}); free some space or choose another --out") from None
         run.finish()
         if not run.interrupted:
-            os.rmdir(run.folder)
-    return Result(g, metrics, not run.interrupted)
+            with contextlib.suppress(OSError):  # the next run has begun there
+                os.rmdir(run.folder)
+    return Result(g, metrics, not run.interrupted, source.warnings)
 
 
 def _check(out: Path, s: Splat) -> None:
-    if out.suffix != ".ply":
+    if out.suffix.lower() != ".ply":
         raise InputError(f"--out {out}: expected a name that ends in .ply")
     for name, low in (("steps", 1), ("points", 2), ("max_count", 2), ("checkpoint_every", 1)):
         if getattr(s, name) < low:

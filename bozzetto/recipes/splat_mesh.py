@@ -80,7 +80,7 @@ def mesh_file(
 
     raises  InputError, before anything is written, for files that cannot be read or written, settings out of range, or no surface
     """
-    if out.suffix != ".glb":
+    if out.suffix.lower() != ".glb":
         raise InputError(f"--out {out}: expected a name that ends in .glb")
     for name, low in (("cells", 8), ("views", 1), ("picture", 16), ("faces", 4), ("texture", 16)):
         if getattr(settings, name) < low:

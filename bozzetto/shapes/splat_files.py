@@ -9,7 +9,9 @@ too, and get zeros. `.splat`: 32 bytes each, no harmonics, the most visible firs
 from __future__ import annotations
 
 import math
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,11 @@ FIELDS = (
 TYPES = {"float": "<f4", "float32": "<f4", "double": "<f8", "uchar": "u1", "uint8": "u1", "char": "i1", "int8": "i1"}
 TYPES |= {"short": "<i2", "int16": "<i2", "ushort": "<u2", "uint16": "<u2", "int": "<i4", "int32": "<i4", "uint": "<u4", "uint32": "<u4"}
 MAX_HEADER = 1 << 16
+OPAQUE, FLAT = 30.0, -30.0  # for a logit or logarithm that is infinite: nothing that is drawn tells them from it
+
+
+def _warn(sentence: str) -> None:
+    print(f"warning: {sentence}", file=sys.stderr)
 
 
 def to_ply(g: Gaussians) -> bytes:
@@ -49,11 +56,14 @@ def to_ply(g: Gaussians) -> bytes:
     return ("\n".join(head) + "\n").encode() + table.tobytes()
 
 
-def from_ply(path: str | Path) -> Gaussians:
+def from_ply(path: str | Path, *, warn: Callable[[str], None] = _warn) -> Gaussians:
     """Gaussians of a `.ply`; properties may stand in any order, and unknown ones are ignored.
 
+    Infinities that editors write have a meaning: an opacity is opaque or nothing, a scale of minus infinity is flat. A Gaussian with
+    any other, with a NaN or without a rotation cannot be drawn: it is left out, and `warn` gets a sentence with the count.
+
     raises  InputError for a file that cannot be read, is no binary little-endian PLY, lacks a property, ends early or holds
-            anything that is not finite
+            nothing that can be drawn
     """
     try:
         data = Path(path).read_bytes()
@@ -84,12 +94,19 @@ def from_ply(path: str | Path) -> Gaussians:
         columns("f_dc_0", "f_dc_1", "f_dc_2")[:, None],
         sh,
     )
-    bad = ~torch.stack([torch.isfinite(p).view(len(table), -1).all(1) for p in parts]).all(0)
-    if bad.any():
-        raise InputError(f"{path}: {int(bad.sum())} Gaussians are not finite, first number {int(bad.nonzero()[0])}; export it again")
-    if not (parts[2] != 0).any(1).all():
-        raise InputError(f"{path}: a rotation is zero; export it again")
-    g = Gaussians(*parts)
+    scales, opacity = parts[1], parts[3]
+    scales[scales == -math.inf] = FLAT
+    opacity[opacity == math.inf], opacity[opacity == -math.inf] = OPAQUE, -OPAQUE
+    good = torch.stack([torch.isfinite(p).view(len(table), -1).all(1) for p in parts]).all(0) & (parts[2] != 0).any(1)
+    if not good.all():
+        lost = int((~good).sum())
+        what = (
+            f"{lost} of {len(table)} Gaussians hold a number that is not finite, or no rotation (the first is {int((~good).nonzero()[0])})"
+        )
+        if not good.any():
+            raise InputError(f"{path}: {what}; export it again")
+        warn(f"{path}: {what}; they are left out")
+    g = Gaussians(*(p[good] for p in parts))
     g.degree = {0: 0, 9: 1, 24: 2, 45: 3}[rest]
     return g
 
@@ -142,18 +159,21 @@ def spz_library() -> Any:
 
 
 def _table(path: str | Path, data: bytes) -> np.ndarray:
-    end = data.find(b"end_header\n", 0, MAX_HEADER)
-    if not data.startswith((b"ply\n", b"ply\r\n")) or end < 0:
+    eol = next((e for e in (b"\r\n", b"\n", b"\r") if data[3:].startswith(e)), b"\n")  # one throughout: the body may begin with any byte
+    stop = eol + b"end_header" + eol
+    end = data.find(stop, 0, MAX_HEADER)
+    if not data.startswith(b"ply" + eol) or end < 0:
         raise InputError(f"{path}: is no PLY file; give a .ply of Gaussians")
+    end += len(eol)
     lines = [line.split() for line in data[:end].decode("ascii", "replace").splitlines()]
     if ["format", "binary_little_endian", "1.0"] not in lines:
         raise InputError(f"{path}: is not a binary little-endian PLY; export it again as such")
     elements = [line for line in lines if line[:1] == ["element"]]
     if not elements or len(elements[0]) != 3 or elements[0][1] != "vertex" or not elements[0][2].isdecimal():
         raise InputError(f"{path}: its first element is not `vertex`; give a .ply of Gaussians")
-    stop = lines.index(elements[1]) if len(elements) > 1 else len(lines)
+    last = lines.index(elements[1]) if len(elements) > 1 else len(lines)
     fields: list[tuple[str, str]] = []
-    for line in lines[lines.index(elements[0]) + 1 : stop]:
+    for line in lines[lines.index(elements[0]) + 1 : last]:
         if line[:1] == ["property"]:
             if len(line) != 3 or line[1] not in TYPES or line[2] in dict(fields):
                 raise InputError(f"{path}: cannot read `{' '.join(line)}`; give a .ply of Gaussians")
@@ -161,7 +181,7 @@ def _table(path: str | Path, data: bytes) -> np.ndarray:
     if not fields:
         raise InputError(f"{path}: its vertices have no properties; give a .ply of Gaussians")
     record, n = np.dtype(fields), int(elements[0][2])
-    body = memoryview(data)[end + len(b"end_header\n") :]
+    body = memoryview(data)[end + len(stop) - len(eol) :]
     if n * record.itemsize > len(body):
         raise InputError(f"{path}: ends early ({len(body)} of {n * record.itemsize} bytes); copy or download it again")
     return np.frombuffer(body, record, n)
