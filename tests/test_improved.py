@@ -98,6 +98,17 @@ def test_id_4_sections_keep_their_counts_and_their_ends():
     assert len(space_timesteps(301, [10, 15, 20])) == 45
 
 
+def test_id_4_the_released_example_is_met_step_by_step():
+    """[10, 15, 20] of 300, as its docstring has it: the stride of the middle, 99 / 14, is added up and its half-way step falls to 149."""
+    first = [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
+    middle = [100, 107, 114, 121, 128, 135, 142, 149, 157, 164, 171, 178, 185, 192, 199]
+    last = [200, 205, 210, 216, 221, 226, 231, 236, 242, 247, 252, 257, 263, 268, 273, 278, 283, 289, 294, 299]
+    assert space_timesteps(300, [10, 15, 20]).tolist() == first + middle + last
+    assert 7 * (99 / 14) == 49.5 and round(49.5) == 50  # rounded from the product it would be 150
+    assert space_timesteps(10, [1, 1]).tolist() == [0, 5]  # one step of a section is its first
+    assert space_timesteps(10, [3]).tolist() == [0, 4, 9]  # a half that is exact goes to the even one
+
+
 def test_hybrid_loss_trains_the_mean_by_the_simple_part_alone():
     g = seeded(4)
     x0, noise = (torch.randn(16, 2, generator=g, dtype=F64) for _ in range(2))
