@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same network and noise through diffusers' schedulers and through ours: DDPM, DDIM both ways, Euler, Heun, DPM-Solver++; a training step.
+"""The same network and noise through diffusers' schedulers and ours: DDPM, DDIM both ways, Euler, Heun, DPM-Solver++; a training step.
 
 diffusers keeps its schedules in float32, where 1 - alpha_bar of the first steps has lost four digits; ours are float64 and put in
 their place: what is compared is the arithmetic.

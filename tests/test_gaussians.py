@@ -221,8 +221,14 @@ def test_points_get_the_mean_distance_of_their_three_neighbours():
     assert g.render(camera).rgb.shape == (1, 8, 8, 3)
     with pytest.raises(InputError, match="too few"):
         Gaussians.from_points(points[:1], points[:1])
+
+
+def test_coincident_points_are_as_wide_as_the_released_code_makes_them():
+    """It clamps the mean *squared* distance at 1e-7, so that widths are 3.2e-4 at least."""
     twice = Gaussians.from_points(torch.zeros(5, 3), torch.zeros(5, 3))
-    assert torch.isfinite(twice.log_scales).all()
+    torch.testing.assert_close(twice.log_scales.detach(), torch.full((5, 3), math.log(1e-7) / 2))
+    apart = Gaussians.from_points(torch.tensor([[0.0, 0, 0], [4e-4, 0, 0]]), torch.zeros(2, 3))  # 1.6e-7: just above
+    torch.testing.assert_close(apart.scales.detach(), torch.full((2, 3), 4e-4), rtol=1e-5, atol=0)
 
 
 def test_the_rate_of_means_falls_log_linearly():
