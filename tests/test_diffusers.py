@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The same network and noise through diffusers' schedulers and through ours: DDPM, DDIM, Euler, Heun, DPM-Solver++; a training step.
+"""The same network and noise through diffusers' schedulers and ours: DDPM, DDIM both ways, Euler, Heun, DPM-Solver++; a training step.
 
 diffusers keeps its schedules in float32, where 1 - alpha_bar of the first steps has lost four digits; ours are float64 and put in
 their place: what is compared is the arithmetic.
@@ -12,7 +12,7 @@ from bozzetto.denoiser import VPDenoiser, sigma_of
 from bozzetto.diffusion.ddpm import process_of, reverse
 from bozzetto.diffusion.losses import noised, prediction_loss
 from bozzetto.diffusion.network import UNet
-from bozzetto.diffusion.samplers import ancestral, ddim, dpm_solver_2m, euler, heun
+from bozzetto.diffusion.samplers import ancestral, ddim, ddim_inversion, dpm_solver_2m, euler, heun
 from bozzetto.diffusion.schedules import alpha_bar, cosine_betas, ladder, linear_betas, scaled_linear_betas, spaced, zero_terminal_snr
 from tests.twins.worlds import F64, seeded
 
@@ -74,6 +74,17 @@ def test_ddim_is_theirs(schedule, prediction, spacing):
     denoiser, sigmas, scale = ours(schedule, prediction, spacing)
     scheduler = theirs(diffusers.DDIMScheduler, schedule, prediction, clip_sample=False, timestep_spacing=spacing)
     close(ddim(denoiser, start() * scale, sigmas), run(scheduler, start()))
+
+
+@pytest.mark.parametrize("schedule", list(BETAS))
+@pytest.mark.parametrize("spacing", ["trailing", "leading"])
+def test_ddim_inversion_is_theirs(schedule, spacing):
+    """Of eps alone: v and x0 they turn into eps by the level that the step comes from, not by the one that was asked about."""
+    denoiser, sigmas, scale = ours(schedule, "eps", spacing)
+    scheduler = theirs(diffusers.DDIMInverseScheduler, schedule, "eps", clip_sample=False, timestep_spacing=spacing)
+    want = run(scheduler, start())
+    close(ddim_inversion(denoiser, start(), sigmas) / scale, want)
+    assert float((ddim_inversion(denoiser, start(), sigmas, at="start") / scale - want).abs().max()) > 1e-2
 
 
 @every

@@ -76,6 +76,61 @@ def test_gs_8_densification_adds_up_and_moments_follow_their_rows():
     assert (spread > 0).all() and (spread < 4 * 0.5 * math.sqrt(3)).all()
 
 
+def row_of_three(hidden: bool) -> Gaussians:
+    """One Gaussian in the middle of the picture, behind a wall if `hidden`, and one behind the camera, which stands at x = 3."""
+    n = 6
+    x = torch.tensor([0.0, 9.0, *(4 * [1.0 if hidden else -1.0])])
+    g = Gaussians.from_points(torch.stack([x, 0 * x, 0 * x], 1), torch.rand(n, 3, generator=seeded()))
+    with torch.no_grad():
+        g.log_scales[:] = math.log(0.02)
+        g.log_scales[2:] = math.log(2)
+        g.logit_opacities[:] = 9
+    return g
+
+
+def pulled(strategy: Densify, g: Gaussians) -> None:
+    s = g.draw(orbit([0.0], 0.0, 3.0, size=32, fov=0.5))
+    s.xy.retain_grad()
+    (s.rgb * torch.rand(s.rgb.shape, generator=seeded(4))).sum().backward()
+    strategy.watch(s, (32, 32))
+
+
+def test_gs_8_what_is_in_the_picture_is_visited_even_where_nothing_pulls():
+    """The released code counts radii > 0: one Gaussian seen once and hidden once has half the mean pull, and stays below the threshold."""
+    strategy = Densify(Schedule(), 1.0)
+    pulled(strategy, row_of_three(hidden=False))
+    once = float(strategy.pull[0])
+    assert once > 0 and strategy.visits[:2].tolist() == [1, 0]
+    pulled(strategy, row_of_three(hidden=True))
+    assert float(strategy.pull[0]) == once  # behind the wall its gradient is exactly 0
+    assert strategy.visits[:2].tolist() == [2, 0] and float(strategy.pull[1]) == 0
+    for threshold, grown in ((0.49 * once, 1), (0.51 * once, 0), (0.99 * once, 0)):  # by its one gradient alone it would grow at 0.99
+        g = row_of_three(hidden=False)
+        again = Densify(
+            Schedule(threshold=threshold), 1.0, strategy.pull.clone().index_fill(0, torch.arange(1, 6), 0), strategy.visits.clone()
+        )
+        counts = again.densify(g, g.optimiser(1.0), prune_large=False, generator=seeded())
+        assert counts["cloned"] + counts["split"] == grown
+
+
+@pytest.mark.parametrize("kind", [Densify, Mcmc])
+def test_gs_8_the_published_course_ends_before_its_last_step(kind, monkeypatch):
+    """`iteration < densify_until_iter`: passes at 600, 700, ... 14,900, and four resets, none at 15,000 where no pruning would follow."""
+    passes, resets, now = [], [], [0]
+    monkeypatch.setattr("bozzetto.shapes.densify.reset_opacities", lambda *args: resets.append(now[0]))
+    monkeypatch.setattr(Densify, "densify", lambda *args, **kw: passes.append(now[0]) or {})
+    monkeypatch.setattr(Mcmc, "relocate", lambda *args, **kw: passes.append(now[0]) or 0)
+    monkeypatch.setattr(Mcmc, "grow", lambda *args, **kw: 0)
+    g = some(2)
+    optimiser, strategy = g.optimiser(1.0), kind(Schedule(), 1.0)
+    if kind is Densify:
+        strategy.pull = strategy.visits = torch.zeros(2)
+    for now[0] in range(100, 30_001, 100):
+        strategy.after_step(g, optimiser, now[0], generator=seeded())
+    assert passes == list(range(600, 15_000, 100)) and len(passes) == 144
+    assert resets == ([3000, 6000, 9000, 12_000] if kind is Densify else [])
+
+
 def test_the_hottest_take_the_room_that_is_left():
     for room in (0, 2):
         g = some()
@@ -166,8 +221,14 @@ def test_points_get_the_mean_distance_of_their_three_neighbours():
     assert g.render(camera).rgb.shape == (1, 8, 8, 3)
     with pytest.raises(InputError, match="too few"):
         Gaussians.from_points(points[:1], points[:1])
+
+
+def test_coincident_points_are_as_wide_as_the_released_code_makes_them():
+    """It clamps the mean *squared* distance at 1e-7, so that widths are 3.2e-4 at least."""
     twice = Gaussians.from_points(torch.zeros(5, 3), torch.zeros(5, 3))
-    assert torch.isfinite(twice.log_scales).all()
+    torch.testing.assert_close(twice.log_scales.detach(), torch.full((5, 3), math.log(1e-7) / 2))
+    apart = Gaussians.from_points(torch.tensor([[0.0, 0, 0], [4e-4, 0, 0]]), torch.zeros(2, 3))  # 1.6e-7: just above
+    torch.testing.assert_close(apart.scales.detach(), torch.full((2, 3), 4e-4), rtol=1e-5, atol=0)
 
 
 def test_the_rate_of_means_falls_log_linearly():

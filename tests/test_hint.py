@@ -14,6 +14,7 @@ from bozzetto.frustum import frustum_camera
 from bozzetto.priors.hint import FRAME, PLANES, carried, hint
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.novel_views import Framed
+from bozzetto.render.mesh import render_surface
 
 RADIUS, DISTANCE, FOV = 0.4, 3.0, 0.5
 RED, BLUE = torch.tensor([1.0, 0, 0]), torch.tensor([0, 0, 1.0])
@@ -80,3 +81,43 @@ def test_a_framed_object_fills_its_share_and_its_cameras_see_it_centred(sphere):
     torch.testing.assert_close(eye, camera.position)
     # In the crop the disc is 0.8 wide; S is 1, so that the frame is `width` of it and the disc's share grows by 1 / width.
     assert float(framed.alpha.mean()) == pytest.approx(float(math.pi * 0.16) / framed.width**2, rel=0.12)
+
+
+def wedge(camera):
+    """A box's corner, in the crop's rule: its outline's box in the middle, 0.8 of the picture. Its own box's centre is not there."""
+    vertices = torch.tensor([[0.0, 0, 0], [0.6, 0, 0], [0, 0.6, 0], [0, 0, 0.6]], dtype=torch.float64)
+    faces = torch.tensor([[0, 2, 1], [0, 1, 3], [0, 3, 2], [1, 2, 3]])
+    size = camera.size[0]
+    for _ in range(30):
+        at, depth = camera.project(vertices[None])
+        low, high = at[0].amin(0), at[0].amax(0)
+        off = ((low + high) / 2 - size / 2) * depth.mean() / camera.K[0, 0, 0]
+        vertices = vertices - off[0] * camera.c2w[0, :, 0] + off[1] * camera.c2w[0, :, 1]  # right, and up against rows
+        vertices = vertices * 0.8 * size / float((high - low).max())
+    return vertices, faces
+
+
+def test_an_object_beside_the_axis_is_cut_out_round_its_own_centre():
+    """The frame is a window of the crop, its middle at the box's centre as the crop's camera sees it, FRAME longest sides wide there.
+
+    The outline is the corners' hull, so that its box in the frame is known. Cut round the crop's axis it would lie pixels off on both axes.
+    """
+    size, small = 256, 64
+    camera = frustum_camera(-0.4, 0.6, 0.3, size)
+    vertices, faces = wedge(camera)
+    normals = torch.zeros_like(vertices).index_fill(1, torch.tensor([2]), 1).float()
+    shown = render_surface(vertices.float(), faces, normals, camera, lambda x, n: RED.expand(len(x), 3))
+    alpha = (shown.alpha[0, ..., 0] > 0.5).float()
+    rgb = RED.expand(size, size, 3) * alpha[..., None]
+    framed = Framed.of(Source("wedge", rgb, alpha, rgb, "0"), camera, vertices.float(), faces, small)
+    centre = (vertices.amin(0) + vertices.amax(0)) / 2
+    torch.testing.assert_close(framed.centre, centre, atol=1e-6, rtol=0)
+    middle, depth = camera.project(centre[None])
+    side = FRAME * float((vertices.amax(0) - vertices.amin(0)).max()) * float(camera.K[0, 0, 0]) / float(depth)
+    corners = (camera.project(vertices[None])[0][0] - middle[0, 0]) * small / side + small / 2
+    rows, columns = ((framed.alpha > 0.5).any(k).nonzero()[:, 0] for k in (1, 0))
+    box = torch.tensor([[columns[0], rows[0]], [columns[-1] + 1, rows[-1] + 1]])
+    want = torch.stack([corners.amin(0), corners.amax(0)]).clamp(0, small)  # it is so far off that a little of it is cut off
+    assert (box - want).abs().max() < 1.5  # the crop's box is of whole pixels of 256, the frame's of 64; a corner may fill less than one
+    at_axis = (size / 2 - middle[0, 0]) * small / side
+    assert at_axis.abs().min() > 3  # what a cut round the axis would be off by, right and down

@@ -31,19 +31,35 @@ def test_id_1_respacing_keeps_alpha_bar_and_keeping_all_changes_nothing():
         )  # 1 - ratio: beta of 1e-4 keeps 12 digits
 
 
-def test_id_2_learned_variance_at_its_ends_is_small_and_large():
+def test_id_2_learned_variance_at_its_ends_is_small_and_beta_at_every_step():
+    """Eq. 15: nu = 1 is log beta_t at t = 0 too. beta~_0 is 0, so the small end, and it alone, is that of the next step there."""
     k = torch.arange(1000)
     x = torch.randn(1000, 2, generator=seeded(1), dtype=F64)
-    for output, fixed in [(-1.0, "small"), (1.0, "large")]:
+    small = torch.cat([P.beta_tilde[1:2], P.beta_tilde[1:]])
+    for output, want in [(-1.0, small), (0.0, (small * P.betas).sqrt()), (1.0, P.betas)]:
         mean, log_variance, _ = reverse(
             P, lambda x, k, o=output: torch.cat([network(x, k), torch.full_like(x, o)], 1), x, k, variance="learned"
         )
-        want_mean, want, _ = reverse(P, network, x, k, variance=fixed)
-        torch.testing.assert_close(log_variance, want.expand_as(log_variance), rtol=1e-13, atol=0)
-        assert torch.equal(mean, want_mean)
-    between = reverse(P, lambda x, k: torch.cat([network(x, k), torch.zeros_like(x)], 1), x, k, variance="learned")[1]
-    geometric = (P.variances("small") * P.variances("large")).sqrt()
-    torch.testing.assert_close(between[:, 0].exp(), geometric, rtol=1e-12, atol=0)
+        torch.testing.assert_close(log_variance, want.log()[:, None].expand_as(x), rtol=1e-13, atol=1e-13)
+        assert torch.equal(mean, reverse(P, network, x, k, variance="small")[0])
+    assert abs(float(P.variances("large")[0].log() - P.betas[0].log())) > 0.6  # the fixed large variance is another at k = 0: beta~_1
+
+
+def test_id_2_the_first_term_of_the_bound_under_the_large_end_is_that_of_beta_0():
+    """With the right mean -log N(x0; x0, s2) is ln(2 pi s2) / 2 a dimension: s2 = beta_0 = 1e-4, not beta~_1 = 5.45e-5, .44 bit off."""
+    g = seeded(6)
+    x0, noise = (torch.randn(5, 2, generator=g, dtype=F64) for _ in range(2))
+    first = torch.zeros(5, dtype=torch.int64)
+
+    def knows(x, k):
+        return torch.cat([noise, torch.ones_like(x)], 1)
+
+    term = bound_term(P, knows, x0, noise, first, levels=None, variance="learned")
+    torch.testing.assert_close(term, torch.full((5,), math.log(2 * math.pi * 1e-4), dtype=F64), rtol=1e-9, atol=0)
+    loss = hybrid_loss(P, knows, x0, noise, first, levels=None)
+    torch.testing.assert_close(loss, 0.001 * 1000 * term / (2 * math.log(2)), rtol=1e-12, atol=0)
+    off = (term[0] - math.log(2 * math.pi * float(P.beta_tilde[1]))) / (2 * math.log(2))
+    assert float(off) == pytest.approx(0.4374, abs=5e-5)  # bits a dimension, if beta~_1 stood there
 
 
 def test_id_3_importance_weights_keep_the_mean_exactly():
@@ -80,6 +96,17 @@ def test_id_4_sections_keep_their_counts_and_their_ends():
         assert start in kept and start + 99 in kept
     assert space_timesteps(10, [3, 2]).tolist() == [0, 2, 4, 5, 9] and space_timesteps(5, [5]).tolist() == [0, 1, 2, 3, 4]
     assert len(space_timesteps(301, [10, 15, 20])) == 45
+
+
+def test_id_4_the_released_example_is_met_step_by_step():
+    """[10, 15, 20] of 300, as its docstring has it: the stride of the middle, 99 / 14, is added up and its half-way step falls to 149."""
+    first = [0, 11, 22, 33, 44, 55, 66, 77, 88, 99]
+    middle = [100, 107, 114, 121, 128, 135, 142, 149, 157, 164, 171, 178, 185, 192, 199]
+    last = [200, 205, 210, 216, 221, 226, 231, 236, 242, 247, 252, 257, 263, 268, 273, 278, 283, 289, 294, 299]
+    assert space_timesteps(300, [10, 15, 20]).tolist() == first + middle + last
+    assert 7 * (99 / 14) == 49.5 and round(49.5) == 50  # rounded from the product it would be 150
+    assert space_timesteps(10, [1, 1]).tolist() == [0, 5]  # one step of a section is its first
+    assert space_timesteps(10, [3]).tolist() == [0, 4, 9]  # a half that is exact goes to the even one
 
 
 def test_hybrid_loss_trains_the_mean_by_the_simple_part_alone():

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from bozzetto.mesh import load, weld
 from bozzetto.recipes.asset import FILES
 from bozzetto.recipes.lift import lift_picture
 from bozzetto.render.clean import is_watertight_manifold
+from tests.killing import LIFT
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"
@@ -115,23 +115,38 @@ def test_the_same_picture_and_seed_give_the_same_bytes(chair, tmp_path):
     assert sha(tmp_path / "again" / "asset.glb") == sha(out / "asset.glb")
 
 
+MOMENTS = [
+    "before guess.safetensors",
+    "after guess.safetensors",
+    "before shape.partial",
+    "after shape.partial",
+    "before shape.safetensors",
+    "after clean.safetensors",
+    "before texture.safetensors",
+    "after sheet.png",
+    "before asset.glb",
+    "after asset.glb",
+]
+"""in each stage, at a checkpoint of the long one, and while files are written"""
+
+
+def armed(moments: str, *words: str | Path) -> list[str]:
+    """`command`, with signals to itself."""
+    return [sys.executable, "-c", LIFT, moments, *map(str, words)]
+
+
 def test_killed_at_ten_moments_and_resumed_it_ends_in_the_same_bytes(chair, tmp_path):
+    """A real process, really killed, each time where the last one left off; every kill must strike."""
     _, out = chair
-    draw = np.random.default_rng(0)
     folder = tmp_path / "killed"
-    kills = 0
-    for _ in range(10):
-        running = subprocess.Popen(command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT)
-        deadline = time.monotonic() + draw.uniform(2.5, 9)
-        while running.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.05)
-        if running.poll() is None:
-            os.kill(running.pid, signal.SIGKILL)
-            kills += 1
-        running.wait()
+    for moment in MOMENTS:
+        killed = subprocess.run(
+            armed(f"kill {moment}", "lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT
+        )
+        assert killed.returncode == -signal.SIGKILL, moment
         glb = folder / "asset.glb"
         assert not glb.exists() or sha(glb) == sha(out / "asset.glb")  # never half a file
-    assert kills >= 3  # on a machine so fast that nothing could be killed, this tests nothing
+        assert glb.exists() == (moment == "after asset.glb") and (folder / ".run").exists()
     done = subprocess.run(command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT)
     assert done.returncode == 0
     assert sha(folder / "asset.glb") == sha(out / "asset.glb")

@@ -51,15 +51,50 @@ def test_ddim_3_point_data_is_reached_exactly_in_any_number_of_steps(sampler, n)
     torch.testing.assert_close(got, point.expand(5, 2), rtol=0, atol=1e-12)  # 80 x 2**-53 a step
 
 
-def test_ddim_4_inversion_comes_back_to_first_order():
+@pytest.mark.parametrize("at", ["end", "start"])
+def test_ddim_4_inversion_comes_back_to_first_order(at):
     world = Mixture([0.8, 0.2], [[5.0], [-5.0]], [1.0, 1.0])
     x0 = torch.tensor([[-6.0], [3.0], [5.5]], dtype=F64)
     errors = []
     for n in (50, 100, 200, 400):
         sigmas = karras(n)
-        errors.append(float((ddim(world, ddim_inversion(world, x0, sigmas), sigmas) - x0).abs().max()))
+        errors.append(float((ddim(world, ddim_inversion(world, x0, sigmas, at=at), sigmas) - x0).abs().max()))
     ratios = [a / b for a, b in itertools.pairwise(errors)]
     assert ratios == pytest.approx([2, 2, 2], abs=0.4) and errors[-1] < 0.1
+
+
+def inverted(c, sigmas, at):
+    """Of x0 = 1 and N(0, c**2) data, where each step is a factor: what inversion gives, and what DDIM makes of it."""
+    up = down = 1.0
+    for s, s_next in itertools.pairwise(sigmas.flip(0).tolist()):
+        level = s_next if at == "end" or s == 0 else s
+        seen = math.sqrt((1 + s_next**2) / (1 + s**2)) if at == "end" else 1.0
+        up *= 1 + (s_next - s) * seen * level / (c**2 + level**2)
+        down *= 1 + (s - s_next) * s_next / (c**2 + s_next**2)
+    return up, up * down
+
+
+def test_ddim_4_asked_at_the_end_inversion_comes_back_nearer():
+    """N(0, c**2) data, 20 published steps: recorded errors of the way up and back, by products of factors that need no sampler."""
+    sigmas = ladder(ALPHA_BAR, spaced(1000, 20))
+    for c, start, end in [(0.5, -0.1763, -0.1357), (1.0, -0.1455, -0.0103), (2.0, -0.1338, 0.0665)]:
+        for at, recorded in [("start", start), ("end", end)]:
+            up = ddim_inversion(iso(c), ONE, sigmas, at=at)
+            back = ddim(iso(c), up, sigmas)
+            want_up, want_back = inverted(c, sigmas, at)
+            assert float(up) == pytest.approx(want_up, rel=1e-12) and float(back) == pytest.approx(want_back, rel=1e-12)
+            assert want_back - 1 == pytest.approx(recorded, abs=5.1e-5)
+    assert torch.equal(up, ddim_inversion(iso(c), ONE, sigmas))  # "end" is the default
+    flow = math.sqrt(0.25 + float(sigmas[0]) ** 2) / 0.5  # the probability flow's own end, x0 = 1 and c = .5
+    off = {at: abs(inverted(0.5, sigmas, at)[0] / flow - 1) for at in ("end", "start")}
+    assert off["end"] < 0.002 < 0.04 < off["start"]
+
+
+def test_ddim_4_far_from_unit_variance_the_start_is_the_better_place_to_ask():
+    """The control: what is asked at the end is scaled as unit data would be. Modes at +-5 are not."""
+    x0, sigmas = torch.tensor([[-6.0], [3.0], [5.5]], dtype=F64), karras(50)
+    off = [float((ddim(NOTES, ddim_inversion(NOTES, x0, sigmas, at=at), sigmas) - x0).abs().max()) for at in ("start", "end")]
+    assert 1.9 * off[0] < off[1]
 
 
 def test_ddim_5_full_noise_is_k_diffusions_euler_ancestral():
@@ -193,6 +228,7 @@ def test_non_finite_numbers_stop_with_step_and_level(sampler):
         (lambda: euler(iso(1.0), ONE, torch.tensor([1.0, 1.0, 0.0])), "without repeats"),
         (lambda: euler(iso(1.0), ONE, torch.tensor([math.inf, 1.0, 0.0])), "finite"),
         (lambda: ddim(iso(1.0), ONE, karras(5), eta=1.5), "eta"),
+        (lambda: ddim_inversion(iso(1.0), ONE, karras(5), at="middle"), "at: expected"),
         (lambda: ddim(iso(1.0), ONE, karras(5), eta=0.5), "pass torch.Generator"),
         (lambda: heun(iso(1.0), ONE, karras(5), churn=Churn(1.0)), "pass torch.Generator"),
         (lambda: ancestral(iso(1.0), ONE, karras(5), generator=[seeded(), seeded()]), "one a sample"),

@@ -17,7 +17,7 @@ from torch import Tensor
 from bozzetto.camera import orbit, to_opencv
 from bozzetto.kernels import gsplat, harmonics, pool
 from bozzetto.kernels.blend import blend
-from bozzetto.kernels.project import project
+from bozzetto.kernels.project import in_picture, project
 from bozzetto.kernels.splat import splat
 from bozzetto.kernels.tiles import depth_order
 from tests.twins import splat as twin
@@ -353,6 +353,26 @@ def test_gradients_reach_blend_with_any_number_of_channels():
         whole = whole or grads
         for a, b in zip(grads, whole, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_gs_2_a_gaussian_is_in_the_picture_where_three_deviations_of_it_are():
+    """The square of ceil(3 sqrt(largest eigenvalue)) pixels round the middle, as the released radii, against eigenvalues in float64."""
+    size, n = (20, 30), 400
+    s = scene(n, size, seed=5)
+    s["means"] = 7 * s["means"]
+    xy, conic, _depth, _ = project(*(s[k] for k in ("means", "quats", "scales", "w2c", "K")), size)
+    got = in_picture(xy, conic, size)
+    for view in range(len(xy)):
+        at, _, cov, z = twin.ellipses(*(s[k] for k in ("means", "quats", "scales")), s["w2c"][view], s["K"][view], size)
+        mid, gap = (cov[:, 0, 0] + cov[:, 1, 1]) / 2, torch.linalg.eigvalsh(cov).diff(dim=1)[:, 0] / 2
+        radius = (3 * (mid + gap.clamp(min=math.sqrt(0.1))).sqrt()).ceil()[:, None]
+        edge = torch.tensor([size[1], size[0]])
+        want = ((at + radius > 0) & (at - radius < edge)).all(-1) & (z > 0.01)
+        assert torch.equal(got[view], want)
+        ahead = z > 0.01
+        assert int((ahead & ~want).sum()) > 20 and int((want & ((at < 0) | (at > edge)).any(-1)).sum()) > 5 and int((~ahead).sum()) > 0
+    drawn = splat(*s.values(), size).drawn
+    assert torch.equal(drawn, got) and in_picture(xy.float(), conic.float(), size).eq(got).float().mean() > 0.995
 
 
 def test_gsplat_gets_its_arguments_in_its_own_order_and_gives_the_same(monkeypatch):

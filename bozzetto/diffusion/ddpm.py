@@ -48,7 +48,7 @@ class Process:
         return len(self.betas)
 
     def variances(self, variance: Literal["small", "large"]) -> Tensor:
-        """(T,), never 0: at k = 0 both take beta~ of k = 1, as the released code does, so that a logarithm exists."""
+        """(T,), fixed, never 0: at k = 0 both take beta~ of k = 1, as the released code does, so that a logarithm exists."""
         chosen = (self.betas if variance == "large" else self.beta_tilde).clone()
         chosen[0] = self.beta_tilde[1] if len(self) > 1 else self.betas[0]
         return chosen
@@ -89,7 +89,8 @@ def reverse(
     """Mean and log-variance of p(x_{t-1} | x_t), and the x0 behind them, shape of x_t each (log-variance: or broadcast).
 
     network     (x_t, k (B,), **cond) to eps, v or x0; with learned variance, to twice the channels (dimension 1)
-    variance    see `Variance`; learned: log sigma**2 = nu log beta + (1 - nu) log beta~, nu = (output + 1) / 2
+    variance    see `Variance`; learned: log sigma**2 = nu log beta + (1 - nu) log beta~, nu = (output + 1) / 2; only beta~, 0 at
+                k = 0, is replaced there
     clip        bound on |x0|; None is none, which closed forms need
     """
     out: Any = network(x_t, k, **(cond or {}))
@@ -101,7 +102,7 @@ def reverse(
         )
     if is_learned:
         made, fraction = made.chunk(2, 1)
-        large, small = (wide(p.variances(v)[k].log(), x_t) for v in ("large", "small"))
+        large, small = (wide(v[k].log(), x_t) for v in (p.betas, p.variances("small")))  # beta itself at k = 0, too
         log_variance = (small + (fraction + 1) / 2 * (large - small)).to(x_t)
     elif isinstance(variance, Tensor):
         log_variance = wide(variance[k].log(), x_t).to(x_t)

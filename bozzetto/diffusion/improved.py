@@ -7,6 +7,7 @@ Letters: T steps, k their index, B samples.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,14 +24,18 @@ from bozzetto.diffusion.losses import noised
 def space_timesteps(T: int, counts: Sequence[int]) -> Tensor:
     """Steps to keep, ascending int64: each of len(counts) equal sections keeps its count, evenly, with both its ends.
 
-    The first T % len(counts) sections are one longer. raises ValueError where a section is asked for more than it has.
+    The first T % len(counts) sections are one longer. A section's stride is added up in float64 and each sum rounded, halves to
+    even, as in the released code: a half-way step may fall to either side. A count of 1 keeps the section's first step.
+    raises ValueError where a section is asked for more than it has.
     """
     kept, start = [], 0
     for i, count in enumerate(counts):
         size = T // len(counts) + (i < T % len(counts))
         if not 1 <= count <= size:
             raise ValueError(f"counts: expected 1 to {size} steps of section {i}, got {count}")
-        kept.append(torch.linspace(0, size - 1, count, dtype=torch.float64).round().long() + start)
+        stride = (size - 1) / max(count - 1, 1)
+        at = itertools.accumulate([stride] * (count - 1), initial=0.0)
+        kept.append(torch.tensor([start + round(x) for x in at]))
         start += size
     return torch.cat(kept)
 

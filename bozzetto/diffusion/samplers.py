@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -68,16 +68,30 @@ def ancestral(
 
 
 @torch.no_grad()
-def ddim_inversion(denoiser: Denoiser, x0: Tensor, sigmas: Tensor, cond: Any = None, *, watch: Watch | None = None) -> Tensor:
+def ddim_inversion(
+    denoiser: Denoiser,
+    x0: Tensor,
+    sigmas: Tensor,
+    cond: Any = None,
+    *,
+    at: Literal["end", "start"] = "end",
+    watch: Watch | None = None,
+) -> Tensor:
     """The x on level sigmas[0] from which DDIM (eta = 0) comes back to x0, to O(1 / n); shape of x0. The same steps, upwards.
 
-    A denoiser says nothing at level 0: the first step up asks at the level that it goes to.
+    at  the level of each step at which the denoiser is asked. end: the one it goes to, where DDIM will ask on the way back; x is
+        shown there as it is on the variance-preserving scale. So diffusers and Prompt-to-Prompt have it, and data of about unit
+        variance come back nearer, by half and more. start: the one it comes from, Euler's step; the first step, from 0, of which a
+        denoiser says nothing, asks at its end. Better for data of another scale
     """
+    if at not in ("end", "start"):
+        raise ValueError(f"at: expected 'end' or 'start', got {at!r}")
     dtype, x = x0.dtype, x0.double()
     for i, (s, s_next) in enumerate(pairwise(reversed(descending(sigmas)))):
-        at = s if s > 0 else s_next
-        denoised = ask(denoiser, x, at, cond, i)
-        x = x + (s_next - s) / at * (x - denoised)
+        level = s_next if at == "end" or s == 0 else s
+        shown = x * math.sqrt((1 + s_next**2) / (1 + s**2)) if at == "end" else x
+        denoised = ask(denoiser, shown, level, cond, i)
+        x = x + (s_next - s) / level * (shown - denoised)
         if watch:
             watch(i, x, denoised)
     return x.to(dtype)

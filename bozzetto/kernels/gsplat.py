@@ -33,7 +33,7 @@ def blend(
     antialiased: bool,
     near: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sums of w_i f_i (V, H, W, C), T_N (V, H, W), xy (V, N, 2) in pixels, and which Gaussians are drawn (V, N); `features` (V, N, C)."""
+    """Sums of w_i f_i (V, H, W, C), T_N (V, H, W), xy (V, N, 2) in pixels, and which are in the picture (V, N); `features` (V, N, C)."""
     from gsplat import rasterization
 
     bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], device=w2c.device).expand(len(w2c), 1, 4)

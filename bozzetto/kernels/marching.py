@@ -2,8 +2,9 @@
 """Marching tetrahedra: the zero set of an SDF on a tetrahedral grid as triangles, with gradients.
 
 Shen et al. 2021, Deep Marching Tetrahedra (arXiv:2111.04276), Sec. 3.1.3 and Eq. 2. The cases are derived from the rule
-in `tets.py`, none is copied. Differs from the released code: triangles face *increasing* SDF (outward, as the SDF is negative
-inside), edges are numbered beforehand instead of by `unique` in each call, and a Kuhn lattice needs no list of tets at all.
+in `tets.py`, none is copied. Triangles face *increasing* SDF in tets of positive determinant, which is the released winding, too:
+with our sign, negative inside, that is outward. Differs from the released code: edges are numbered beforehand instead of by
+`unique` in each call, and a Kuhn lattice needs no list of tets at all.
 
 Letters: N grid vertices, T tets, E edges; M vertices and F faces of the surface; edge (a, b) with a < b and SDF s_a, s_b of
 different signs ("positive" is strict: 0 counts as inside); t = s_a / (s_a - s_b), v_ab = v_a + t (v_b - v_a).

@@ -28,6 +28,7 @@ from bozzetto.kernels.rasterize import as_array
 
 EPS = 0.3  # px^2: the paper's low-pass filter
 NEAR = 0.01  # units of the world: nearer means are not drawn, nor are those behind
+REACH = 3  # standard deviations within which a Gaussian is said to be in the picture
 MARGIN = 0.15  # of the picture's width and height, beyond which J is clamped
 BLOCK = 1024  # Gaussians whose gradients to the camera are summed first: the same sums for any number of threads
 
@@ -52,6 +53,17 @@ def project(
                `antialiased`. A Gaussian that is not drawn has conic 0, and no gradient
     """
     return tuple(_Project.apply(means, quats, scales, w2c, K, size, antialiased, near))
+
+
+def in_picture(xy: Tensor, conic: Tensor, size: tuple[int, int]) -> Tensor:
+    """(V, N) bool, of `project`: does the square of ceil(REACH standard deviations of its long axis) px round the middle touch the picture?
+
+    What the released code calls radii > 0, and gsplat too, which counts pixels as here, where the former counts whole tiles.
+    """
+    p = as_array(xy)
+    q, out = as_array(conic, p.dtype), np.zeros(p.shape[:2], np.bool_)
+    pool.run(_touching, p.shape[1], p, q, float(size[0]), float(size[1]), out, grain=BLOCK)
+    return torch.from_numpy(out).to(xy.device)
 
 
 class _Project(torch.autograd.Function):
@@ -134,6 +146,19 @@ def _forward(lo, hi, means, quats, scales, w2c, K, h, w, antialiased, near, xy, 
             xy[p, i, 0], xy[p, i, 1], depth[p, i] = k[0, 0] * x / z + k[0, 2], k[1, 1] * y / z + k[1, 2], z
             conic[p, i, 0], conic[p, i, 1], conic[p, i, 2] = (c + EPS) / det, -b / det, (a + EPS) / det
             factor[p, i] = np.sqrt(max(a * c - b * b, 0.0) / det) if antialiased else 1.0
+
+
+@njit
+def _touching(lo, hi, xy, conic, h, w, out):
+    for i in range(lo, hi):
+        for p in range(len(xy)):
+            a, b, c = np.float64(conic[p, i, 0]), np.float64(conic[p, i, 1]), np.float64(conic[p, i, 2])
+            if a > 0:
+                det = max(a * c - b * b, 1e-30)  # of float32 numbers it may be rounded away: then the Gaussian is a very long one
+                middle = (a + c) / (2 * det)
+                longest = middle + np.sqrt(max(middle * middle - 1 / det, 0.1))  # the floor is the released code's
+                r = np.ceil(REACH * np.sqrt(longest))
+                out[p, i] = xy[p, i, 0] + r > 0 and xy[p, i, 0] - r < w and xy[p, i, 1] + r > 0 and xy[p, i, 1] - r < h
 
 
 @njit

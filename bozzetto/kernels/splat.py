@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bozzetto.kernels import gsplat, harmonics
 from bozzetto.kernels.blend import MIN_ALPHA, MIN_TRANSMITTANCE, blend
-from bozzetto.kernels.project import NEAR, project
+from bozzetto.kernels.project import NEAR, in_picture, project
 
 
 class Splats(NamedTuple):
@@ -29,7 +29,7 @@ class Splats(NamedTuple):
     depth, median, normal  (V, H, W, 1), (V, H, W, 1), (V, H, W, 3), with `geometry` only: distances along the axis, 0 where alpha (or
             half of it) is not reached; unit vectors in the world, 0 where alpha is 0
     xy      (V, N, 2), pixels: keep its gradient (`retain_grad`) to see which Gaussians want to be denser
-    drawn   (V, N), is it in front of the camera
+    drawn   (V, N), is it in front of the camera and, three standard deviations round its middle, in the picture; others may hide it
     """
 
     rgb: Tensor
@@ -87,7 +87,7 @@ def splat(
         picture, left, xy, drawn = gsplat.blend(means, quats, scales, opacities, features, w2c, K, size, antialiased, near)
     else:
         xy, conic, depth, factor = project(means, quats, scales, w2c, K, size, antialiased=antialiased, near=near)
-        drawn = conic[..., 0] > 0
+        drawn = in_picture(xy, conic, size)
         cuts = {"min_alpha": min_alpha, "min_transmittance": min_transmittance}
         picture, left, half = blend(xy, conic, depth, opacities * factor, features, size, **cuts)
     rgb, alpha = picture[..., :3], 1 - left[..., None]

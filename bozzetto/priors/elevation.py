@@ -6,7 +6,10 @@ own elevation need not be known. But where these four cameras stand *is* a matte
 azimuth is a short one. So the elevation is the one at which points, triangulated from two views, fall where the other two show
 them. It is weakly seen, 0.09 px a degree at 256 px for an object of radius 0.4; distance and scale are not seen at all.
 
-Differs from the released code: matches come from dense optical flow, checked forwards and backwards, instead of LoFTR.
+Differs from the released code. Matches come from dense optical flow, checked forwards and backwards, instead of LoFTR, and a point is
+one that all four views show: all are triangulated from up and down, and each view's error counts alike. There, errors weighted by
+confidence are summed over three starts, each triangulating from a view and the next; it gives up only where a pair of views has no
+match at all, where fewer than FEWEST of our tracks give the horizon. Grids here include their upper ends (150 and +10 degrees).
 A prior that reads the absolute elevation (Stable-Zero123) is drawn at 0 and answers with that prejudice.
 
 The other way asks the prior nothing but how likely pictures are: a rough shape, turned to each of several elevations, is drawn from
@@ -79,7 +82,7 @@ def reprojection_error(pixels: Tensor, elevation: float, *, size: int, fov: floa
 def estimate_from_tracks(pixels: Tensor, *, size: int, fov: float = FOV) -> Estimate:
     """The elevation of least error on a grid of 1 degree within 70 of the horizon, searched by tens first; pixels as above.
 
-    Fewer than FEWEST points give the horizon, as in the released code.
+    Fewer than FEWEST points give the horizon; the released code gives up at none alone.
     """
     if pixels.shape[1] < FEWEST:
         return Estimate(0.0, math.inf, 0)

@@ -36,13 +36,13 @@ class Schedule:
     start: int = 500
     """first step"""
     stop: int = 15_000
-    """last step"""
+    """the first step without; the last pass is before it"""
     every: int = 100
     """steps between two passes"""
     reset_every: int = 3_000
     """steps between two resets of opacities; sizes are pruned after the first"""
     threshold: float = 2e-4
-    """mean length of the gradient to a middle, in units where the picture is 2 wide and high"""
+    """mean length of the gradient to a middle over the pictures that it is in, in units where the picture is 2 wide and high"""
     small: float = 0.01
     """of the extent: what is smaller is cloned, what is larger is split"""
     min_opacity: float = 0.005
@@ -64,7 +64,7 @@ class Schedule:
 
 @dataclass
 class Densify:
-    """Sums of gradients between two passes. `pull` (N,), `visits` (N,)."""
+    """Sums between two passes: of gradients, `pull` (N,), and of pictures that a Gaussian was in, `visits` (N,)."""
 
     schedule: Schedule
     extent: float
@@ -78,15 +78,15 @@ class Densify:
             self.pull, self.visits = torch.zeros(n), torch.zeros(n)
         if s.xy.grad is not None:
             half = s.xy.new_tensor([size[1] / 2, size[0] / 2])  # the threshold counts in pictures 2 wide, not in pixels
-            self.pull += (s.xy.grad * half).norm(dim=-1).sum(0).cpu()
-            self.visits += (s.drawn & (s.xy.grad != 0).any(-1)).sum(0).cpu()
+            self.pull += torch.where(s.drawn, (s.xy.grad * half).norm(dim=-1), 0).sum(0).cpu()
+            self.visits += s.drawn.sum(0).cpu()  # hidden ones count: a mean over the pictures that it is in, as released
 
     def after_step(self, g: Gaussians, optimiser: torch.optim.Adam, step: int, *, generator: torch.Generator) -> dict[str, int]:
         """What the schedule wants at this step (the first is 1); how many were cloned, split and pruned."""
         c, counts = self.schedule, {"cloned": 0, "split": 0, "pruned": 0}
-        if c.start < step <= c.stop and step % c.every == 0 and len(self.pull) == len(g):
+        if c.start < step < c.stop and step % c.every == 0 and len(self.pull) == len(g):
             counts = self.densify(g, optimiser, prune_large=step > c.reset_every, generator=generator)
-        if step <= c.stop and step % c.reset_every == 0:
+        if step < c.stop and step % c.reset_every == 0:
             reset_opacities(g, optimiser, c.reset_to)
         return counts
 
@@ -156,7 +156,7 @@ class Mcmc:
     def after_step(self, g: Gaussians, optimiser: torch.optim.Adam, step: int, *, generator: torch.Generator) -> dict[str, int]:
         """Relocate and grow as the schedule says, and shake; how many were moved and added."""
         c, counts = self.schedule, {"moved": 0, "added": 0}
-        if c.start < step <= c.stop and step % c.every == 0:
+        if c.start < step < c.stop and step % c.every == 0:
             counts = {"moved": self.relocate(g, optimiser, generator=generator), "added": self.grow(g, optimiser, generator=generator)}
         rate = next(group["lr"] for group in optimiser.param_groups if group["name"] == "means")
         self.shake(g, rate, generator=generator)

@@ -26,6 +26,7 @@ RATES = {"means": 1.6e-4, "log_scales": 5e-3, "quats": 1e-3, "logit_opacities": 
 FINAL_MEANS = 1.6e-6  # both times the scene's extent; the rate falls log-linearly from one to the other
 ADAM_EPS = 1e-15
 FIRST_OPACITY = 0.1
+LEAST_SQUARE = 1e-7  # units of the world, squared: of the mean squared distance to neighbours, so that coincident points have a logarithm
 
 
 class Gaussians(nn.Module):
@@ -58,14 +59,14 @@ class Gaussians(nn.Module):
 
     @classmethod
     def from_points(cls, points: Tensor, colours: Tensor) -> Gaussians:
-        """One round Gaussian a point: as wide as the root mean square distance to its three nearest others, opacity 0.1.
+        """One round Gaussian a point: as wide as the root mean square distance to its three nearest others, 3.2e-4 at least; opacity 0.1.
 
         points (N, 3), at least two; colours (N, 3) sRGB in [0, 1]
         """
         if len(points) < 2:
             raise InputError(f"{len(points)} points are too few to begin with; give at least 2, or start from random ones")
         near = cKDTree(points.double().numpy()).query(points.double().numpy(), k=min(4, len(points)))[0][:, 1:]
-        width = torch.from_numpy((near**2).mean(1)).clamp(min=1e-14).sqrt().float()  # coincident points still have a logarithm
+        width = torch.from_numpy((near**2).mean(1)).clamp(min=LEAST_SQUARE).sqrt().float()
         n = len(points)
         quats = torch.zeros(n, 4)
         quats[:, 0] = 1
