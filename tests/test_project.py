@@ -103,7 +103,7 @@ def test_what_is_imported_is_declared():
     """Top-level imports of the package, wherever they stand, against the dependencies and the optional backends."""
     declared = {canonical(re.split(r"[\[<>=! ]", r)[0]) for r in requirements("train", "rembg", "priors", "figures", "view", "spz")}
     provides = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
-    optional = {"nvdiffrast", "gsplat"}
+    optional = {"nvdiffrast", "gsplat", "onnx", "onnxruntime"}  # the last two only where weights are converted anew
     for path in (ROOT / "bozzetto").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

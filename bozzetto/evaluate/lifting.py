@@ -125,7 +125,7 @@ def evaluate_lifting(
         "prior": weights,
         "seed": seed,
         "baselines": [getattr(baselines, k) for k in ("PERSPECTIVE", "INFLATE", "INFLATE_POWER", "EXTRUDE", "SEEDS_EACH", "LEVEL")],
-        "code": code_digest("recipes", "priors", "shapes", "render", "evaluate", "data", "image.py", "matting", "frustum.py"),
+        "code": code_digest("recipes", "priors", "shapes", "render", "evaluate", "data", "image.py", "pixels.py", "matting", "frustum.py"),
     }
     identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     tasks = [
