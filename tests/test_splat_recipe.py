@@ -93,11 +93,9 @@ from bozzetto.recipes.splat import Splat, splat_scene
 splat_scene(Path(sys.argv[1]), Path(sys.argv[2]), Splat(steps=160, points=300, max_count=600, checkpoint_every=20), seed=5, resume=True)
 """
 MOMENTS = [
-    "before begin.safetensors",
     "after begin.safetensors",
-    "after fit.partial",  # of step 20, the next two of 40 and 80
-    "before fit.partial 2",
-    "after fit.partial 3",
+    "before fit.partial 2",  # of step 40, the next of 60 after it
+    "after fit.partial 2",
     "before fit.safetensors",
     "after twice.splat",
     "before twice.ply",
