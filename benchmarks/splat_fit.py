@@ -22,8 +22,8 @@ from benchmarks import machine, opensplat, scenes
 from bozzetto.camera import orbit
 from bozzetto.data.procedural import make
 from bozzetto.data.renders import render
-from bozzetto.recipes.scene import HOLD, Scene, load
-from bozzetto.recipes.splat import Splat, over, splat_scene
+from bozzetto.formats.scene import HOLD, Scene, load
+from bozzetto.verbs.splat import Splat, over, splat_scene
 
 
 def pictures(family: str, seed: int, views: int, size: int) -> Scene:

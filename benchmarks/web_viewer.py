@@ -34,7 +34,7 @@ from torch import Tensor
 from bozzetto.camera import Camera, orbit
 from bozzetto.errors import InputError
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.shapes.splat_files import from_ply
+from bozzetto.formats.ply import from_ply
 
 PACKAGES = ("@sparkjsdev/spark", "three", "fflate")
 FLAGS = ("--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking")

@@ -67,6 +67,13 @@ class Camera:
         scale = torch.tensor([size[1] / self.size[1], size[0] / self.size[0], 1.0], dtype=self.K.dtype, device=self.K.device)
         return replace(self, K=self.K * scale.view(1, 3, 1), size=size)
 
+    @staticmethod
+    def joined(cameras: Sequence[Camera]) -> Camera:
+        """One batch of several of the same size and kind."""
+        if len({(c.size, c.is_orthographic) for c in cameras}) != 1:
+            raise ValueError(f"cameras: expected one size and kind, got {[(c.size, c.is_orthographic) for c in cameras]}")
+        return replace(cameras[0], c2w=torch.cat([c.c2w for c in cameras]), K=torch.cat([c.K for c in cameras]))
+
     @property
     def w2c(self) -> Tensor:
         """(V, 3, 4), world to camera."""
@@ -279,3 +286,11 @@ def from_nerf_synthetic(transforms: dict[str, Any], size: tuple[int, int]) -> Ca
     K[:, 0, 0] = K[:, 1, 1] = focal(float(transforms["camera_angle_x"]), size[1])
     K[:, 0, 2], K[:, 1, 2] = size[1] / 2, size[0] / 2
     return Camera(c2w, K, size)
+
+
+def looked_at(c2w: Tensor) -> tuple[Tensor, float]:
+    """The point (3,) nearest to all optical axes, and the mean distance of the cameras (V, 3, 4) from it."""
+    p, d = c2w[:, :, 3], -c2w[:, :, 2]
+    A = torch.eye(3, dtype=d.dtype) - d[:, :, None] * d[:, None]  # to the part across the axis
+    centre = torch.linalg.lstsq(A.sum(0) + 1e-9 * torch.eye(3, dtype=d.dtype), (A @ p[..., None]).sum(0)).solution[:, 0]
+    return centre, float((p - centre).norm(dim=-1).mean())

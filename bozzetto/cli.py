@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,7 @@ from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Figures, Lift,
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
-RECIPES = ("guess", "views", "zero123")
-WEIGHTS = {  # stages' shares of the time
-    "guess": {"guess": 0.05, "shape": 0.6, "clean": 0.05, "texture": 0.3},
-    "views": {"guess": 0.04, "views": 0.4, "shape": 0.35, "clean": 0.03, "texture": 0.18},
-    "gaussians": {"guess": 0.04, "shape": 0.5, "fuse": 0.2, "clean": 0.04, "texture": 0.22},  # recipe guess with --shape gaussians
-    "zero123": {"guess": 0.01, "shape": 0.08, "distill": 0.82, "clean": 0.02, "texture": 0.07},
-}
+RECIPES = tuple(sorted(p.stem for p in (Path(__file__).parent / "recipes").glob("[a-z]*.py")))  # one file each: no need to import them
 
 
 def main() -> None:
@@ -85,22 +80,24 @@ def lift(args: Lift) -> int:
     jobs = _jobs(args)
     import torch
 
-    from bozzetto.recipes.lift import AlreadyDone, lift_picture, presets
-    from bozzetto.recipes.settings import changed
+    from bozzetto.fit.settings import changed
+    from bozzetto.recipes import RECIPES
     from bozzetto.shapes.dmtet import EmptySurface
+    from bozzetto.verbs.lift import AlreadyDone
+    from bozzetto.verbs.lift import lift as lift_one
 
-    chosen = changed(presets(args.recipe, args.shape)[args.preset], args.set)
+    recipe = RECIPES[args.recipe]
+    chosen = changed(recipe.presets[args.preset], args.set)
     failed = 0
     for path, out in jobs:
-        with _progress(path.name, args.quiet, WEIGHTS[args.recipe if args.shape == "mesh" else args.shape]) as progress:
+        with _progress(path.name, args.quiet, recipe.stages) as progress:
             try:
-                asset = lift_picture(
+                asset = lift_one(
                     path,
                     out,
                     preset=args.preset,
                     settings=chosen,
-                    recipe=args.recipe,
-                    shape=args.shape,
+                    recipe=recipe,
                     prior=args.prior,
                     kind=args.kind,
                     mask=args.mask,
@@ -158,7 +155,7 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
     if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", args.device):
         raise InputError(f"--device {args.device}: expected cpu, cuda, cuda:N or mps")
     _check_seed(args.seed)
-    from bozzetto.recipes.batch import jobs
+    from bozzetto.verbs.batch import jobs
 
     return jobs(args.pictures, args.out, args.mask, lambda sentence: print(f"warning: {sentence}", file=sys.stderr))
 
@@ -172,19 +169,19 @@ def _check_recipe(name: str) -> None:
 
 
 def settings(args: Settings) -> int:
-    """See `bozzetto.recipes.settings`."""
+    """See `bozzetto.fit.settings`."""
     _check_recipe(args.recipe)
-    from bozzetto.recipes.lift import presets
-    from bozzetto.recipes.settings import show
+    from bozzetto.fit.settings import show
+    from bozzetto.recipes import RECIPES
 
-    show(presets(args.recipe, args.shape))
+    show(RECIPES[args.recipe].presets)
     return 0
 
 
 class _progress:
     """A bar with an estimate on stderr, or silence; called as `Progress`."""
 
-    def __init__(self, title: str, quiet: bool, weights: dict[str, float]) -> None:
+    def __init__(self, title: str, quiet: bool, weights: Mapping[str, float]) -> None:
         self.title, self.quiet = title, quiet or not sys.stderr.isatty()
         self.weights = weights
 
@@ -214,14 +211,14 @@ class _progress:
 
 
 def splat(args: Splat) -> int:
-    """See `bozzetto.recipes.splat`."""
+    """See `bozzetto.verbs.splat`."""
     _check_seed(args.seed, bits=31)
-    from bozzetto.recipes import splat as recipe
+    from bozzetto.verbs import splat as verb
 
     names = ("steps", "strategy", "start", "points", "max_count", "degree", "antialiased")
-    settings = recipe.Splat(**{name: getattr(args, name) for name in names})
+    settings = verb.Splat(**{name: getattr(args, name) for name in names})
     with _progress(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
-        result = recipe.splat_scene(args.scene, args.out, settings, seed=args.seed, resume=args.resume, spz=args.spz, progress=progress)
+        result = verb.splat_scene(args.scene, args.out, settings, seed=args.seed, resume=args.resume, spz=args.spz, progress=progress)
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if not result.is_complete:
@@ -236,13 +233,13 @@ def splat(args: Splat) -> int:
 
 
 def mesh(args: Mesh) -> int:
-    """See `bozzetto.recipes.splat_mesh`."""
-    from bozzetto.recipes import splat_mesh as recipe
+    """See `bozzetto.verbs.mesh`."""
+    from bozzetto.verbs import mesh as verb
 
     out = args.gaussians.with_suffix(".glb") if args.out is None else args.out
-    settings = recipe.SplatMesh(cells=args.cells, faces=args.faces, texture=args.texture)
+    settings = verb.SplatMesh(cells=args.cells, faces=args.faces, texture=args.texture)
     with _progress(args.gaussians.name, args.quiet, {"look": 0.3, "fuse": 0.25, "clean": 0.15, "texture": 0.3}) as progress:
-        made = recipe.mesh_file(args.gaussians, out, settings, scene=args.scene, progress=progress)
+        made = verb.mesh_file(args.gaussians, out, settings, scene=args.scene, progress=progress)
     if not args.quiet:
         _say(f"{out}: {len(made.faces)} faces")
     return 0
@@ -257,20 +254,21 @@ def view(args: View) -> int:
 
 
 def views(args: Views) -> int:
-    """See `bozzetto.recipes.novel_views`."""
+    """See `bozzetto.verbs.views`."""
     for flag, value in (("--elevation-deg", args.elevation_deg), ("--ring-deg", args.ring_deg)):
         if value is not None and not abs(value) <= 90:
             raise InputError(f"{flag} {value}: expected a number from -90 to 90")
     if args.guidance is not None and not math.isfinite(args.guidance):
         raise InputError(f"--guidance {args.guidance}: expected a finite number")
     _check_seed(args.seed)
-    from bozzetto.recipes.novel_views import NovelViews, picture_to_views
+    from bozzetto.fit.drawings import Drawing
+    from bozzetto.verbs.views import NovelViews, picture_to_views
 
     with _progress(args.picture.name, args.quiet, {"views": 1.0}) as progress:
         sheet = picture_to_views(
             args.picture,
             args.out,
-            NovelViews(count=args.count, elevation_deg=args.ring_deg, steps=args.steps, guidance=args.guidance),
+            NovelViews(args.count, args.ring_deg, Drawing(args.steps, args.guidance)),
             prior=args.prior,
             kind=args.kind,
             mask=args.mask,
@@ -285,11 +283,11 @@ def views(args: Views) -> int:
 
 
 def draw(args: Draw) -> int:
-    """See `bozzetto.recipes.draw`."""
+    """See `bozzetto.verbs.draw`."""
     if not math.isfinite(args.guidance):
         raise InputError(f"--guidance {args.guidance}: expected a finite number")
     _check_seed(args.seed)
-    from bozzetto.recipes.draw import draw_text
+    from bozzetto.verbs.draw import draw_text
 
     names = ("count", "steps", "guidance", "prior", "towers", "seed", "device", "precision")
     with _progress("draw", args.quiet, {"views": 1.0}) as progress:
@@ -301,8 +299,8 @@ def evaluate(args: Evaluate) -> int:
     """See `bozzetto.evaluate.lifting`."""
     from bozzetto.evaluate.lifting import evaluate_lifting
 
-    how = (args.preset, args.recipe, args.prior, args.seed)
-    _say(evaluate_lifting(args.objects, args.out, args.count, *how, shape=args.shape))
+    _check_recipe(args.recipe)
+    _say(evaluate_lifting(args.objects, args.out, args.count, args.preset, args.recipe, args.prior, args.seed))
     return 0
 
 

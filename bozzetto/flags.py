@@ -29,10 +29,8 @@ class Lift:
     """one of the recipe's settings in place of the preset's, such as --set steps=200; give it again for another;
     `bozzetto settings` lists them, with --recipe those of another recipe"""
     recipe: str = "guess"
-    """how to lift: guess is the embedded network alone; views lets a diffusion prior draw the hidden sides and follows the drawings;
-    zero123 goes on from the guess by score distillation"""
-    shape: Literal["mesh", "gaussians"] = "mesh"
-    """what the guess is moved as; gaussians leave a splat, too (asset.ply), with --recipe guess"""
+    """how to lift: guess is the embedded network alone; gaussians moves its guess as Gaussians, and leaves a splat, too (asset.ply);
+    views lets a diffusion prior draw the hidden sides and follows the drawings; zero123 goes on from the guess by score distillation"""
     prior: Path | None = None
     """folder of weights: the embedded ones by default; for views and zero123, Zero-1-to-3 or its kin (see docs/priors.md)"""
     kind: str | None = None
@@ -65,9 +63,7 @@ class Settings:
     """List a recipe's settings, which `bozzetto lift --set` changes: their values in each preset, and what they mean."""
 
     recipe: str = "guess"
-    """guess, views, zero123"""
-    shape: Literal["mesh", "gaussians"] = "mesh"
-    """as `bozzetto lift` has it"""
+    """guess, gaussians, views, zero123"""
 
 
 @dataclass(frozen=True)
@@ -208,10 +204,8 @@ class Evaluate:
     """objects of each group"""
     preset: Literal["draft", "standard", "fine"] = "draft"
     """of the lifts that are measured"""
-    recipe: Literal["guess", "views", "zero123"] = "guess"
-    """how they are lifted"""
-    shape: Literal["mesh", "gaussians"] = "mesh"
-    """as `bozzetto lift` has it"""
+    recipe: str = "guess"
+    """how they are lifted, as `bozzetto lift` has it"""
     prior: Path | None = None
     """folder of weights that the recipe reads; the embedded ones by default"""
     seed: int = 0

@@ -85,8 +85,8 @@ class Crop:
         return (pixels.double() - pixels.new_tensor([left, top], dtype=torch.float64)) * (self.size / side)
 
 
-def load(path: str | Path) -> Picture:
-    """A picture file, upright, as floats.
+def load(path: str | Path, data: bytes | None = None) -> Picture:
+    """A picture file, upright, as floats; its bytes may be in hand already, and `path` is then only what errors call it.
 
     path     PNG, JPEG or WebP, told by content and not by name; grey, palette, CMYK and 16 bits per channel are all read.
              A colour profile is converted to sRGB (with 16 bits, one of tables instead of curves is ignored). Side >= 16 pixels,
@@ -94,7 +94,7 @@ def load(path: str | Path) -> Picture:
     returns  a Picture, shrunk (area filter, premultiplied) so that its longer side is at most 2048 pixels
     raises   InputError, one sentence, for anything that is not one still picture with something to see
     """
-    rgb, alpha, size = read_pixels(path)
+    rgb, alpha, size = read_pixels(path, data)
     if alpha is not None and alpha.max() <= 0.5:
         where = "0 everywhere" if alpha.max() == 0 else "nowhere above one half"
         raise InputError(f"{path}: no object found (alpha is {where}); give a picture with an opaque object")
@@ -195,14 +195,14 @@ def from_lab(values: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def read_pixels(path: str | Path, *, upright: bool = True) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
+def read_pixels(path: str | Path, data: bytes | None = None, *, upright: bool = True) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
     """A file's pixels without any question about what they show: `load` for pictures that may be masks.
 
     upright  turn the picture as its EXIF orientation says; without, as the pixels lie in the file
     returns  rgb (H, W, 3) float32 in [0, 1], not premultiplied; alpha (H, W) float32 or None; the file's (height, width)
     raises   InputError for what is not one still PNG, JPEG or WebP of a sensible size
     """
-    pixels = _decode(path, _read(path), upright)
+    pixels = _decode(path, _read(path) if data is None else data, upright)
     size = pixels.shape[:2]
     scale = min(1.0, WORK_SIDE / max(size))
     height, width = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))

@@ -65,14 +65,14 @@ def weld(mesh: Mesh) -> Mesh:
 
 def save_glb(mesh: Mesh, path: str | Path, *, extras: dict[str, Any] | None = None, name: str = "bozzetto") -> None:
     """One file with geometry, normals, material and texture: `bozzetto.gltf.save`. Up is +Y, the front +Z."""
-    from bozzetto.gltf import save
+    from bozzetto.formats.gltf import save
 
     save(mesh, path, extras=extras or {}, name=name)
 
 
 def save_obj(mesh: Mesh, path: str | Path) -> None:
     """OBJ beside its MTL and PNG of the same stem; up is +Y, the front +Z, as in `save_glb`."""
-    from bozzetto.gltf import save_obj
+    from bozzetto.formats.gltf import save_obj
 
     save_obj(mesh, path)
 
@@ -82,6 +82,6 @@ def load(path: str | Path) -> Mesh:
 
     raises  InputError where there is no such file, no triangle in it, or it cannot be read
     """
-    from bozzetto.gltf import load
+    from bozzetto.formats.gltf import load
 
     return load(path)

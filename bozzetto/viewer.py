@@ -21,7 +21,7 @@ from bozzetto.errors import InputError
 from bozzetto.kernels import harmonics
 from bozzetto.kernels.splat import rotations
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.shapes.splat_files import from_ply
+from bozzetto.formats.ply import from_ply
 
 HOST = "127.0.0.1"
 UPRIGHT = (0.5, 0.5, 0.5, 0.5)  # glTF's frame in ours: (x, y, z) -> (z, x, y), the inverse of `camera.to_gltf`

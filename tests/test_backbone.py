@@ -18,8 +18,8 @@ from bozzetto.priors.codec import CodecConfig, LinearCodec
 from bozzetto.priors.hint import PLANES, Hint
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.zero123 import Zero123, relative_pose
-from bozzetto.recipes.asset import Source
-from bozzetto.recipes.novel_views import NovelViews, picture_to_views
+from bozzetto.fit.source import Source
+from bozzetto.verbs.views import NovelViews, picture_to_views
 from bozzetto.training import backbone, latents
 from bozzetto.training.towers import Captioned, Towers, loss, make_tokenizer, retrieval, tokens
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from bozzetto import cli
 from bozzetto.errors import InputError
-from bozzetto.recipes.batch import jobs
-from bozzetto.recipes.lift import MINI
+from bozzetto.verbs.batch import jobs
+from bozzetto.priors.loading import MINI
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"
@@ -171,7 +171,7 @@ def test_a_run_of_another_version_is_not_resumed(capsys, monkeypatch, tmp_path):
 
 
 def test_a_full_disk_is_said_and_leaves_nothing_half_written(capsys, monkeypatch, tmp_path):
-    from bozzetto.recipes import run as runs
+    from bozzetto.fit import run as runs
 
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
@@ -202,7 +202,7 @@ def test_numbers_that_run_away_in_one_picture_stop_no_other(capsys, monkeypatch,
 def test_a_stage_that_no_ctrl_c_cut_short_is_kept(tmp_path):
     import torch
 
-    from bozzetto.recipes.run import Run
+    from bozzetto.fit.run import Run
 
     run = Run(tmp_path, {})
     run.interrupted = True  # while the first runs

@@ -27,8 +27,8 @@ from bozzetto.priors.elevation import (
     triangulate,
 )
 from bozzetto.priors.prior import Reference
-from bozzetto.recipes.asset import Source
-from bozzetto.recipes.novel_views import Framed
+from bozzetto.fit.source import Source
+from bozzetto.fit.framed import Framed
 
 POLARS = (30, 45, 60, 90, 105, 120)
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from bozzetto.kernels import pool
-from bozzetto.recipes import run
+from bozzetto.fit import run
 
 
 @pytest.mark.parametrize(("said", "threads"), [("3", 3), (" 2 ", 2), ("4,2", 4), ("", 7), ("0", 7), ("-1", 7), ("many", 7)])
@@ -59,6 +59,6 @@ def _no_file(path: Path, *_: object, **__: object) -> str:
 def test_all_that_a_lift_needs_can_be_imported_without_them():
     absent = "import os, sys; del os.sched_getaffinity; sys.modules['resource'] = None"
     done = subprocess.run(
-        [sys.executable, "-c", f"{absent}; import bozzetto.recipes.lift, bozzetto.evaluate.lifting"], capture_output=True, text=True
+        [sys.executable, "-c", f"{absent}; import bozzetto.verbs.lift, bozzetto.evaluate.lifting"], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]

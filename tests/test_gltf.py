@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from bozzetto import gltf
+from bozzetto.formats import gltf
 from bozzetto.camera import to_gltf
 from bozzetto.errors import InputError
 from bozzetto.mesh import Mesh, load, save_glb, save_obj, vertex_normals, weld

@@ -19,8 +19,8 @@ from bozzetto.evaluate.metrics import bare, solid
 from bozzetto.evaluate.pictures import Shot, shoot
 from bozzetto.frustum import frustum_camera
 from bozzetto.mesh import Mesh, vertex_normals
-from bozzetto.recipes.asset import Source
-from bozzetto.recipes.paint import Colours, paint
+from bozzetto.fit.source import Source
+from bozzetto.fit.paint import Colours, paint
 from bozzetto.render.bake import seen
 from bozzetto.render.extend import extend
 from bozzetto.render.hidden import MOST, Taught, looked_up, sure, taught

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 from bozzetto.mesh import load, weld
-from bozzetto.recipes.asset import FILES
-from bozzetto.recipes.lift import lift_picture
+from bozzetto.fit.asset import FILES
+from bozzetto.verbs.lift import lift
 from bozzetto.render.clean import is_watertight_manifold
 from tests.killing import LIFT
 
@@ -38,7 +38,7 @@ def command(*words: str | Path) -> list[str]:
 def chair(tmp_path_factory):
     """One draft lift, made once for this file."""
     out = tmp_path_factory.mktemp("lift") / "chair"
-    return lift_picture(CHAIR, out, preset="draft"), out
+    return lift(CHAIR, out, preset="draft"), out
 
 
 def test_all_files_are_there_and_nothing_else(chair):

@@ -18,14 +18,15 @@ from bozzetto.mesh import load, vertex_normals, weld
 from bozzetto.priors.solid import EMPTY
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import lift_gaussians as recipe
-from bozzetto.recipes.asset import FILES, SPLAT, Source
-from bozzetto.recipes.lift import lift_picture
-from bozzetto.recipes.run import Run
-from bozzetto.recipes.splat import gaussians_of
-from bozzetto.recipes.splat_mesh import SplatMesh
+from bozzetto.fit.asset import FILES, SPLAT
+from bozzetto.fit.source import Source
+from bozzetto.verbs.lift import lift
+from bozzetto.fit.run import Run
+from bozzetto.verbs.splat import gaussians_of
+from bozzetto.verbs.mesh import SplatMesh
 from bozzetto.render.clean import is_watertight_manifold
 from bozzetto.render.mesh import render_mesh
-from bozzetto.shapes.splat_files import from_ply
+from bozzetto.formats.ply import from_ply
 from tests.test_recipe_zero123 import CHAIR, ELEVATION, RED, P
 
 RADIUS, CELLS = 0.37, 24
@@ -107,7 +108,7 @@ def chair(tmp_path_factory):
     out = tmp_path_factory.mktemp("lift") / "chair"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(recipe.PRESETS, "draft", SMALL)
-        return lift_picture(CHAIR, out, preset="draft", shape="gaussians"), out
+        return lift(CHAIR, out, preset="draft", shape="gaussians"), out
 
 
 def test_the_asset_is_whole(chair, validate_gltf):
@@ -149,17 +150,17 @@ def test_killed_and_resumed_it_ends_in_the_same_bytes_and_a_seed_is_a_file(chair
             raise Killed
 
     with pytest.raises(Killed):
-        lift_picture(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", progress=kill)
+        lift(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", progress=kill)
     assert not (tmp_path / "a" / "asset.glb").exists() and (tmp_path / "a" / ".run" / "shape.partial").is_file()
     with pytest.raises(InputError, match="other"):
-        lift_picture(CHAIR, tmp_path / "a", preset="draft", resume=True)  # as a mesh
-    lift_picture(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", resume=True)
+        lift(CHAIR, tmp_path / "a", preset="draft", resume=True)  # as a mesh
+    lift(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", resume=True)
     for name in ("asset.glb", SPLAT):
         assert (tmp_path / "a" / name).read_bytes() == (out / name).read_bytes()
-    lift_picture(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", seed=2**62 + 1)
+    lift(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", seed=2**62 + 1)
     assert (tmp_path / "a" / SPLAT).read_bytes() != (out / SPLAT).read_bytes()
     monkeypatch.setitem(first.PRESETS, "draft", first.Guess(cells=16, steps=2, picture=64, faces=500, texture=64))
-    lift_picture(CHAIR, tmp_path / "a", preset="draft")
+    lift(CHAIR, tmp_path / "a", preset="draft")
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(FILES)  # the splat of another lift is gone
 
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 
 from bozzetto.errors import InputError
-from bozzetto.recipes.asset import Source
-from bozzetto.recipes.novel_views import FOV, PUBLISHED, SMALL, NovelViews, draw_views, picture_to_views, ring
-from bozzetto.recipes.scene import load as load_scene
+from bozzetto.fit.source import Source
+from bozzetto.verbs.views import FOV, PUBLISHED, SMALL, NovelViews, draw_views, picture_to_views, ring
+from bozzetto.formats.scene import load as load_scene
 from tests.test_recipe_zero123 import CHAIR, ELEVATION, Oracle, truth
 from tests.twins import zero123 as twin
 

@@ -15,10 +15,10 @@ from PIL import Image
 
 from benchmarks import opensplat
 from bozzetto.camera import Camera, orbit
-from bozzetto.recipes.scene import Scene
-from bozzetto.recipes.splat import Splat, begin
+from bozzetto.formats.scene import Scene
+from bozzetto.verbs.splat import Splat, begin
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.shapes.splat_files import to_ply
+from bozzetto.formats.ply import to_ply
 
 QUICK = Splat(steps=300, points=50)
 

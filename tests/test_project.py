@@ -251,7 +251,7 @@ def test_the_readme_names_every_flag_of_lift_with_its_default():
 
 
 def test_the_readme_names_every_file_of_an_asset():
-    from bozzetto.recipes.asset import FILES
+    from bozzetto.fit.asset import FILES
 
     rows = re.findall(r"^\| `([a-z]+\.[a-z]+)` \|", (ROOT / "README.md").read_text(), re.M)
     assert sorted(rows) == sorted(FILES)

@@ -12,10 +12,10 @@ from bozzetto.frustum import frustum_camera
 from bozzetto.priors.solid import EMPTY
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import views
-from bozzetto.recipes.asset import Source
-from bozzetto.recipes.lift import lift_picture
-from bozzetto.recipes.novel_views import NovelViews
-from bozzetto.recipes.run import Run
+from bozzetto.fit.source import Source
+from bozzetto.verbs.lift import lift
+from bozzetto.verbs.views import NovelViews
+from bozzetto.fit.run import Run
 from tests.test_recipe_zero123 import BLUE, CHAIR, ELEVATION, Oracle, P, truth
 from tests.twins import zero123 as twin
 
@@ -55,7 +55,7 @@ def test_drawings_carve_a_wrong_depth_and_colours_reach_the_back(source, tmp_pat
     predict = first.predict
     monkeypatch.setattr(first, "predict", lambda s, n: deep(predict(s, n), 2.0))
     from bozzetto.priors import first_guess
-    from bozzetto.recipes.lift import MINI
+    from bozzetto.priors.loading import MINI
 
     network = first_guess.load(MINI / "first_guess")
 
@@ -101,6 +101,6 @@ def test_a_seed_is_a_file(tmp_path, monkeypatch):
     monkeypatch.setitem(views.PRESETS, "draft", small)
     files = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        lift_picture(CHAIR, tmp_path / name, preset="draft", recipe="views", prior=weights, kind="zero123", seed=seed)
+        lift(CHAIR, tmp_path / name, preset="draft", recipe="views", prior=weights, kind="zero123", seed=seed)
         files.append((tmp_path / name / "asset.glb").read_bytes())
     assert files[0] == files[1] != files[2]

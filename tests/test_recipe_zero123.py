@@ -13,15 +13,16 @@ import torch.nn.functional as F
 import trimesh
 
 from bozzetto.denoiser import Adapted
-from bozzetto.distill.sds import Levels, Schedule
+from bozzetto.distill.sds import Levels, Ramp
 from bozzetto.errors import InputError
 from bozzetto.frustum import frustum_camera
 from bozzetto.mesh import vertex_normals
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import zero123
-from bozzetto.recipes.asset import Source
-from bozzetto.recipes.lift import MINI, lift_picture
-from bozzetto.recipes.run import Run
+from bozzetto.fit.source import Source
+from bozzetto.priors.loading import MINI
+from bozzetto.verbs.lift import lift
+from bozzetto.fit.run import Run
 from bozzetto.render.mesh import render_surface
 from tests.twins import zero123 as twin
 
@@ -77,7 +78,7 @@ SETTINGS = replace(
     steps=120,
     picture=64,
     guidance=1.0,
-    levels=Levels(Schedule(0.3, 0.3), Schedule(0.7, 0.7)),
+    levels=Levels(Ramp(0.3, 0.3), Ramp(0.7, 0.7)),
     colours=32,
 )
 
@@ -196,7 +197,7 @@ def test_lift_takes_published_weights_and_ends_in_the_same_bytes(weights, tmp_pa
     monkeypatch.setitem(zero123.PRESETS, "draft", replace(SETTINGS, steps=6, guidance=3.0))
     made = []
     for name in ("a", "b"):
-        asset = lift_picture(CHAIR, tmp_path / name, preset="draft", recipe="zero123", prior=weights, seed=1)
+        asset = lift(CHAIR, tmp_path / name, preset="draft", recipe="zero123", prior=weights, seed=1)
         assert asset.is_complete and asset.record["diffusion_prior"] and asset.record["settings"]["guidance"] == 3.0
         made.append((tmp_path / name / "asset.glb").read_bytes())
     assert made[0] == made[1]
@@ -215,5 +216,5 @@ def test_lift_takes_published_weights_and_ends_in_the_same_bytes(weights, tmp_pa
 def test_priors_that_do_not_fit_are_refused_before_anything_is_written(weights, tmp_path, options, words):
     options = {k: weights if v == "weights" else v for k, v in options.items()}
     with pytest.raises(InputError, match=words):
-        lift_picture(CHAIR, tmp_path / "out", preset="draft", **{"recipe": "zero123", **options})
+        lift(CHAIR, tmp_path / "out", preset="draft", **{"recipe": "zero123", **options})
     assert not (tmp_path / "out").exists()

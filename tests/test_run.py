@@ -12,12 +12,12 @@ import torch
 
 from bozzetto.errors import InputError
 from bozzetto.files import Lock, Taken
-from bozzetto.recipes.run import Run
+from bozzetto.fit.run import Run
 
 ROOT = Path(__file__).parent.parent
 HOLDS = """
 import sys, torch
-from bozzetto.recipes.run import Run
+from bozzetto.fit.run import Run
 run = Run(sys.argv[1], {"picture": "first"})
 run.stage("shape", lambda: {"x": torch.ones(3)})
 print("at work", flush=True)

@@ -17,8 +17,8 @@ from PIL import Image
 
 from bozzetto.camera import Camera, orbit, to_colmap, to_nerf_synthetic
 from bozzetto.errors import InputError
-from bozzetto.recipes import colmap
-from bozzetto.recipes.scene import load, undistorted
+from bozzetto.formats import colmap
+from bozzetto.formats.scene import load, undistorted
 
 N = 9
 SIZE = (20, 30)

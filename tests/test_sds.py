@@ -8,7 +8,7 @@ import torch
 
 from bozzetto.denoiser import Adapted
 from bozzetto.diffusion.guidance import classifier_free
-from bozzetto.distill.sds import Levels, Schedule, fantasia, level, noise_variance, residual, sds, sds_gradient, uniform
+from bozzetto.distill.sds import Levels, Ramp, fantasia, level, noise_variance, residual, sds, sds_gradient, uniform
 
 ALPHA_BAR = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
 SIGMAS = ((1 - ALPHA_BAR) / ALPHA_BAR).sqrt()
@@ -46,7 +46,7 @@ def test_sds_1_mean_and_variance_over_noise():
         assert abs(float(got.std()) / spread - 1) < 5 / (2 * n) ** 0.5
 
 
-@pytest.mark.parametrize("levels", [Levels(), Levels(Schedule(0.4, 0.2, 0, 200), Schedule(0.85, 0.5, 0, 200))])
+@pytest.mark.parametrize("levels", [Levels(), Levels(Ramp(0.4, 0.2, 0, 200), Ramp(0.85, 0.5, 0, 200))])
 def test_sds_1_descent_ends_at_the_mean_and_particles_collapse(levels):
     """Mode seeking: from N(-2, 1) all particles end at m = 1.2, with variance far below the prior's .49."""
     denoiser, g = gaussian(1.2, 0.49), generator()
@@ -192,12 +192,12 @@ def test_levels_are_shares_of_the_priors_and_move_over_the_run():
     denoiser = gaussian(0, 1)
     shares = torch.arange(1000, dtype=torch.float64) / 999
     torch.testing.assert_close(level(denoiser, shares), SIGMAS)  # t / (T - 1)
-    levels = Levels(Schedule(0.4, 0.2, 0, 200), Schedule(0.85, 0.5, 0, 200))
+    levels = Levels(Ramp(0.4, 0.2, 0, 200), Ramp(0.85, 0.5, 0, 200))
     for step, low, high in ((0, 0.4, 0.85), (100, 0.3, 0.675), (200, 0.2, 0.5), (900, 0.2, 0.5)):
         drawn = levels.draw(denoiser, 4000, step, generator=generator(step))
         ends = level(denoiser, torch.tensor([low, high], dtype=torch.float64))
         assert ends[0] <= drawn.min() < ends[0] * 1.02 and ends[1] * 0.98 < drawn.max() <= ends[1]
-    constant = Schedule(3.0, 1.0, 10, 20)
+    constant = Ramp(3.0, 1.0, 10, 20)
     assert [constant(k) for k in (0, 10, 15, 20, 99)] == [3, 3, 2, 1, 1]
 
 
@@ -212,11 +212,11 @@ def test_a_clipped_sample_keeps_its_direction():
 
 def test_bad_levels_and_answers_are_named():
     with pytest.raises(ValueError, match="lowest <= highest"):
-        Levels(Schedule(0.9, 0.9), Schedule(0.5, 0.5))
+        Levels(Ramp(0.9, 0.9), Ramp(0.5, 0.5))
     with pytest.raises(ValueError, match=r"at step 39, got 0\.59 and 0\.5$"):  # they cross on the way
-        Levels(Schedule(0.2, 0.6, 0, 40), Schedule(0.9, 0.5, 0, 20))
+        Levels(Ramp(0.2, 0.6, 0, 40), Ramp(0.9, 0.5, 0, 20))
     with pytest.raises(ValueError, match="start <= stop, got 300 and 200"):
-        Schedule(0.2, 0.6, 300, 200)
+        Ramp(0.2, 0.6, 300, 200)
     broken = Adapted(lambda x, sigma, cond: x * float("nan"), SIGMAS)
     with pytest.raises(FloatingPointError, match=r"not finite at noise levels \[0.5\]"):
         sds(broken, torch.zeros(1, 2), torch.tensor([0.5], dtype=torch.float64), generator=generator())

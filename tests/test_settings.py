@@ -12,9 +12,9 @@ import pytest
 from bozzetto import cli
 from bozzetto.errors import InputError
 from bozzetto.recipes import guess, zero123
-from bozzetto.recipes.lift import RECIPES, lift_picture, presets
-from bozzetto.recipes.lift_gaussians import UNUSED
-from bozzetto.recipes.settings import Within, changed, listed, value_of
+from bozzetto.verbs.lift import RECIPES, lift_picture, presets
+from bozzetto.verbs.lift_gaussians import UNUSED
+from bozzetto.fit.settings import Within, changed, listed, value_of
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"
@@ -132,7 +132,7 @@ def test_settings_are_written_and_a_resumed_run_must_have_the_same(capsys, monke
 
 def test_settings_of_another_recipe_are_a_programmers_mistake(tmp_path):
     with pytest.raises(ValueError, match="expected Guess, got Zero123"):
-        lift_picture(CHAIR, tmp_path / "out", settings=zero123.Zero123())
+        lift(CHAIR, tmp_path / "out", settings=zero123.Zero123())
 
 
 def test_the_list_names_every_setting(capsys, monkeypatch):

@@ -20,15 +20,15 @@ from bozzetto.errors import InputError
 from bozzetto.evaluate.metrics import chamfer, solid
 from bozzetto.kernels.marching import marching_tetrahedra
 from bozzetto.mesh import load, weld
-from bozzetto.recipes import splat_mesh as recipe
-from bozzetto.recipes.scene import Scene
-from bozzetto.recipes.scene import load as load_scene
-from bozzetto.recipes.splat import Splat, splat_scene
+from bozzetto.verbs import mesh as recipe
+from bozzetto.formats.scene import Scene
+from bozzetto.formats.scene import load as load_scene
+from bozzetto.verbs.splat import Splat, splat_scene
 from bozzetto.render.clean import is_watertight_manifold
 from bozzetto.render.mesh import render_mesh
 from bozzetto.shapes.fusion import BAND, fuse
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.shapes.splat_files import to_ply
+from bozzetto.formats.ply import to_ply
 from bozzetto.shapes.tetgrid import TetGrid
 
 QUICK = recipe.SplatMesh(cells=48, views=24, picture=160, faces=6000, texture=256)

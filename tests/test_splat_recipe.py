@@ -23,11 +23,11 @@ from bozzetto import cli
 from bozzetto.camera import Camera, orbit, to_nerf_synthetic
 from bozzetto.errors import InputError
 from bozzetto.kernels import harmonics
-from bozzetto.recipes import splat as recipe
-from bozzetto.recipes.scene import load
+from bozzetto.verbs import splat as recipe
+from bozzetto.formats.scene import load
 from bozzetto.render.ssim import ssim
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.shapes.splat_files import from_ply
+from bozzetto.formats.ply import from_ply
 
 ROOT = Path(__file__).parent.parent
 SIZE, VIEWS = 32, 16
@@ -89,7 +89,7 @@ import sys
 from pathlib import Path
 from tests.killing import arm
 arm(*sys.argv[3:])
-from bozzetto.recipes.splat import Splat, splat_scene
+from bozzetto.verbs.splat import Splat, splat_scene
 splat_scene(Path(sys.argv[1]), Path(sys.argv[2]), Splat(steps=160, points=300, max_count=600, checkpoint_every=20), seed=5, resume=True)
 """
 MOMENTS = [

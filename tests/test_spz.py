@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from bozzetto import cli
 from bozzetto.errors import InputError
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.shapes.splat_files import to_ply, to_spz
+from bozzetto.formats.ply import to_ply, to_spz
 
 N = 50
 

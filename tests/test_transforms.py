@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from bozzetto.camera import orbit, to_nerf_synthetic
-from bozzetto.recipes.scene import load, undistorted
+from bozzetto.formats.scene import load, undistorted
 
 SIZE = (36, 48)  # height, width
 LENS = {"fl_x": 55.0, "fl_y": 56.0, "cx": 31.0, "cy": 13.5, "w": 48, "h": 36}

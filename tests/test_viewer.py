@@ -19,7 +19,7 @@ from PIL import Image
 from bozzetto import viewer
 from bozzetto.errors import InputError
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.shapes.splat_files import to_ply
+from bozzetto.formats.ply import to_ply
 
 pytest.importorskip("viser")
 

@@ -11,7 +11,7 @@ import torch
 from benchmarks import web_viewer
 from bozzetto.camera import orbit
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.shapes.splat_files import to_ply, to_spz
+from bozzetto.formats.ply import to_ply, to_spz
 
 LACKS = web_viewer.missing(web_viewer.node_modules())
 

@@ -16,7 +16,7 @@ import torch
 
 from bozzetto.camera import Camera, look_at, orbit
 from bozzetto.data.objects import Object
-from bozzetto.frustum import DEPTH_RANGE, to_frustum
+from bozzetto.frustum import DEPTH_RANGE, Frustum
 from bozzetto.kernels import pool
 from bozzetto.kernels.carve import carve, sample_frustum
 from bozzetto.kernels.deferred import albedos, shade
@@ -323,7 +323,7 @@ def draw_sample(
     base = np.empty((points, 3))
     pool.run(albedos, points, face, bary, *d.surface(), base, grain=4096)
     weights = np.concatenate([bary, 1 - bary.sum(1, keepdims=True)], 1)
-    where = to_frustum(torch.from_numpy((vertices[d.faces[face]] * weights[:, :, None]).sum(1)), camera, p).numpy()
+    where = Frustum(camera).coordinates(torch.from_numpy((vertices[d.faces[face]] * weights[:, :, None]).sum(1))).numpy()
     linear = np.where(base <= 0.04045, base / 12.92, ((base + 0.055) / 1.055) ** 2.4) * level
     colour = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * np.minimum(linear, 1) ** (1 / 2.4) - 0.055)
     f32 = np.float32

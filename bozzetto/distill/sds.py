@@ -26,7 +26,7 @@ from bozzetto.denoiser import Denoiser, each
 
 
 @dataclass(frozen=True)
-class Schedule:
+class Ramp:
     """A number over the steps of a run: `before` until `start`, then linear to `after` at `stop`, constant from there."""
 
     before: float
@@ -40,7 +40,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if 0 < self.stop < self.start:
-            raise ValueError(f"schedule: expected start <= stop, got {self.start} and {self.stop}")
+            raise ValueError(f"ramp: expected start <= stop, got {self.start} and {self.stop}")
 
     def __call__(self, step: int) -> float:
         if step >= self.stop:
@@ -54,13 +54,13 @@ class Schedule:
 class Levels:
     """Which noise levels a run draws from: uniform between two shares of the prior's, which may move.
 
-    The defaults are DreamFusion's, .02 to .98; threestudio's Zero-1-to-3 takes Schedule(.4, .2, 0, 200) and
-    Schedule(.85, .5, 0, 200): large levels lay out the shape, small ones add detail.
+    The defaults are DreamFusion's, .02 to .98; threestudio's Zero-1-to-3 takes Ramp(.4, .2, 0, 200) and
+    Ramp(.85, .5, 0, 200): large levels lay out the shape, small ones add detail.
     raises  ValueError unless 0 <= lowest <= highest <= 1 at every step
     """
 
-    lowest: Schedule = Schedule(0.02, 0.02)
-    highest: Schedule = Schedule(0.98, 0.98)
+    lowest: Ramp = Ramp(0.02, 0.02)
+    highest: Ramp = Ramp(0.98, 0.98)
 
     def __post_init__(self) -> None:
         ends = {s for x in (self.lowest, self.highest) for s in (x.start, x.stop) if s >= 0}

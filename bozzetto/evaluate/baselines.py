@@ -37,7 +37,7 @@ from bozzetto.data.renders import Drawable, crop_camera, drawable
 from bozzetto.evaluate.metrics import Solid, geometry, solid
 from bozzetto.evaluate.pictures import NOVEL_DISTANCE, Model, drawn, moved, novel_cameras, shoot, triangles
 from bozzetto.files import replacing
-from bozzetto.frustum import from_frustum, frustum_camera
+from bozzetto.frustum import Frustum
 from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.shapes.dmtet import DMTet
 
@@ -98,12 +98,12 @@ def _silhouette(rgb: Tensor, alpha: Tensor, p: float, field: Callable[[Tensor, T
     counts = tuple(max(math.ceil((b - a) / cell), 1) for a, b in zip(lower, upper, strict=True))
     found = DMTet.from_occupancy(logit, (counts[0], counts[1], counts[2]), lower, upper).mesh()
     uv = found.vertices[:, :2] + 0.5
-    camera = frustum_camera(0.0, math.radians(ELEVATION_DEG), p, PICTURE)
+    frustum = Frustum.of(0.0, math.radians(ELEVATION_DEG), p, PICTURE)
     where = torch.cat([uv, found.vertices[:, 2:]], 1).double()
-    vertices = from_frustum(where, camera, p).float()
+    vertices = frustum.points(where).float()
     texture = image.resample(rgb, crop.box, PICTURE).clamp(0, 1)
     mesh = Mesh(vertices, found.faces, vertex_normals(vertices, found.faces), uv, texture)
-    return Candidate(mesh, camera.c2w[0, :, :3].numpy())
+    return Candidate(mesh, frustum.camera.c2w[0, :, :3].numpy())
 
 
 # ---- training objects ----

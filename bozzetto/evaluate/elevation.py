@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import tempfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,14 +23,13 @@ from torch import Tensor
 from bozzetto.evaluate import baselines
 from bozzetto.evaluate.lifting import chosen
 from bozzetto.evaluate.pictures import ELEVATION, shoot
+from bozzetto.fit.framed import Framed
+from bozzetto.fit.solid import Solid
+from bozzetto.fit.source import Source
 from bozzetto.priors import first_guess, loading
 from bozzetto.priors.elevation import DEGREE, Look, draw_nearby, estimate_from_tracks, least, misfits, tracks
 from bozzetto.priors.prior import Prior
-from bozzetto.recipes.asset import Source
-from bozzetto.recipes.guess import colours_of, predict, rough_surface, view_of
-from bozzetto.recipes.lift import MINI
-from bozzetto.recipes.novel_views import Framed
-from bozzetto.recipes.run import Tensors
+from bozzetto.priors.loading import MINI
 
 CANDIDATES = [10.0 * k for k in range(-1, 7)]  # degrees
 TURNS = (90.0, 180.0, 270.0)  # degrees from the picture
@@ -53,15 +52,14 @@ class Settings:
     seed: int = 0
 
 
-def candidates(guess: Tensors, framed: Framed, background: float) -> list[Look]:
+def candidates(guess: Solid, framed: Framed, background: float) -> list[Look]:
     """The guess as it would be drawn, for each of CANDIDATES as the picture's elevation; views by TURNS from the picture's own."""
-    before, _, p = view_of(guess, 0.0, None)
     found = []
     for degrees in CANDIDATES:
-        after, _, _ = view_of(guess, 0.0, degrees * DEGREE)
-        here = framed.leaning(before, after)
+        after = replace(guess, elevation=degrees * DEGREE)
+        here = framed.leaning(guess.frustum.camera, after.frustum.camera)
         cameras = here.cameras([here.azimuth + t * DEGREE for t in TURNS], [here.elevation] * len(TURNS))
-        pictures = here.hint(cameras, colours_of(guess, after, p)).over(background).clamp(0, 1)
+        pictures = here.hinting(after.colours)(cameras).over(background).clamp(0, 1)
         found.append((here.reference(background), cameras, pictures))
     return found
 
@@ -74,14 +72,13 @@ def mixed(guess: float, costs: Tensor, strength: float) -> float:
 
 def answers(source: Source, network: first_guess.FirstGuess, prior: Prior, settings: Settings) -> dict[str, float]:
     """What each way says, degrees; nothing where the guess is empty, so that there is no shape to ask about."""
-    guess = predict(source, network)
-    camera, e, p = view_of(guess, 0.0, None)
-    rough = rough_surface(guess, camera, p)
+    guess = Solid.guess(source, network)
+    rough = guess.surface()
     if rough is None:
         return {}
-    said = math.degrees(e)
+    said = math.degrees(guess.elevation)
     found = {"first guess": said, "always the middle of the range": sum(ELEVATION) / 2}
-    framed = Framed.of(source, camera, *rough, 128)
+    framed = Framed.of(source, guess.frustum.camera, *rough, 128)
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.no_grad():
         shown = framed.reference(prior.background).rgb

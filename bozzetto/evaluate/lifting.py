@@ -45,11 +45,13 @@ from bozzetto.evaluate.baselines import Bank, Candidate, Key, code_digest
 from bozzetto.evaluate.colours import chroma_distance, colours, hidden_colour, hidden_from, one_colour
 from bozzetto.evaluate.metrics import Solid, geometry, psnr, sharpness, solid, ssim
 from bozzetto.evaluate.pictures import Model, Shot, drawn, moved, novel_cameras, shoot, triangles
+from bozzetto.fit.asset import Asset
+from bozzetto.fit.run import peak_gb
+from bozzetto.fit.source import Source
 from bozzetto.priors import first_guess
-from bozzetto.recipes import lift_gaussians
-from bozzetto.recipes.asset import Asset, Source
-from bozzetto.recipes.lift import MINI, RECIPES, lift_picture
-from bozzetto.recipes.run import peak_gb
+from bozzetto.priors.loading import MINI
+from bozzetto.verbs.lift import lift as lift_picture
+from bozzetto.verbs.lift import recipe_of
 
 OFFSETS = tuple(math.radians(40.0 * k) for k in range(1, 9))
 SHEET = tuple(math.radians(x) for x in (0.0, 90.0, 180.0))  # front, side, behind, as the picture sees it
@@ -72,7 +74,6 @@ class Task:
     prior: Path | None
     seed: int
     identity: str
-    shape: Literal["mesh", "gaussians"]
 
     @property
     def row(self) -> Path:
@@ -89,18 +90,17 @@ def evaluate_lifting(
     prior: Path | None = None,
     seed: int = 0,
     workers: int = 1,
-    shape: Literal["mesh", "gaussians"] = "mesh",
 ) -> str:
     """Lift and judge; a Markdown report, which is also written to `out/table.md`, beside `sheet_*.png`.
 
     objects   packed objects; their validation side is used, never `heldout`
     count     objects of each group, or as many as there are
-    recipe    as `lift_picture` has it, and shape; prior: the folder of weights that it reads, or None for the embedded ones
+    recipe    as `bozzetto.lift` has it; prior: the folder of weights that it reads, or None for the embedded ones
     workers   processes; times and memory are those of lifts side by side
     raises    InputError before the slow work, for objects, weights or a folder that cannot be used
     """
     Packed(objects)
-    if recipe == "guess":
+    if recipe_of(recipe).needs == ("first_guess",):
         folder = prior or MINI
         prior = folder / "first_guess" if (folder / "first_guess").is_dir() else folder
         first_guess.load(prior)
@@ -110,8 +110,6 @@ def evaluate_lifting(
 
         loading.load(prior or "mini")
         weights = f"{first_guess.digest(MINI / 'first_guess')} {loading.digest(prior or 'mini')}"
-    if shape != "mesh" and recipe != "guess":
-        raise InputError(f"--shape {shape}: only --recipe guess can do it; leave out one of the two")
     if count < 1:
         raise InputError(f"--count {count}: expected at least 1")
     try:
@@ -121,15 +119,15 @@ def evaluate_lifting(
     settings = {
         "format": 1,
         "recipe": recipe,
-        "preset": asdict((RECIPES[recipe] if shape == "mesh" else lift_gaussians).PRESETS[preset]),
+        "preset": asdict(recipe_of(recipe).presets[preset]),
         "prior": weights,
         "seed": seed,
         "baselines": [getattr(baselines, k) for k in ("PERSPECTIVE", "INFLATE", "INFLATE_POWER", "EXTRUDE", "SEEDS_EACH", "LEVEL")],
-        "code": code_digest("recipes", "priors", "shapes", "render", "evaluate", "data", "image.py", "pixels.py", "matting", "frustum.py"),
+        "code": code_digest("recipes", "fit", "verbs", "priors", "shapes", "render", "evaluate", "data", "image.py", "pixels.py", "matting", "frustum.py"),
     }
     identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     tasks = [
-        Task(group, name, source, key, objects, out, preset, recipe, prior, seed, identity, shape)
+        Task(group, name, source, key, objects, out, preset, recipe, prior, seed, identity)
         for group, name, source, key in chosen(objects, count)
     ]
     known = {row["source"]: row for row in _kept(out / "results.jsonl") if row["identity"] == identity}
@@ -142,8 +140,7 @@ def evaluate_lifting(
         print(f"{n + 1} of {len(todo)}: {report.line(row)}", file=sys.stderr, flush=True)
     rows = [known[t.source] for t in tasks]
     report.sheets(out, [(t.group, t.row) for t in tasks])
-    how = recipe if shape == "mesh" else f"{recipe} --shape {shape}"
-    flags = f"--objects {objects} --count {count} --preset {preset} --recipe {how} --seed {seed}"
+    flags = f"--objects {objects} --count {count} --preset {preset} --recipe {recipe} --seed {seed}"
     title = f"`bozzetto evaluate {flags}`, weights {settings['prior']}"
     text = report.table(rows, f"{title}, code {settings['code']}, bozzetto {bozzetto.__version__}, torch {torch.__version__}")
     (out / "table.md").write_text(text + "\n")
@@ -247,9 +244,7 @@ def _offers(task: Task, path: Path, row: dict[str, Any], shot: Shot) -> dict[str
     def lift() -> Candidate:
         started = time.monotonic()
         _forget_peak()
-        asset = lift_picture(
-            path, path.parent / "asset", preset=task.preset, recipe=task.recipe, shape=task.shape, prior=task.prior, seed=task.seed
-        )
+        asset = lift_picture(path, path.parent / "asset", preset=task.preset, recipe=task.recipe, prior=task.prior, seed=task.seed)
         if not asset.is_complete:
             raise KeyboardInterrupt
         row["seconds"], row["peak_gb"] = round(time.monotonic() - started, 2), round(peak_gb() or math.nan, 3)

@@ -25,7 +25,7 @@ from bozzetto.data.renders import render
 from bozzetto.evaluate.metrics import sharpness
 from bozzetto.priors import loading
 from bozzetto.priors.zero123 import Zero123
-from bozzetto.recipes.novel_views import SMALL, Sampler
+from bozzetto.verbs.views import SMALL, Sampler
 from bozzetto.training import album
 from bozzetto.training.backbone import PAPER, Encoded, drawn, pixel_psnr
 from bozzetto.training.codec import album_pictures

@@ -29,8 +29,8 @@ from bozzetto.evaluate import baselines
 from bozzetto.evaluate.lifting import chosen
 from bozzetto.evaluate.metrics import psnr
 from bozzetto.evaluate.pictures import drawn, shoot
-from bozzetto.recipes.asset import Asset
-from bozzetto.recipes.lift import lift_picture
+from bozzetto.fit.asset import Asset
+from bozzetto.verbs.lift import lift
 
 TURNS = {"the picture's view": 0.0, "its side": 90.0, "behind": 180.0}  # degrees round the vertical axis, from the picture's camera
 SIZE = 128  # pixels a side in which assets are compared
@@ -46,8 +46,8 @@ class Settings:
     """objects of each group, furniture and held-out families"""
     seeds: int = 3
     """lifts of each picture"""
-    recipe: Literal["guess", "views", "zero123"] = "views"
-    """how they are lifted"""
+    recipe: str = "views"
+    """how they are lifted, as `bozzetto lift` has it"""
     preset: Literal["draft", "standard", "fine"] = "draft"
     out: Path | None = None
     """a sheet: a row an object, its picture, then each asset in front and from behind"""
@@ -99,7 +99,7 @@ def evaluate(settings: Settings) -> str:
             Image.fromarray(shot.picture).save(path)
             try:
                 assets = [
-                    lift_picture(path, Path(work) / f"{seed}", preset=settings.preset, recipe=settings.recipe, seed=seed)
+                    lift(path, Path(work) / f"{seed}", preset=settings.preset, recipe=settings.recipe, seed=seed)
                     for seed in range(settings.seeds)
                 ]
             except Exception as error:  # whatever it was, it is reported

@@ -240,9 +240,10 @@ def laplacian_loss(vertices: Tensor, faces: Tensor) -> Tensor:
     return (total / count.clamp(min=1) - vertices).square().sum(1).mean()
 
 
-def normal_consistency(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Mean of 1 - n_a . n_b over the edges of a closed mesh, n its vertex normals: 0 when flat, at most 2."""
-    n = area_normals(vertices, faces)
+def normal_consistency(vertices: Tensor, faces: Tensor, normals: Tensor | None = None) -> Tensor:
+    """Mean of 1 - n_a . n_b over the edges of a closed mesh, n its vertex normals (`area_normals`, if there are none yet): 0 when
+    flat, at most 2."""
+    n = area_normals(vertices, faces) if normals is None else normals
     pairs = faces[:, [[0, 1], [1, 2], [2, 0]]].reshape(-1, 2)
     return (1 - (n[pairs[:, 0]] * n[pairs[:, 1]]).sum(1)).mean()
 

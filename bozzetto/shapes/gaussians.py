@@ -115,12 +115,20 @@ class Gaussians(nn.Module):
             geometry=geometry,
         )
 
-    def render(self, cameras: Camera, *, antialiased: bool = False, median: bool = True) -> Views:
-        """The shape as `Views`: premultiplied sRGB; the depth is the median where there is one and it is wanted, else the expected one."""
-        s = self.draw(cameras, antialiased=antialiased, geometry=True)
-        assert s.depth is not None and s.normal is not None
+    def render(self, cameras: Camera, *, only: str | None = None, antialiased: bool = False, median: bool = True) -> Views:
+        """The shape as `Views`: premultiplied sRGB; the depth is the median where there is one and it is wanted, else the expected one.
+
+        only  `alpha` or `colour`: depth and normals are zeros then, and cost nothing
+        """
+        s = self.draw(cameras, antialiased=antialiased, geometry=only is None)
+        if s.depth is None or s.normal is None:
+            return Views(s.rgb, s.alpha, torch.zeros_like(s.alpha), torch.zeros_like(s.rgb), cameras)
         depth = s.depth if s.median is None or not median else torch.where(s.median > 0, s.median, s.depth)
         return Views(s.rgb, s.alpha, depth, s.normal, cameras)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of what is learnt, by name; `Gaussians(**tensors)` is the inverse."""
+        return {name: getattr(self, name).detach().clone() for name in NAMES}
 
     def groups(self, extent: float) -> Iterator[dict[str, object]]:
         """Adam's groups with the published rates; that of the means is times the scene's extent."""

@@ -29,13 +29,10 @@ from bozzetto.data.objects import Object, Packed
 from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Drawable, drawable, random_lights, recoloured, render
 from bozzetto.files import replacing
-from bozzetto.frustum import frustum_camera
+from bozzetto.fit.solid import Colours, Solid
 from bozzetto.priors.first_guess import FirstGuess
 from bozzetto.priors.hint import FRAME, PLANES, carried, hint
 from bozzetto.priors.solid import solid
-from bozzetto.recipes.guess import Colours, rough_surface
-from bozzetto.recipes.guess import colours_of as guessed_colours
-from bozzetto.recipes.run import Tensors
 
 SIZE, CELLS = 128, 16  # pixels a side of pictures, cells a side of hints' planes
 VIEWS, GUESSED = 10, 2
@@ -137,11 +134,6 @@ def guesses(network: FirstGuess, pictures: Tensor, cameras: list[Camera], size: 
             continue
         camera = cameras[k]
         coverage = torch.nn.functional.avg_pool2d(batch[k, 3:], 2)
-        found: Tensors = {
-            "occupancy": solid(answer.occupancy[k].float().cpu(), coverage),
-            "colour": answer.colour[k].float().cpu(),
-            "view": answer.view[k].float().cpu(),
-        }
         # The crop's camera stands where the picture's does and looks through the middle of the crop, at the origin's depth.
         left, top, side = crop.box
         distance = float(camera.position.norm())
@@ -152,16 +144,16 @@ def guesses(network: FirstGuess, pictures: Tensor, cameras: list[Camera], size: 
         scale = side * distance / float(camera.K[0, 0, 0])
         p = scale / far
         azimuth, elevation = math.atan2(float(back[1]), float(back[0])), math.asin(float(back[2]) / far)
-        aimed = frustum_camera(azimuth, elevation, p, 512)
-        rough = rough_surface(found, aimed, p)
+        occupancy = solid(answer.occupancy[k].float().cpu(), coverage)
+        guess = Solid(occupancy, answer.colour[k].float().cpu(), coverage, azimuth, elevation, p)
+        rough = guess.surface()
         if rough is None:
             out.append(None)
             continue
         vertices, faces = rough
-        colours = guessed_colours(found, aimed, p)
         place = target.float()
 
-        def hidden(x: Tensor, n: Tensor, colours: Colours = colours, place: Tensor = place, scale: float = scale) -> Tensor:
+        def hidden(x: Tensor, n: Tensor, colours: Colours = guess.colours, place: Tensor = place, scale: float = scale) -> Tensor:
             return colours((x - place) / scale, n)
 
         out.append((vertices * scale + place, faces, hidden))
@@ -238,7 +230,7 @@ def main(settings: Settings) -> None:
     from safetensors.torch import save_file
 
     from bozzetto.priors import first_guess
-    from bozzetto.recipes.lift import MINI
+    from bozzetto.priors.loading import MINI
 
     network = first_guess.load(MINI / "first_guess")
     packed = Packed(settings.objects)

@@ -26,7 +26,7 @@ from bozzetto.priors import components, loading
 from bozzetto.priors.hint import PLANES
 from bozzetto.priors.schedule import Schedule
 from bozzetto.priors.zero123 import Conditioned, Zero123, pose_projection
-from bozzetto.recipes.novel_views import SMALL, Sampler, sample
+from bozzetto.verbs.views import SMALL, Sampler, sample
 from bozzetto.training.loop import LoopSettings, samples_seen, train
 from bozzetto.training.towers import WIDTH, tokens
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run: stages whose results are kept, so that a kill costs one stage at most, and resuming ends in the same bytes.
 
-A stage is a function from nothing to named tensors. Its result is one safetensors file in the run's folder, written by
+A stage is a function from nothing to a dataclass of tensors. Its result is one safetensors file in the run's folder, written by
 rename; a stage whose file is there is not run again. Long stages save their own state every so often with `checkpoint`.
-The first Ctrl-C asks a stage that is a long loop to finish with what it has (`must_stop`); the second stops at once.
+A run without a folder is the same in memory, and keeps nothing. The first Ctrl-C asks a stage that is a long loop to finish with what it has (`must_stop`); the second stops at once.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from bozzetto import __version__
 from bozzetto.errors import InputError
 from bozzetto.files import Lock, Taken, replacing, write_atomically
+from bozzetto.fit.packing import Tensors, pack, unpack
 
 LOCK = "lock"
-Tensors = dict[str, Tensor]
+T = TypeVar("T")
 Progress = Callable[[str, float], None]
 """(stage, share of it done in [0, 1])"""
 
 
 class Run:
-    """One lift on disk.
+    """One lift, on disk or in memory.
 
-    folder    where outputs go; the state lies in `folder/.run` until the run is complete
+    folder    where outputs go; the state lies in `folder/.run` until the run is complete; None keeps nothing
     identity  what must be the same for a resumed run: settings, seed, hashes of the inputs
     resume    continue what is in the folder; otherwise begin anew
     raises    InputError where the folder cannot be written, another run is at work there, or it holds one of another version or
@@ -47,11 +47,17 @@ class Run:
     their own.
     """
 
-    def __init__(self, folder: str | Path, identity: dict[str, Any], *, resume: bool = False, progress: Progress | None = None) -> None:
-        self.folder, self.state = Path(folder), Path(folder) / ".run"
+    def __init__(
+        self, folder: str | Path | None, identity: dict[str, Any], *, resume: bool = False, progress: Progress | None = None
+    ) -> None:
+        self.folder = Path(os.devnull if folder is None else folder)
+        self.state = self.folder / ".run"
+        self.is_kept = folder is not None
         self.progress: Progress = progress or (lambda stage, share: None)
         self.interrupted = self.is_cut = False
         self.timings: dict[str, float] = {}
+        if not self.is_kept:
+            return
         record = json.dumps({"version": __version__, **identity}, sort_keys=True, indent=1)
         known = self.state / "run.json"
         self._lock = self._taken()
@@ -95,24 +101,28 @@ class Run:
         except OSError as error:
             raise InputError(f"{self.folder}: cannot be written ({error.strerror}); choose another --out") from None
 
-    def stage(self, name: str, make: Callable[[], Tensors]) -> Tensors:
-        """The result of a stage: from its file, or made and kept. Not kept once a stage was cut short, so that resuming finishes it."""
+    def stage(self, name: str, make: Callable[[], T], kind: type[T]) -> T:
+        """The result of a stage: from its file, or made and kept. Not kept once a stage was cut short, so that resuming finishes it.
+
+        kind    of the result: a dataclass that `packing` reads
+        raises  FloatingPointError for a result that holds NaN or infinity
+        """
         path = self.state / f"{name}.safetensors"
         if path.is_file():
             with contextlib.suppress(SafetensorError):  # a torn disk: make it again
-                return load_file(path)
+                return unpack(kind, load_file(path))
         started = time.monotonic()
         self.progress(name, 0.0)
-        made = {k: v.detach().contiguous() for k, v in make().items()}
+        made = {k: v.detach().contiguous() for k, v in pack(make()).items()}
         for key, value in made.items():
             if value.is_floating_point() and not torch.isfinite(value).all():
                 raise FloatingPointError(f"stage {name}: {key} holds NaN or infinity")
-        if not self.is_cut:
+        if not self.is_cut and self.is_kept:
             self._save(path, made)
             (self.state / f"{name}.partial").unlink(missing_ok=True)
         self.timings[name] = time.monotonic() - started
         self.progress(name, 1.0)
-        return made
+        return unpack(kind, made)
 
     def must_stop(self) -> bool:
         """Whether Ctrl-C asks a stage's loop to end here. Its result, and what is made of it, is then not kept."""
@@ -121,6 +131,8 @@ class Run:
 
     def checkpoint(self, name: str, tensors: Tensors) -> None:
         """Keep the state of an unfinished stage."""
+        if not self.is_kept:
+            return
         self._save(self.state / f"{name}.partial", tensors)
 
     def restore(self, name: str) -> Tensors | None:
@@ -133,7 +145,7 @@ class Run:
 
     def finish(self) -> None:
         """All outputs are written: the state has done its duty. An interrupted run keeps it."""
-        if not self.interrupted:
+        if not self.interrupted and self.is_kept:
             self._clear()
             self._lock.release()
             with contextlib.suppress(OSError):  # the next run has begun there
@@ -158,7 +170,8 @@ class Run:
             with self._heeding():
                 yield
         finally:
-            self._lock.release()
+            if self.is_kept:
+                self._lock.release()
 
     @contextlib.contextmanager
     def _heeding(self) -> Iterator[None]:

@@ -3,7 +3,7 @@
 
 A recipe's settings are a frozen dataclass beside the code that reads them; presets are values of it. A field's annotation
 says what it may hold (`Annotated[int, Within(1, 64)]`), the string below it what it means. A setting of a part (`guess:
-Guess`) has a dotted name, `guess.steps`.
+Silhouette`) has a dotted name, `guess.steps`; its last word alone will do where no other setting has it.
 """
 
 from __future__ import annotations
@@ -32,13 +32,6 @@ class Within:
 
     def __str__(self) -> str:
         return f"from {self.low:g} to {self.high:g}"
-
-
-class Unused:
-    """In the annotation of a part: settings of it that this recipe does not read, so that nobody sets them in vain."""
-
-    def __init__(self, *names: str) -> None:
-        self.names = names
 
 
 @dataclass(frozen=True)
@@ -73,19 +66,17 @@ class Setting:
         return value
 
 
-def listed(kind: type, prefix: str = "", unused: Sequence[str] = ()) -> Iterator[Setting]:
+def listed(kind: type, prefix: str = "") -> Iterator[Setting]:
     """All settings of a dataclass, parts' settings in their place."""
     hints, meanings = get_type_hints(kind, include_extras=True), _meanings(kind)
     for field in fields(kind):
-        if field.name in unused:
-            continue
         hint, marks = hints[field.name], []
         if get_origin(hint) is Annotated:
             hint, *marks = get_args(hint)
         name = prefix + field.name
         if is_dataclass(hint):
             assert isinstance(hint, type)
-            yield from listed(hint, name + ".", [n for m in marks if isinstance(m, Unused) for n in m.names])
+            yield from listed(hint, name + ".")
             continue
         may_lack = NoneType in get_args(hint)
         base = next(a for a in (get_args(hint) or (hint,)) if a is not NoneType)
@@ -107,7 +98,11 @@ def changed(settings: S, changes: Sequence[str]) -> S:
         if not equals:
             raise InputError(f"--set {change}: expected NAME=VALUE, such as {next(iter(known))}={value_of(settings, next(iter(known)))}")
         if name not in known:
-            raise InputError(f"--set {change}: there is no such setting; did you mean {_nearest(name, list(known))}?")
+            alike = [k for k in known if k.split(".")[-1] == name]
+            if len(alike) != 1:
+                near = alike or difflib.get_close_matches(name, known, 1, 0.0)
+                raise InputError(f"--set {change}: there is no such setting; did you mean {' or '.join(near)}?")
+            name = alike[0]
         *parts, last = name.split(".")
         branch = tree
         for part in parts:
@@ -144,12 +139,6 @@ def show(presets: Mapping[str, Any]) -> None:
 
 def _replaced(settings: Any, tree: dict[str, Any]) -> Any:
     return replace(settings, **{k: _replaced(getattr(settings, k), v) if isinstance(v, dict) else v for k, v in tree.items()})
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    """A setting of a part, named without the part, or the one that is spelt most alike."""
-    inner = [k for k in known if k.split(".")[-1] == name.split(".")[-1]]
-    return (inner or difflib.get_close_matches(name, known, 1, 0.0))[0]
 
 
 def _meanings(kind: type) -> dict[str, str]:

@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a lift starts from and what it leaves: `Source` in, `Asset` out, and the files of an asset."""
+"""What a lift leaves: `Asset`, and its files."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,51 +19,12 @@ from bozzetto import image
 from bozzetto.camera import Camera, orbit, to_gltf
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
-from bozzetto.matting import Method, cut_out, foreground
+from bozzetto.fit.source import GREY, Source
 from bozzetto.mesh import Mesh, save_glb
 from bozzetto.render.mesh import headlight, render_mesh
 
-GREY = 0.93  # behind everything that is shown
 SPLAT = "asset.ply"  # beside FILES, where the asset was made of Gaussians
 FILES = ("asset.glb", "asset.json", "confidence.png", "mask.png", "sheet.png", "turntable.webp")
-
-
-@dataclass(frozen=True)
-class Source:
-    """A picture with its object cut out.
-
-    rgb     (H, W, 3) sRGB in [0, 1], the background replaced near the object's outline by the object's own colours
-    alpha   (H, W) in [0, 1]
-    shown   (H, W, 3), the picture as it came, over grey where it was transparent
-    digest  SHA-256 over the pixels and the mask
-    matting  what found the object: mask, transparency, network, classical, rembg
-    """
-
-    name: str
-    rgb: Tensor
-    alpha: Tensor
-    shown: Tensor
-    digest: str
-    warnings: tuple[str, ...] = ()
-    matting: str = "transparency"
-
-    @classmethod
-    def load(cls, path: str | Path, mask: str | Path | None = None, matting: Method = "auto") -> Source:
-        """Read a picture and find its object: by a mask file, else the picture's transparency, else `matting`."""
-        picture = image.load(path)
-        cut = cut_out(picture, mask=mask, method=matting)
-        alpha = cut.alpha
-        if not (alpha > 0.5).any():
-            raise InputError(f"{path}: no object found; give a picture with a plain background, or its mask with --mask")
-        said = list(cut.warnings)
-        if image.touches_border(alpha):
-            said.append("the object touches the picture's border; what is cut off will be missing")
-        shown_as = os.fsencode(path).decode("utf-8", "replace")  # what JSON and glTF hold is UTF-8, a file's name any bytes
-        warnings = tuple(f"{shown_as}: {sentence}" for sentence in said)
-        rgb = foreground(picture, alpha)
-        digest = hashlib.sha256(rgb.numpy().tobytes() + alpha.numpy().tobytes()).hexdigest()
-        shown = picture.rgb if picture.alpha is None else picture.rgb * picture.alpha[..., None] + GREY * (1 - picture.alpha[..., None])
-        return cls(Path(shown_as).name, rgb, alpha, shown, digest, warnings, cut.how)
 
 
 @dataclass(frozen=True)

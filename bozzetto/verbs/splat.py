@@ -25,19 +25,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bozzetto import __version__
-from bozzetto.camera import Camera
+from bozzetto.camera import Camera, looked_at
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
 from bozzetto.kernels import harmonics
-from bozzetto.recipes.run import Run, Tensors
-from bozzetto.recipes.scene import Scene, load
+from bozzetto.fit.loop import Loss, Term, optimise, own
+from bozzetto.fit.run import Run
+from bozzetto.fit.terms import order_of
+from bozzetto.formats.scene import Scene, load
 from bozzetto.render.ssim import ssim
 from bozzetto.shapes.densify import MCMC_FIRST, Densify, Mcmc, Schedule, Strategy
-from bozzetto.shapes.gaussians import NAMES, Gaussians, means_rate, scene_extent
-from bozzetto.shapes.splat_files import spz_library, to_ply, to_splat, to_spz
+from bozzetto.shapes.gaussians import Gaussians, scene_extent
+from bozzetto.shapes.growing import PUBLISHED, Growing
+from bozzetto.shapes.shape import Shape, Step
+from bozzetto.formats.ply import spz_library, to_ply, to_splat, to_spz
 
-PUBLISHED = 30_000  # steps that all published times are counted in
-SEED_STRIDE = 1_000_003  # one order of pictures an epoch
 
 
 @dataclass(frozen=True)
@@ -101,9 +103,9 @@ def splat_scene(
     run = Run(out.parent / f".{out.stem}", record, resume=resume, progress=progress)
     started = time.monotonic()
     with run.interruptible():
-        first = run.stage("begin", lambda: tensors_of(begin(source, settings, seed)))
-        done = run.stage("fit", lambda: fit(gaussians_of(first), source, settings, seed, run))
-        g = gaussians_of(done)
+        first = run.stage("begin", lambda: begin(source, settings, seed).tensors(), dict)
+        done = run.stage("fit", lambda: fit(Gaussians(**first), source, settings, seed, run).tensors(), dict)
+        g = Gaussians(**done)
         g.degree = settings.degree
         metrics = measure(g, source, settings) | {"gaussians": len(g), "seconds": round(time.monotonic() - started, 1)}
         about = {"version": __version__, **record, "complete": not run.interrupted, **metrics}
@@ -156,60 +158,36 @@ def _narrowed(g: Gaussians, s: Splat) -> Gaussians:
     return g
 
 
-def looked_at(c2w: Tensor) -> tuple[Tensor, float]:
-    """The point (3,) nearest to all optical axes, and the mean distance of the cameras (V, 3, 4) from it."""
-    p, d = c2w[:, :, 3], -c2w[:, :, 2]
-    A = torch.eye(3, dtype=d.dtype) - d[:, :, None] * d[:, None]  # to the part across the axis
-    centre = torch.linalg.lstsq(A.sum(0) + 1e-9 * torch.eye(3, dtype=d.dtype), (A @ p[..., None]).sum(0)).solution[:, 0]
-    return centre, float((p - centre).norm(dim=-1).mean())
-
-
-def fit(g: Gaussians, scene: Scene, s: Splat, seed: int, run: Run) -> Tensors:
-    """The loop. Everything that a resumed run needs is in its checkpoints."""
+def fit(g: Gaussians, scene: Scene, s: Splat, seed: int, run: Run) -> Gaussians:
+    """The optimisation, one picture a step."""
     scale = s.steps / PUBLISHED
     train = [i for i, held in enumerate(scene.held) if not held]
     extent = scene_extent(Camera(torch.cat([scene.cameras[i].c2w for i in train]), torch.cat([scene.cameras[i].K for i in train]), (1, 1)))
     schedule = replace(Schedule().scaled(scale), max_count=s.max_count, do=s.grow)
-    strategy: Strategy = (
-        Densify(schedule, extent) if s.strategy == "densify" else Mcmc(replace(schedule, stop=round(25_000 * scale)), extent)
-    )
-    generator, optimiser, step = torch.Generator().manual_seed(seed + 1), g.optimiser(extent), 0
-    if kept := run.restore("fit"):
-        g, optimiser, step = _restored(kept, extent, strategy, generator)
-    while step < s.steps and not run.must_stop():
-        step += 1
-        g.degree = min(s.degree, int((step - 1) / max(1, 1_000 * scale)))
-        shrink = 4 if step <= 250 * scale else 2 if step <= 500 * scale else 1
-        for group in optimiser.param_groups:
-            if group["name"] == "means":
-                group["lr"] = means_rate(step, s.steps, extent)
-        rgba, camera = _view(scene, train[order_of(len(train), (step - 1) // len(train), seed)[(step - 1) % len(train)]], shrink)
-        background = torch.rand(3, generator=generator) if scene.has_alpha else torch.zeros(3)
-        drawn = g.draw(camera, background=background, antialiased=s.antialiased)
-        if drawn.xy.requires_grad:
-            drawn.xy.retain_grad()
-        target = over(rgba, background)[None]
-        loss = (1 - s.ssim_weight) * (drawn.rgb - target).abs().mean() + s.ssim_weight * (1 - ssim(drawn.rgb, target))
-        if isinstance(strategy, Mcmc):
-            loss = loss + strategy.regulariser(g)
-        if not torch.isfinite(loss):
-            raise FloatingPointError(f"stage fit, step {step}: the loss is not finite")
-        loss.backward()
-        strategy.watch(drawn, camera.size)
-        if s.is_isotropic and g.log_scales.grad is not None:  # they begin alike, and alike they stay
-            g.log_scales.grad = g.log_scales.grad.mean(-1, keepdim=True).expand(-1, 3).contiguous()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        strategy.after_step(g, optimiser, step, generator=generator)
-        if step % s.checkpoint_every == 0 or run.interrupted:
-            run.checkpoint("fit", _checkpoint(g, optimiser, strategy, generator, step))
-        run.progress("fit", step / s.steps)
-    return tensors_of(g)
+    mcmc = replace(schedule, stop=round(25_000 * scale))
+    strategy: Strategy = Densify(schedule, extent) if s.strategy == "densify" else Mcmc(mcmc, extent)
+    shape = Growing(g, strategy, extent, degree=s.degree, antialiased=s.antialiased, is_isotropic=s.is_isotropic)
+    terms = [photographs(shape, scene, train, s, seed), own({"regulariser": 1.0})]
+    optimise(shape, terms, run, "fit", steps=s.steps, seed=seed + 1, every=s.checkpoint_every)
+    return shape.gaussians
 
 
-def order_of(n: int, epoch: int, seed: int) -> list[int]:
-    """The order of the pictures in an epoch: a function of seed and epoch only."""
-    return torch.randperm(n, generator=torch.Generator().manual_seed(seed * SEED_STRIDE + epoch)).tolist()
+def photographs(shape: Growing, scene: Scene, train: list[int], s: Splat, seed: int) -> Term:
+    """One picture of the scene a step, coarse at first: losses `l1` and `ssim` (1 - SSIM)."""
+    scale = s.steps / PUBLISHED
+
+    def term(_: Shape, step: Step) -> dict[str, Loss]:
+        k, done = step.number, step.number + 1
+        shrink = 4 if done <= 250 * scale else 2 if done <= 500 * scale else 1
+        rgba, camera = _view(scene, train[order_of(len(train), k // len(train), seed)[k % len(train)]], shrink)
+        background = torch.rand(3, generator=step.generator) if scene.has_alpha else torch.zeros(3)
+        drawn, target = shape.draw(camera, background)[None], over(rgba, background)[None]
+        return {
+            "l1": Loss(1 - s.ssim_weight, (drawn - target).abs().mean()),
+            "ssim": Loss(s.ssim_weight, 1 - ssim(drawn, target)),
+        }
+
+    return term
 
 
 def _view(scene: Scene, index: int, shrink: int) -> tuple[Tensor, Camera]:
@@ -272,30 +250,3 @@ def orbit_video(g: Gaussians, scene: Scene, s: Splat, frames: int = 36, size: in
     buffer = io.BytesIO()
     pictures[0].save(buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=70, loop=0, quality=85, method=2)
     return buffer.getvalue()
-
-
-def tensors_of(g: Gaussians) -> Tensors:
-    """Copies of what is learnt, by name: what a stage keeps."""
-    return {name: getattr(g, name).detach().clone() for name in NAMES}
-
-
-def gaussians_of(t: Tensors) -> Gaussians:
-    """The inverse of `tensors_of`; other names are ignored."""
-    return Gaussians(*(t[name] for name in NAMES))
-
-
-def _checkpoint(g: Gaussians, optimiser: torch.optim.Adam, strategy: Strategy, generator: torch.Generator, step: int) -> Tensors:
-    tensors = tensors_of(g) | {f"strategy.{k}": v for k, v in strategy.state().items()}
-    for group in optimiser.param_groups:
-        tensors |= {f"{group['name']}.{k}": v for k, v in optimiser.state[group["params"][0]].items()}
-    return tensors | {"generator": generator.get_state(), "progress": torch.tensor(step)}
-
-
-def _restored(t: Tensors, extent: float, strategy: Strategy, generator: torch.Generator) -> tuple[Gaussians, torch.optim.Adam, int]:
-    g = gaussians_of(t)
-    optimiser = g.optimiser(extent)
-    for name in NAMES:
-        optimiser.state[getattr(g, name)] = {k: t[f"{name}.{k}"] for k in ("step", "exp_avg", "exp_avg_sq")}
-    strategy.restore({k.removeprefix("strategy."): v for k, v in t.items() if k.startswith("strategy.")})
-    generator.set_state(t["generator"])
-    return g, optimiser, int(t["progress"])

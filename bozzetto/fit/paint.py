@@ -7,15 +7,13 @@ fixes it exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 
-from torch import Tensor
-
-from bozzetto import image
 from bozzetto.camera import Camera
+from bozzetto.fit.clean import Clean
+from bozzetto.fit.solid import Colours
+from bozzetto.fit.source import Source
 from bozzetto.mesh import Mesh, vertex_normals
-from bozzetto.recipes.asset import Source
-from bozzetto.recipes.run import Tensors
 from bozzetto.render.bake import scatter, seen, texels
 from bozzetto.render.extend import extend
 from bozzetto.render.hidden import looked_up, surely_shown, taught
@@ -24,27 +22,20 @@ from bozzetto.render.unwrap import unwrap
 
 FORGET = 0.02  # `extend`'s fade: what was wrong at the border is forgotten within some seven edges of the mesh
 
-Colours = Callable[[Tensor, Tensor], Tensor]
-"""Points and unit normals (N, 3) of the crop's frame to sRGB (N, 3)"""
 
-
-def paint(source: Source, guessed: Colours, clean: Tensors, camera: Camera, texture: int, *, drawn: bool = False) -> Tensors:
+def paint(source: Source, guessed: Colours, clean: Clean, camera: Camera, texture: int, *, drawn: bool = False) -> Mesh:
     """A textured, unwrapped mesh: seen texels from the picture, the others by `render.hidden` from the picture and what was guessed.
 
     Where the picture ends, those are wrong by some amount; that difference is continued over the hidden side, so that no seam shows,
     and is forgotten within some edges of the mesh, so that no shadow or rim is carried round the object.
 
-    clean    vertices, faces, and the centre and scale that took them out of the crop's frame
+    clean    in the asset's frame; camera and colours are in the crop's
     texture  texels a side
     drawn    the guessed colours are a prior's drawings, with details of their own: they are taken as they are, and the difference
              goes all round
     """
-    crop = image.crop(source.rgb, source.alpha, 512)
-
-    def in_crop(x: Tensor) -> Tensor:
-        return x / clean["scale"] + clean["centre"]
-
-    vertices, faces = in_crop(clean["vertices"]), clean["faces"]
+    crop = source.crop(512)
+    vertices, faces = clean.in_crop(clean.vertices), clean.faces
     normals = vertex_normals(vertices, faces)
     views = render_mesh(Mesh(vertices, faces, normals), camera)
     depth = views.depth[0, ..., 0]
@@ -55,20 +46,13 @@ def paint(source: Source, guessed: Colours, clean: Tensors, camera: Camera, text
     colour, weight = seen(vertices, normals, camera, depth, crop.rgb, crop.alpha, margin=0.0)
     weight = weight * surely_shown(vertices, camera, crop.alpha)  # a rim of paper would be carried on
     wrong = extend(faces, colour - invented, weight, fade=1e-4 if drawn else FORGET)
-    mesh = unwrap(Mesh(clean["vertices"], faces, normals), resolution=texture)
+    mesh = unwrap(Mesh(clean.vertices, faces, normals), resolution=texture)
     assert mesh.normals is not None and mesh.uv is not None
     t = texels(mesh, texture)
-    position = in_crop(t.position)
+    position = clean.in_crop(t.position)
     colour, weight = seen(position, t.normal, camera, depth, crop.rgb, crop.alpha)
     corner = faces[t.face.view(-1)[t.index]]  # unwrap keeps the faces' order
     at_vertices = wrong if drawn else invented + wrong
     filled = (t.bary[..., None].to(wrong) * at_vertices[corner]).sum(1) + (guessed(position, t.normal) if drawn else 0)
     flat = (weight[:, None] * colour + (1 - weight[:, None]) * filled).clamp(0, 1)
-    return {
-        "vertices": mesh.vertices,
-        "faces": mesh.faces,
-        "normals": mesh.normals,
-        "uv": mesh.uv,
-        "texture": scatter(t, flat),
-        "confidence": scatter(t, weight[:, None])[..., 0],
-    }
+    return replace(mesh, texture=scatter(t, flat), confidence=scatter(t, weight[:, None])[..., 0])

@@ -22,7 +22,7 @@ from torch import Tensor
 from bozzetto import image
 from bozzetto.camera import Camera, from_colmap
 from bozzetto.errors import InputError
-from bozzetto.recipes import colmap, transforms
+from bozzetto.formats import colmap, transforms
 
 HOLD = 8  # every so-manieth picture is held back
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG")

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last two stages of every lift: a surface becomes a clean mesh of a given size, and gets its texture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol
+
+from torch import Tensor
+
+from bozzetto.camera import Camera
+from bozzetto.fit.clean import Clean, tidy
+from bozzetto.fit.paint import paint
+from bozzetto.fit.run import Run
+from bozzetto.fit.settings import Within
+from bozzetto.fit.solid import Colours
+from bozzetto.fit.source import Source
+from bozzetto.mesh import Mesh
+
+
+@dataclass(frozen=True)
+class Finish:
+    """What is made of a lifted surface."""
+
+    faces: Annotated[int, Within(100, 1_000_000)] = 30_000
+    """of the finished mesh, at most"""
+    texture: Annotated[int, Within(64, 4096)] = 1024
+    """texels a side"""
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """What a recipe hands to the asset: a textured mesh, the picture's camera in its frame, numbers to report, further files by name."""
+
+    mesh: Mesh
+    camera: Camera
+    measured: dict[str, Any]
+    files: dict[str, bytes] = field(default_factory=dict)
+
+
+class Surfaced(Protocol):
+    """What has a surface in the crop's frame: vertices (N, 3), faces (F, 3)."""
+
+    @property
+    def vertices(self) -> Tensor: ...
+    @property
+    def faces(self) -> Tensor: ...
+
+
+def finish(
+    source: Source,
+    surface: Surfaced,
+    colours: Callable[[Clean], Colours],
+    camera: Camera,
+    settings: Finish,
+    run: Run,
+    *,
+    drawn: bool = False,
+    files: Callable[[Clean], dict[str, bytes]] = lambda clean: {},
+    **measured: Any,
+) -> Lifted:
+    """Stages `clean` and `texture`.
+
+    colours    for what the picture does not show, in the crop's frame, once the clean mesh is known
+    camera     of the crop, 512 pixels a side
+    drawn      these colours are a prior's, with details of their own (`paint`)
+    files      further ones, by name, once the clean mesh is known
+    measured   numbers for the asset; `losses` by name
+    """
+    clean = run.stage("clean", lambda: tidy(surface.vertices, surface.faces, settings.faces), Clean)
+    mesh = run.stage("texture", lambda: paint(source, colours(clean), clean, camera, settings.texture, drawn=drawn), Mesh)
+    if "losses" in measured:
+        measured["losses"] = {k: round(v, 6) for k, v in measured["losses"].items()}
+    return Lifted(mesh, clean.camera(camera), measured, files(clean))

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An object and its picture as a diffusion prior's pictures show objects: centred on its box, FRAME times its longest side wide.
+
+A lift's own frame is that of the picture's crop, whose middle is the outline's; priors were trained on objects whose box is in the middle
+of every view. `Framed` goes from the one to the other, and renders the rough shape as a hint there.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from bozzetto import image
+from bozzetto.camera import Camera, orbit
+from bozzetto.fit.solid import Colours
+from bozzetto.fit.source import Source
+from bozzetto.priors.hint import FRAME, carried, hint
+from bozzetto.priors.prior import Hinting, Reference
+
+
+@dataclass(frozen=True)
+class Framed:
+    """An object of a rough shape as a prior's pictures show it: its box's centre in their middle, FRAME times its longest side wide.
+
+    centre           (3,) of the box, in the crop's frame; vertices (N, 3) are relative to it, faces (F, 3)
+    azimuth, elevation, distance  of the picture's camera round it, radians and object units
+    width            of pictures at the centre, object units
+    rgb, alpha       (S, S, 3) premultiplied and (S, S): the picture, so framed
+    """
+
+    centre: Tensor
+    vertices: Tensor
+    faces: Tensor
+    azimuth: float
+    elevation: float
+    distance: float
+    width: float
+    rgb: Tensor
+    alpha: Tensor
+
+    @classmethod
+    def of(cls, source: Source, camera: Camera, vertices: Tensor, faces: Tensor, size: int) -> Framed:
+        """camera is that of the crop; vertices (N, 3) in its frame."""
+        low, high = vertices.amin(0).double(), vertices.amax(0).double()
+        centre, width = (low + high) / 2, FRAME * float((high - low).max())
+        back = camera.position[0] - centre
+        distance = float(back.norm())
+        crop = source.crop(camera.size[0])
+        at, depth = camera.project(centre[None])
+        side = width * float(camera.K[0, 0, 0]) / float(depth[0, 0])
+        box = (float(at[0, 0, 0]) - side / 2, float(at[0, 0, 1]) - side / 2, side)
+        pixels = image.resample(torch.cat([crop.rgb, crop.alpha[..., None]], -1), box, size).clamp(0, 1)
+        azimuth, elevation = math.atan2(float(back[1]), float(back[0])), math.asin(float(back[2]) / distance)
+        moved = (vertices.double() - centre).float()
+        return cls(centre, moved, faces, azimuth, elevation, distance, width, pixels[..., :3].contiguous(), pixels[..., 3].contiguous())
+
+    def cameras(self, azimuth: Sequence[float] | Tensor, elevation: Sequence[float] | Tensor) -> Camera:
+        """Cameras like the picture's from elsewhere, relative to the centre; radians."""
+        fov = 2 * math.atan(self.width / self.distance / 2)
+        return orbit(azimuth, elevation, self.distance, size=self.alpha.shape[0], fov=fov)
+
+    def ring(self, count: int, elevation: float | None = None) -> Camera:
+        """Cameras like the picture's on a ring round the centre, beginning beside the picture's, which is left out, and going round
+        counter-clockwise; at the picture's elevation, or another, radians."""
+        up = self.elevation if elevation is None else elevation
+        turns = [self.azimuth + 2 * math.pi * (k + 1) / (count + 1) for k in range(count)]
+        return self.cameras(turns, [up] * count)
+
+    def reference(self, background: float) -> Reference:
+        """The picture, for the prior to look at."""
+        shown = self.rgb + (1 - self.alpha[..., None]) * background
+        return Reference(shown[None], self.cameras([self.azimuth], [self.elevation]))
+
+    def hinting(self, guessed: Colours) -> Hinting:
+        """The rough shape from any cameras round the centre, with the picture's pixels where it shows them; guessed colours are of the
+        crop's frame."""
+        middle = self.centre.float()
+        seen_from = self.cameras([self.azimuth], [self.elevation])
+        colour = carried(self.rgb, self.alpha, seen_from, self.vertices, self.faces, lambda x, n: guessed(x + middle, n))
+        return lambda cameras: hint(self.vertices, self.faces, cameras, colour)
+
+    def leaning(self, before: Camera, after: Camera) -> Framed:
+        """The same object and picture if the picture's camera were `after` and not `before`: cameras of the crop, at one distance from
+        its origin, with which everything turns."""
+        turn = after.c2w[0, :, :3] @ before.c2w[0, :, :3].mT
+        a, e = self.azimuth, self.elevation
+        back = turn @ torch.tensor([math.cos(e) * math.cos(a), math.cos(e) * math.sin(a), math.sin(e)], dtype=torch.float64)
+        azimuth, elevation = math.atan2(float(back[1]), float(back[0])), math.asin(min(max(float(back[2]), -1.0), 1.0))
+        vertices = (self.vertices.double() @ turn.mT).float()
+        return replace(self, centre=turn @ self.centre, vertices=vertices, azimuth=azimuth, elevation=elevation)
+
+    def placed(self, cameras: Camera) -> Camera:
+        """The same cameras in the crop's frame."""
+        c2w = cameras.c2w.clone()
+        c2w[:, :, 3] += self.centre
+        return replace(cameras, c2w=c2w)

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recipe is a value: what it is called, what can be set, which priors it needs, and the function that lifts.
+
+    def lift(job: Job[Mine]) -> Lifted: ...
+
+    RECIPE = Recipe("mine", {"standard": Mine()}, lift, stages={"guess": 0.1, "shape": 0.6, "clean": 0.05, "texture": 0.25})
+
+`bozzetto.lift(picture, recipe=RECIPE)` runs it as any other: resumable, seeded, with progress.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+from bozzetto.fit.finish import Lifted
+from bozzetto.fit.run import Run
+from bozzetto.fit.solid import Solid
+from bozzetto.fit.source import Source
+from bozzetto.priors.first_guess import FirstGuess
+from bozzetto.priors.prior import Prior
+
+S = TypeVar("S")
+
+Need = Literal["first_guess", "views"]
+"""first_guess is the embedded network, which most lifts begin with; views a prior that draws an object from other sides"""
+
+
+@dataclass(frozen=True)
+class Priors:
+    """What a recipe asked for by `needs`."""
+
+    first_guess: FirstGuess | None = None
+    views: Prior | None = None
+
+
+@dataclass(frozen=True)
+class Job(Generic[S]):
+    """One lift.
+
+    azimuth    of the picture, radians; 0 makes the side that the picture shows the front
+    elevation  of the picture, radians, or None to estimate it
+    seed       of everything random
+    """
+
+    source: Source
+    priors: Priors
+    settings: S
+    run: Run
+    azimuth: float = 0.0
+    elevation: float | None = None
+    seed: int = 0
+
+    def guess(self) -> Solid:
+        """Stage `guess`: the solid behind the picture, from the embedded network."""
+        network = self.priors.first_guess
+        if network is None:
+            raise ValueError("recipe: it asks for a first guess; name first_guess among its needs")
+        return self.run.stage("guess", lambda: Solid.guess(self.source, network, self.azimuth, self.elevation), Solid)
+
+    @property
+    def views(self) -> Prior:
+        """The prior of views."""
+        if self.priors.views is None:
+            raise ValueError("recipe: it asks for a prior of views; name views among its needs")
+        return self.priors.views
+
+
+@dataclass(frozen=True)
+class Recipe(Generic[S]):
+    """How to lift.
+
+    presets  settings by name, all of one frozen dataclass, whose fields are annotated as `settings` reads them
+    lift     the function
+    stages   of a run, in order, with their shares of the time
+    needs    which priors are loaded; `--prior` names the folder of the last one
+    about    one line for help texts
+    """
+
+    name: str
+    presets: Mapping[str, S]
+    lift: Callable[[Job[S]], Lifted]
+    stages: Mapping[str, float]
+    needs: tuple[Need, ...] = ("first_guess",)
+    about: str = ""
+
+    @property
+    def settings(self) -> type[S]:
+        """The class of its settings."""
+        return type(next(iter(self.presets.values())))

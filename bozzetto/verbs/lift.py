@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a picture to an asset: `bozzetto.lift`, which `bozzetto lift` calls for each picture."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bozzetto import __version__
+from bozzetto.errors import InputError
+from bozzetto.fit.asset import Asset
+from bozzetto.fit.recipe import Job, Priors, Recipe
+from bozzetto.fit.run import Progress, Run, check_device, check_writable, peak_gb
+from bozzetto.fit.source import Source
+from bozzetto.matting import Method
+from bozzetto.priors import first_guess
+from bozzetto.priors.loading import MINI
+from bozzetto.recipes import RECIPES
+
+
+class AlreadyDone(Exception):
+    """What `resume` is asked to finish is finished."""
+
+
+def lift(
+    picture: Any,
+    out: str | Path | None = None,
+    *,
+    recipe: str | Recipe[Any] = "guess",
+    preset: str = "standard",
+    settings: Any = None,
+    prior: str | Path | None = None,
+    kind: str | None = None,
+    mask: str | Path | None = None,
+    matting: Method = "auto",
+    azimuth: float = 0.0,
+    elevation: float | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    precision: str = "auto",
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Asset:
+    """A picture of one object to a textured model; angles in radians.
+
+    picture  a path, a picture of Pillow's, an array or tensor (H, W, 3 or 4), or a `Source`
+    out      folder to write the asset to; None leaves it in memory, for `Asset.write`
+    recipe   one of `bozzetto.recipes.RECIPES` by name, or a `Recipe` of your own
+    settings the recipe's own, in place of the preset's: `replace(RECIPES["guess"].presets["draft"], steps=80)`
+    prior    folder of weights, of the last prior that the recipe needs; None for the embedded ones
+    kind     what the folder's weights are, where it does not say so itself (`priors.loading.load`)
+    precision  what a diffusion prior computes in (`priors.loading.dtype_on`)
+    resume   go on with what `out` holds
+    progress is told (stage, share of it done)
+    raises   InputError, before anything is written, for a picture, mask, prior or folder that cannot be used, or a kind that the
+             recipe has no use for; ValueError for another recipe or preset, or settings of another; AlreadyDone where `resume`
+             finds the same asset complete
+    """
+    recipe = recipe_of(recipe)
+    if preset not in recipe.presets:
+        raise ValueError(f"preset: expected one of {', '.join(recipe.presets)}, got {preset!r}")
+    settings = recipe.presets[preset] if settings is None else settings
+    if type(settings) is not recipe.settings:
+        raise ValueError(f"settings: expected {recipe.settings.__name__}, got {type(settings).__name__}")
+    if kind is not None and "views" not in recipe.needs:
+        able = ", ".join(r.name for r in RECIPES.values() if "views" in r.needs)
+        raise InputError(f"--kind {kind}: only recipes with a diffusion prior have a use for it ({able}); leave it out")
+    started = time.monotonic()
+    check_device(device)
+    source = Source.of(picture, mask, matting)
+    priors, made_of = _priors(recipe, None if prior is None else str(prior), kind, device, precision)
+    if out is not None:
+        check_writable(Path(out))
+    about = {"recipe": recipe.name, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
+    made_with = {"seed": seed, "device": torch.device(device).type, "settings": about}
+    record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, **made_of, **made_with}
+    if resume and out is not None and _is_done(Path(out), record):
+        raise AlreadyDone
+    run = Run(out, record, resume=resume, progress=progress)
+    with run.interruptible(), _reproducible(device):
+        lifted = recipe.lift(Job(source, priors, settings, run, azimuth, elevation, seed))
+        peak = peak_gb()
+        timings = {k: round(v, 2) for k, v in run.timings.items()}
+        total, most = round(time.monotonic() - started, 2), None if peak is None else round(peak, 2)
+        measured = {**lifted.measured, "seconds": timings, "total_seconds": total, "peak_gb": most}
+        made_by = {**record, "versions": {"bozzetto": __version__, "torch": torch.__version__}}
+        asset = Asset(lifted.mesh, lifted.camera, source, made_by, measured, is_complete=not run.interrupted, files=lifted.files)
+        if out is not None:
+            asset.write(out)
+        run.finish()
+    return asset
+
+
+def recipe_of(name: str | Recipe[Any]) -> Recipe[Any]:
+    """By name, or itself.
+
+    raises  ValueError for a name that is none
+    """
+    if isinstance(name, Recipe):
+        return name
+    if name not in RECIPES:
+        raise ValueError(f"recipe: expected one of {', '.join(RECIPES)}, got {name!r}")
+    return RECIPES[name]
+
+
+def _priors(recipe: Recipe[Any], prior: str | None, kind: str | None, device: str, precision: str) -> tuple[Priors, dict[str, Any]]:
+    """What the recipe needs, and what a record says of it. The prior that is given is that of the last need."""
+    last = recipe.needs[-1] if recipe.needs else None
+    network, views = None, None
+    record: dict[str, Any] = {}
+    if "first_guess" in recipe.needs:
+        given = Path(prior) if prior is not None and last == "first_guess" else MINI
+        folder = given / "first_guess" if (given / "first_guess").is_dir() else given
+        network = first_guess.load(folder, device=device if last == "first_guess" else "cpu")
+        record["prior"] = first_guess.digest(folder)
+    if "views" in recipe.needs:
+        views, digest = _diffusion(prior or "mini", kind, device, precision)
+        record |= {"diffusion_prior": digest, "kind": views.kind, "precision": precision}
+    return Priors(network, views), record
+
+
+@functools.lru_cache(maxsize=1)  # many pictures, one prior: gigabytes to read, and to hash
+def _diffusion(prior: str, kind: str | None, device: str, precision: str) -> tuple[Any, str]:
+    """The prior (latents stay float32), and the digest of its weights."""
+    from bozzetto.priors import loading
+    from bozzetto.priors.zero123 import Zero123
+
+    dtype = loading.dtype_on(device, precision)
+    return loading.load_as(Zero123, prior, kind, dtype=dtype, device=device), loading.digest(prior)
+
+
+def _is_done(out: Path, record: dict[str, Any]) -> bool:
+    """Whether the folder holds a complete asset of this version, made of and with the same."""
+    try:
+        found = json.loads((out / "asset.json").read_text())
+    except (OSError, ValueError):
+        return False
+    wanted = {**json.loads(json.dumps(record)), "complete": True}
+    is_same = all(found.get(k) == v for k, v in wanted.items()) and found.get("versions", {}).get("bozzetto") == __version__
+    return is_same and (out / "asset.glb").is_file() and not (out / ".run").exists()
+
+
+@contextlib.contextmanager
+def _reproducible(device: str) -> Iterator[None]:
+    """Sums in a fixed order: on a CPU, gathers' gradients are otherwise added by whichever thread comes first.
+
+    Some of a codec's gradients have no such form on CUDA; there the rest is ordered, and PyTorch warns.
+    """
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=device != "cpu")
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
