@@ -26,7 +26,6 @@ from bozzetto import image
 from bozzetto.camera import Camera, orbit
 from bozzetto.data.captions import colours_of, noun_of
 from bozzetto.data.objects import Object, Packed
-from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Drawable, drawable, random_lights, recoloured, render
 from bozzetto.files import replacing
 from bozzetto.frustum import frustum_camera
@@ -36,6 +35,7 @@ from bozzetto.priors.solid import solid
 from bozzetto.recipes.guess import Colours, rough_surface
 from bozzetto.recipes.guess import colours_of as guessed_colours
 from bozzetto.recipes.run import Tensors
+from bozzetto_objects import FAMILIES, HELD_OUT_FAMILIES, make
 
 SIZE, CELLS = 128, 16  # pixels a side of pictures, cells a side of hints' planes
 VIEWS, GUESSED = 10, 2
