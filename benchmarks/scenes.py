@@ -23,7 +23,7 @@ from PIL import Image
 
 from bozzetto.camera import Camera, orbit, to_nerf_synthetic
 from bozzetto.data.objects import Object
-from bozzetto.data.procedural import make
+from bozzetto_objects import make
 
 FINISH = {"matt": (0.8, 0.0), "glazed": (0.3, 0.0), "metal": (0.4, 0.9)}  # roughness, metallic
 

@@ -20,10 +20,10 @@ import torch
 
 from benchmarks import machine, opensplat, scenes
 from bozzetto.camera import orbit
-from bozzetto.data.procedural import make
 from bozzetto.data.renders import render
 from bozzetto.formats.scene import HOLD, Scene, load
 from bozzetto.verbs.splat import Splat, over, splat_scene
+from bozzetto_objects import make
 
 
 def pictures(family: str, seed: int, views: int, size: int) -> Scene:

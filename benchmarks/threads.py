@@ -20,7 +20,6 @@ from benchmarks.rasterize import bumpy_ball
 from benchmarks.splat import scene
 from bozzetto.camera import orbit
 from bozzetto.data.objects import Object
-from bozzetto.data.procedural import make
 from bozzetto.data.renders import carve_object, drawable
 from bozzetto.kernels import pool
 from bozzetto.kernels.antialias import antialias, edges
@@ -30,6 +29,7 @@ from bozzetto.kernels.rasterize import rasterize
 from bozzetto.kernels.splat import splat
 from bozzetto.kernels.texture import texture
 from bozzetto.shapes.tetgrid import TetGrid
+from bozzetto_objects import make
 
 Op = Callable[[], object]
 

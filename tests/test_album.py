@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from bozzetto.data.captions import caption, colours_of, noun_of, side_of
-from bozzetto.data.procedural import HELD_OUT_FAMILIES, make
 from bozzetto.priors.first_guess import FirstGuess, Guess, medians
 from bozzetto.priors.hint import FRAME
 from bozzetto.training import album
+from bozzetto_objects import HELD_OUT_FAMILIES, make
 
 
 def test_captions_name_what_one_sees():

@@ -13,7 +13,6 @@ import trimesh
 
 from bozzetto.camera import Camera
 from bozzetto.data.objects import Packed, pack
-from bozzetto.data.procedural import HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import crop_camera, drawable
 from bozzetto.errors import InputError
 from bozzetto.evaluate import baselines, lifting, report
@@ -22,6 +21,7 @@ from bozzetto.evaluate.metrics import bare, solid
 from bozzetto.evaluate.pictures import drawn, moved, novel_cameras, shoot, triangles
 from bozzetto.frustum import to_frustum
 from bozzetto.mesh import Mesh
+from bozzetto_objects import HELD_OUT_FAMILIES, make
 
 SIZE = 256
 

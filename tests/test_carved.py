@@ -15,8 +15,8 @@ import pytest
 from bozzetto.data import carved
 from bozzetto.data.carved import CarvedFiles, name, packed, unpack
 from bozzetto.data.objects import pack
-from bozzetto.data.procedural import FAMILIES, make
 from bozzetto.data.renders import GRID, Carved, Drawable, carve_object, drawable
+from bozzetto_objects import FAMILIES, make
 
 FAMILY = next(iter(FAMILIES))
 

@@ -17,13 +17,13 @@ from torch import Tensor
 
 from bozzetto.data.decimated import decimated, small, unpacked
 from bozzetto.data.objects import Packed, pack
-from bozzetto.data.procedural import make
 from bozzetto.data.renders import carve_object, drawable
 from bozzetto.errors import InputError
 from bozzetto.priors.first_guess import FirstGuess, FirstGuessConfig, colour_at, load, save
 from bozzetto.training import course, first_guess, gpu_report, replay
 from bozzetto.training.deadline import Deadline
 from bozzetto.training.loop import LoopSettings, train
+from bozzetto_objects import make
 
 TINY = FirstGuessConfig(widths=(8, 16, 24, 48), blocks=(1, 1, 2), depths=8, colour_depths=4)
 

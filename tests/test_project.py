@@ -22,7 +22,9 @@ from bozzetto import cli, doctor
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-CODE = sorted(p for room in ("bozzetto", "tests", "benchmarks") for p in (ROOT / room).rglob("*.py") if p.stat().st_size)
+FOLDERS = ("bozzetto", "bozzetto_objects", "tests", "benchmarks")
+CODE = sorted(p for room in FOLDERS for p in (ROOT / room).rglob("*.py") if p.stat().st_size)
+SHIPPED = [p for p in CODE if p.relative_to(ROOT).parts[0] in ("bozzetto", "bozzetto_objects")]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "examples" / "README.md"])
 LICENCE = "SPDX-License-Identifier: Apache-2.0"
 
@@ -104,7 +106,7 @@ def test_what_is_imported_is_declared():
     declared = {canonical(re.split(r"[\[<>=! ]", r)[0]) for r in requirements("train", "rembg", "priors", "figures", "view", "spz")}
     provides = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
     optional = {"nvdiffrast", "gsplat", "onnx", "onnxruntime"}  # the last two only where weights are converted anew
-    for path in (ROOT / "bozzetto").rglob("*.py"):
+    for path in SHIPPED:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 modules = [a.name for a in node.names]
@@ -112,7 +114,7 @@ def test_what_is_imported_is_declared():
                 modules = [node.module or ""]
             else:
                 continue
-            for top in {m.split(".")[0] for m in modules} - optional - {"bozzetto"} - sys.stdlib_module_names:
+            for top in {m.split(".")[0] for m in modules} - optional - {"bozzetto", "bozzetto_objects"} - sys.stdlib_module_names:
                 assert canonical(provides.get(top, top)) in declared, f"{name(path)} imports {top}"
 
 
@@ -129,6 +131,29 @@ def test_rooms_import_only_from_the_rooms_below_them():
     program = "from importlinter.cli import lint_imports_command as run; run(['--no-cache'])"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def imported(path: Path) -> set[str]:
+    """Modules of the project that a file names, wherever in it."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    from_ = {n.module or "" for n in nodes if isinstance(n, ast.ImportFrom)}
+    return {m for m in from_ | {a.name for n in nodes if isinstance(n, ast.Import) for a in n.names} if m.startswith("bozzetto")}
+
+
+def test_objects_made_by_rule_have_one_door_and_need_little():
+    """They know `Object` and the compiler of kernels; whoever learns or measures with them knows `bozzetto_objects`, no file of it."""
+    inside = [p for p in SHIPPED if p.parent.name == "bozzetto_objects"]
+    needed = {m for p in inside for m in imported(p) if not m.startswith("bozzetto_objects")}
+    assert len(inside) > 20 and needed == {"bozzetto.data.objects", "bozzetto.kernels.pool"}
+    asked = {(p.relative_to(ROOT).parts[1], m) for p in SHIPPED if p not in inside for m in imported(p) if m.startswith("bozzetto_objects")}
+    assert {m for _, m in asked} == {"bozzetto_objects"} and {room for room, _ in asked} <= {"data", "training", "evaluate"}
+
+
+def test_a_wheel_holds_every_package():
+    setuptools = pytest.importorskip("setuptools")
+    found = setuptools.find_packages(str(ROOT), include=PROJECT["tool"]["setuptools"]["packages"]["find"]["include"])
+    assert set(found) == {".".join(p.parent.relative_to(ROOT).parts) for p in ROOT.glob("bozzetto*/**/__init__.py")}
+    assert {"bozzetto", "bozzetto.training", "bozzetto_objects"} <= set(found)
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["lift", "--help"]], ids=" ".join)
@@ -187,7 +212,7 @@ def draws_without_generator(source: str) -> Iterator[tuple[int, str]]:
             yield node.lineno, call
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "bozzetto").rglob("*.py")), ids=name)
+@pytest.mark.parametrize("path", SHIPPED, ids=name)
 def test_every_draw_takes_a_generator(path):
     assert list(draws_without_generator(path.read_text())) == []
 

@@ -14,7 +14,6 @@ from PIL import Image
 
 from bozzetto import cli
 from bozzetto.camera import orbit, to_nerf_synthetic
-from bozzetto.data.procedural import make
 from bozzetto.data.renders import drawable, render
 from bozzetto.errors import InputError
 from bozzetto.evaluate.metrics import chamfer, solid
@@ -30,6 +29,7 @@ from bozzetto.shapes.fusion import BAND, fuse
 from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.formats.ply import to_ply
 from bozzetto.shapes.tetgrid import TetGrid
+from bozzetto_objects import make
 
 QUICK = recipe.SplatMesh(cells=48, views=24, picture=160, faces=6000, texture=256)
 GOLDEN = math.pi * (3 - 5**0.5)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from bozzetto.data.objects import pack
-from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.training.stream import Stream
+from bozzetto_objects import FAMILIES, HELD_OUT_FAMILIES, make
 
 FAMILIES_SEEN = [f for f in FAMILIES if f not in HELD_OUT_FAMILIES]
 

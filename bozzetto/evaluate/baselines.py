@@ -32,7 +32,6 @@ from torch import Tensor
 import bozzetto
 from bozzetto import image
 from bozzetto.data.objects import INDEX, Packed
-from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Drawable, crop_camera, drawable
 from bozzetto.evaluate.metrics import Solid, geometry, solid
 from bozzetto.evaluate.pictures import NOVEL_DISTANCE, Model, drawn, moved, novel_cameras, shoot, triangles
@@ -40,6 +39,7 @@ from bozzetto.files import replacing
 from bozzetto.frustum import Frustum
 from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.shapes.dmtet import DMTet
+from bozzetto_objects import FAMILIES, HELD_OUT_FAMILIES, make
 
 # Printed by the command above with its defaults: mean IoU .349 and .327, median Chamfer .058 and .057 on its 40 training objects.
 ELEVATION_DEG, PERSPECTIVE = 14.1, 0.3  # taken for every picture
@@ -165,7 +165,7 @@ def bank(folder: Path, path: Path, *, size: int = 128, keys: list[Key] | None = 
     keys  which training objects; all of them by default
     """
     keys = training_objects(folder) if keys is None else keys
-    made_by = [keys, size, AZIMUTHS, ELEVATIONS, FEATURE, LEVEL, code_digest("data")]
+    made_by = [keys, size, AZIMUTHS, ELEVATIONS, FEATURE, LEVEL, code_digest("data", "../bozzetto_objects")]
     text = json.dumps(made_by).encode() + (folder / INDEX).read_bytes()
     file = path.with_name(f"{path.stem}-{hashlib.sha256(text).hexdigest()[:12]}.safetensors")
     if not file.is_file():
@@ -186,7 +186,8 @@ def bank(folder: Path, path: Path, *, size: int = 128, keys: list[Key] | None = 
 
 
 def code_digest(*parts: str) -> str:
-    """Of the sources, rooms or files, that decide a result: what they made before they changed is made again."""
+    """Of the sources, rooms or files beside this package's `__init__`, that decide a result: what they made before they changed is made
+    again."""
     root = Path(bozzetto.__file__).parent
     total = hashlib.sha256()
     for part in parts:

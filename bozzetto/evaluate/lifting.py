@@ -37,7 +37,6 @@ from torch import Tensor
 
 import bozzetto
 from bozzetto.data.objects import Packed
-from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES
 from bozzetto.data.renders import Drawable
 from bozzetto.errors import InputError
 from bozzetto.evaluate import baselines, report
@@ -52,10 +51,15 @@ from bozzetto.priors import first_guess
 from bozzetto.priors.loading import MINI
 from bozzetto.verbs.lift import lift as lift_picture
 from bozzetto.verbs.lift import recipe_of
+from bozzetto_objects import FAMILIES, HELD_OUT_FAMILIES
 
 OFFSETS = tuple(math.radians(40.0 * k) for k in range(1, 9))
 SHEET = tuple(math.radians(x) for x in (0.0, 90.0, 180.0))  # front, side, behind, as the picture sees it
 FRESH = 500_000  # first seed of the held-out families: training and its validation use smaller ones
+DECISIVE = (
+    *("recipes", "priors", "shapes", "render", "evaluate", "data", "../bozzetto_objects", "image.py", "pixels.py", "matting", "frustum.py"),
+)
+"""whose code decides a result"""
 EMPTY = {"chamfer": 1.0, "f_score": 0.0, "iou": 0.0, "normals": 0.0}
 
 
@@ -123,7 +127,7 @@ def evaluate_lifting(
         "prior": weights,
         "seed": seed,
         "baselines": [getattr(baselines, k) for k in ("PERSPECTIVE", "INFLATE", "INFLATE_POWER", "EXTRUDE", "SEEDS_EACH", "LEVEL")],
-        "code": code_digest("recipes", "fit", "verbs", "priors", "shapes", "render", "evaluate", "data", "image.py", "pixels.py", "matting", "frustum.py"),
+        "code": code_digest(*DECISIVE),
     }
     identity = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
     tasks = [

@@ -26,13 +26,13 @@ from bozzetto import image
 from bozzetto.camera import Camera, orbit
 from bozzetto.data.captions import colours_of, noun_of
 from bozzetto.data.objects import Object, Packed
-from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Drawable, drawable, random_lights, recoloured, render
 from bozzetto.files import replacing
 from bozzetto.fit.solid import Colours, Solid
 from bozzetto.priors.first_guess import FirstGuess
 from bozzetto.priors.hint import FRAME, PLANES, carried, hint
 from bozzetto.priors.solid import solid
+from bozzetto_objects import FAMILIES, HELD_OUT_FAMILIES, make
 
 SIZE, CELLS = 128, 16  # pixels a side of pictures, cells a side of hints' planes
 VIEWS, GUESSED = 10, 2

@@ -21,7 +21,6 @@ from torch.utils.data import Dataset
 
 from bozzetto.data.carved import CarvedFiles
 from bozzetto.data.objects import Object, Packed
-from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
 from bozzetto.data.renders import Carved, Drawable, draw_sample, drawable
 from bozzetto.frustum import DEPTH_RANGE
 from bozzetto.priors.first_guess import LEVEL, FirstGuess, FirstGuessConfig, Guess, load, save
@@ -29,6 +28,7 @@ from bozzetto.priors.loading import MINI
 from bozzetto.priors.solid import solid
 from bozzetto.training.loop import LoopSettings, samples_seen, train
 from bozzetto.training.stream import WINDOW, Stream
+from bozzetto_objects import FAMILIES, HELD_OUT_FAMILIES, make
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from bozzetto.data.objects import Object, Packed
-from bozzetto.data.procedural import FAMILIES, HELD_OUT_FAMILIES, make
+from bozzetto_objects import FAMILIES, HELD_OUT_FAMILIES, make
 
 WINDOW = 1500  # procedural objects in play at a time
 REUSE = 24  # pictures of each, on average, before the window has moved past it

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural.harvest import leaf_blade, ribbed
-from bozzetto.data.procedural.materials import Material
-from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
-from bozzetto.data.procedural.solids import (
+from bozzetto_objects import materials as mat
+from bozzetto_objects.harvest import leaf_blade, ribbed
+from bozzetto_objects.materials import Material
+from bozzetto_objects.sketch import Rng, Sketch, chance, pick
+from bozzetto_objects.solids import (
     Array,
     around,
     blob,
@@ -23,7 +23,7 @@ from bozzetto.data.procedural.solids import (
     sweep,
     torus,
 )
-from bozzetto.data.procedural.vessels import blossom, curve, inside
+from bozzetto_objects.vessels import blossom, curve, inside
 
 
 def tree(rng: Rng) -> Sketch:

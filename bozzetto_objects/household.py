@@ -7,13 +7,13 @@ import itertools
 
 import numpy as np
 
-from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural import patterns
-from bozzetto.data.procedural.chairs import legs
-from bozzetto.data.procedural.materials import Material
-from bozzetto.data.procedural.outlines import extrude, smooth
-from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
-from bozzetto.data.procedural.solids import (
+from bozzetto_objects import materials as mat
+from bozzetto_objects import patterns
+from bozzetto_objects.chairs import legs
+from bozzetto_objects.materials import Material
+from bozzetto_objects.outlines import extrude, smooth
+from bozzetto_objects.sketch import Rng, Sketch, chance, pick
+from bozzetto_objects.solids import (
     Part,
     around,
     beam,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bozzetto.data.procedural.solids import CREASE, Array, Part, Vector, spline
+from bozzetto_objects.solids import CREASE, Array, Part, Vector, spline
 
 
 def extrude(

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural import patterns
-from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
-from bozzetto.data.procedural.solids import (
+from bozzetto_objects import materials as mat
+from bozzetto_objects import patterns
+from bozzetto_objects.sketch import Rng, Sketch, chance, pick
+from bozzetto_objects.solids import (
     Array,
     Part,
     both,
@@ -23,7 +23,7 @@ from bozzetto.data.procedural.solids import (
     sweep,
     torus,
 )
-from bozzetto.data.procedural.vessels import curve, ear, inside
+from bozzetto_objects.vessels import curve, ear, inside
 
 
 def jug(rng: Rng) -> Sketch:

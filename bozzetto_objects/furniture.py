@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural.chairs import cushion, legs
-from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
-from bozzetto.data.procedural.solids import (
+from bozzetto_objects import materials as mat
+from bozzetto_objects.chairs import cushion, legs
+from bozzetto_objects.sketch import Rng, Sketch, chance, pick
+from bozzetto_objects.solids import (
     around,
     beam,
     both,

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural.cars import LIGHT, REAR, axles, cabin, panes, wheel
-from bozzetto.data.procedural.materials import Material
-from bozzetto.data.procedural.outlines import extrude
-from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
-from bozzetto.data.procedural.solids import (
+from bozzetto_objects import materials as mat
+from bozzetto_objects.cars import LIGHT, REAR, axles, cabin, panes, wheel
+from bozzetto_objects.materials import Material
+from bozzetto_objects.outlines import extrude
+from bozzetto_objects.sketch import Rng, Sketch, chance, pick
+from bozzetto_objects.solids import (
     beam,
     both,
     box,

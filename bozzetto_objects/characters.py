@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural.creatures import eyes
-from bozzetto.data.procedural.figures import headgear
-from bozzetto.data.procedural.outlines import extrude, gear, heart, star
-from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
-from bozzetto.data.procedural.solids import (
+from bozzetto_objects import materials as mat
+from bozzetto_objects.creatures import eyes
+from bozzetto_objects.figures import headgear
+from bozzetto_objects.outlines import extrude, gear, heart, star
+from bozzetto_objects.sketch import Rng, Sketch, chance, pick
+from bozzetto_objects.solids import (
     around,
     blob,
     both,

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 
 from bozzetto.data.objects import Object
-from bozzetto.data.procedural.materials import Material
-from bozzetto.data.procedural.solids import Array, Part
 from bozzetto.kernels.pool import njit
+from bozzetto_objects.materials import Material
+from bozzetto_objects.solids import Array, Part
 
 Rng = np.random.Generator
 Paint = tuple[Callable[[Part], Array], Material]

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural.materials import Material
-from bozzetto.data.procedural.outlines import arc, extrude
-from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
-from bozzetto.data.procedural.solids import (
+from bozzetto_objects import materials as mat
+from bozzetto_objects.materials import Material
+from bozzetto_objects.outlines import arc, extrude
+from bozzetto_objects.sketch import Rng, Sketch, chance, pick
+from bozzetto_objects.solids import (
     around,
     box,
     circle,
@@ -22,7 +22,7 @@ from bozzetto.data.procedural.solids import (
     sweep,
     torus,
 )
-from bozzetto.data.procedural.treats import dough, scatter, sweet, swirl
+from bozzetto_objects.treats import dough, scatter, sweet, swirl
 
 
 def snack(rng: Rng) -> Sketch:

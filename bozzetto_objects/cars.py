@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from bozzetto.data.procedural import materials as mat
-from bozzetto.data.procedural.materials import Material
-from bozzetto.data.procedural.outlines import arc, extrude
-from bozzetto.data.procedural.sketch import Rng, Sketch, chance, pick
-from bozzetto.data.procedural.solids import (
+from bozzetto_objects import materials as mat
+from bozzetto_objects.materials import Material
+from bozzetto_objects.outlines import arc, extrude
+from bozzetto_objects.sketch import Rng, Sketch, chance, pick
+from bozzetto_objects.solids import (
     Array,
     Part,
     around,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bozzetto.data.procedural.solids import Array
+from bozzetto_objects.solids import Array
 
 SIZE = 64
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bozzetto.data.procedural import patterns
-from bozzetto.data.procedural.solids import Array
+from bozzetto_objects import patterns
+from bozzetto_objects.solids import Array
 
 
 @dataclass(frozen=True, eq=False)
