@@ -57,7 +57,8 @@ OFFSETS = tuple(math.radians(40.0 * k) for k in range(1, 9))
 SHEET = tuple(math.radians(x) for x in (0.0, 90.0, 180.0))  # front, side, behind, as the picture sees it
 FRESH = 500_000  # first seed of the held-out families: training and its validation use smaller ones
 DECISIVE = (
-    *("recipes", "priors", "shapes", "render", "evaluate", "data", "../bozzetto_objects", "image.py", "pixels.py", "matting", "frustum.py"),
+    *("recipes", "fit", "verbs", "formats", "priors", "shapes", "render", "evaluate", "data", "../bozzetto_objects"),
+    *("image.py", "pixels.py", "matting", "frustum.py"),
 )
 """whose code decides a result"""
 EMPTY = {"chamfer": 1.0, "f_score": 0.0, "iou": 0.0, "normals": 0.0}

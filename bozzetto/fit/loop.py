@@ -106,5 +106,5 @@ def optimise(
             term.update(shape, step)
         number += 1
         run.progress(stage, number / steps)
-    return {name: float(x.value) for name, x in parts.items()}
+    return {name: float(x.value.detach()) for name, x in parts.items()}
 
