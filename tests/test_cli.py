@@ -17,7 +17,7 @@ from PIL import Image
 from bozzetto import cli
 from bozzetto.errors import InputError
 from bozzetto.recipes.batch import jobs
-from bozzetto.recipes.lift import MINI
+from bozzetto.priors.loading import MINI
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"

@@ -55,7 +55,7 @@ def test_drawings_carve_a_wrong_depth_and_colours_reach_the_back(source, tmp_pat
     predict = first.predict
     monkeypatch.setattr(first, "predict", lambda s, n: deep(predict(s, n), 2.0))
     from bozzetto.priors import first_guess
-    from bozzetto.recipes.lift import MINI
+    from bozzetto.priors.loading import MINI
 
     network = first_guess.load(MINI / "first_guess")
 

@@ -28,7 +28,6 @@ from bozzetto.priors.elevation import DEGREE, Look, draw_nearby, estimate_from_t
 from bozzetto.priors.prior import Prior
 from bozzetto.recipes.asset import Source
 from bozzetto.recipes.guess import colours_of, predict, rough_surface, view_of
-from bozzetto.recipes.lift import MINI
 from bozzetto.recipes.novel_views import Framed
 from bozzetto.recipes.run import Tensors
 
@@ -98,7 +97,7 @@ def answers(source: Source, network: first_guess.FirstGuess, prior: Prior, setti
 
 def evaluate(settings: Settings) -> str:
     """Ask every way about every object; the table in Markdown."""
-    network, prior = first_guess.load(MINI / "first_guess"), loading.load(settings.prior)
+    network, prior = first_guess.load(loading.MINI / "first_guess"), loading.load(settings.prior)
     errors: dict[str, list[float]] = {}
     picked = chosen(settings.objects, settings.count)
     for _, name, source, key in picked:

@@ -46,9 +46,10 @@ from bozzetto.evaluate.colours import chroma_distance, colours, hidden_colour, h
 from bozzetto.evaluate.metrics import Solid, geometry, psnr, sharpness, solid, ssim
 from bozzetto.evaluate.pictures import Model, Shot, drawn, moved, novel_cameras, shoot, triangles
 from bozzetto.priors import first_guess
+from bozzetto.priors.loading import MINI
 from bozzetto.recipes import lift_gaussians
 from bozzetto.recipes.asset import Asset, Source
-from bozzetto.recipes.lift import MINI, RECIPES, lift_picture
+from bozzetto.recipes.lift import RECIPES, lift_picture
 from bozzetto.recipes.run import peak_gb
 
 OFFSETS = tuple(math.radians(40.0 * k) for k in range(1, 9))

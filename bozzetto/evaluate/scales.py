@@ -21,7 +21,7 @@ from bozzetto.data.carved import CarvedFiles
 from bozzetto.data.objects import Packed
 from bozzetto.data.renders import draw_sample, drawable
 from bozzetto.priors.first_guess import LEVEL, FirstGuess, load
-from bozzetto.recipes.lift import MINI
+from bozzetto.priors.loading import MINI
 from bozzetto.training.first_guess import as_batch, carved_files, validation_samples
 
 SIDE = 128  # of the pictures, pixels

@@ -10,6 +10,7 @@ import torch
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
 from bozzetto.priors import loading
+from bozzetto.priors.text2image import TextToImage
 from bozzetto.recipes.asset import png
 from bozzetto.recipes.novel_views import NovelViews, sample_views
 from bozzetto.recipes.run import Progress, check_device
@@ -32,7 +33,7 @@ def draw_text(
     """Draw `count` pictures into one PNG, side by side; returns its path. Picture k takes seed + k, whatever the count.
 
     guidance  1 is the text as it is, more holds to it harder
-    towers    folder of the text tower, where `prior` is not embedded (`loading.load_text`)
+    towers    folder of the text tower, where `prior` is not embedded (`loading.load`)
     raises    InputError, before anything is drawn, for a text, prior or file that cannot be used
     """
     if not text.strip():
@@ -42,12 +43,13 @@ def draw_text(
     if out.suffix.lower() != ".png" or out.is_dir() or not out.parent.is_dir():
         raise InputError(f"{out}: expected a .png file in a folder that is there; choose another --out")
     check_device(device)
-    drawer = loading.load_text(prior, towers, dtype=loading.dtype_on(device, precision), device=device)
+    dtype = loading.dtype_on(device, precision)
+    drawer = loading.load_as(TextToImage, prior, loading.TEXT, text=towers, dtype=dtype, device=device)
     if excess := drawer.excess(text):
         raise InputError(f"the text is {excess} tokens longer than this prior reads; say it in fewer words")
     condition = drawer.condition(text=text)
     settings = NovelViews(steps=steps, guidance=guidance)
-    pictures = sample_views(drawer, lambda _: condition, drawer.shape, count, settings, seed, progress)
+    pictures = sample_views(drawer, lambda _: condition, count, settings, seed, progress)
     try:
         write_atomically(out, png(torch.cat([*pictures], 1)))
     except OSError as error:

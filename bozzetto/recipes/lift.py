@@ -18,12 +18,11 @@ from bozzetto import __version__
 from bozzetto.errors import InputError
 from bozzetto.matting import Method
 from bozzetto.priors import first_guess
+from bozzetto.priors.loading import MINI
 from bozzetto.recipes import guess, lift_gaussians, views, zero123
 from bozzetto.recipes.asset import Asset, Source
 from bozzetto.recipes.run import Progress, Run, check_device, check_writable, peak_gb
 
-MINI = Path(__file__).parent.parent / "priors" / "mini"
-"""the embedded priors"""
 RECIPES: dict[str, Any] = {"guess": guess, "views": views, "zero123": zero123}
 """modules with PRESETS, by the names of `--recipe`"""
 Settings = guess.Guess | lift_gaussians.FromGaussians | views.FromViews | zero123.Zero123
@@ -124,10 +123,11 @@ def lift_picture(
 @functools.lru_cache(maxsize=1)  # many pictures, one prior: gigabytes to read, and to hash
 def _diffusion(prior: Path | None, kind: str | None, device: str, precision: str) -> tuple[Any, str]:
     """The prior (latents stay float32), and the digest of its weights."""
-    from bozzetto.priors import loading  # with diffusers: seconds
+    from bozzetto.priors import loading
+    from bozzetto.priors.zero123 import Zero123
 
     dtype = loading.dtype_on(device, precision)
-    return loading.load(prior or "mini", kind, dtype=dtype, device=device), loading.digest(prior or "mini")
+    return loading.load_as(Zero123, prior or "mini", kind, dtype=dtype, device=device), loading.digest(prior or "mini")
 
 
 def _is_done(out: Path, record: dict[str, Any]) -> bool:

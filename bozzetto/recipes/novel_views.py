@@ -12,37 +12,22 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from bozzetto import image
 from bozzetto.camera import Camera, orbit
-from bozzetto.denoiser import Generators
-from bozzetto.diffusion.guidance import classifier_free
-from bozzetto.diffusion.samplers import Watch, ddim
-from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
 from bozzetto.priors.hint import FRAME, Hint, carried, hint
 from bozzetto.priors.prior import Condition, Prior, Reference
+from bozzetto.priors.sampling import Sampler, sample
 from bozzetto.recipes.asset import Source, png
 from bozzetto.recipes.guess import Colours
 from bozzetto.recipes.run import Progress, check_device, check_writable
 from bozzetto.recipes.settings import Within
-
-
-class Sampler(NamedTuple):
-    """How a prior is sampled where nobody says: DDIM's steps, guidance, and eta, the noise drawn anew at each step."""
-
-    steps: int
-    guidance: float
-    eta: float
-
-
-PUBLISHED = Sampler(50, 3.0, 1.0)  # the released demo's
-SMALL = Sampler(8, 1.0, 0.3)  # the embedded prior: measured in docs/benchmarks.md; a stronger pull burns its colours
 
 
 @dataclass(frozen=True)
@@ -65,7 +50,7 @@ class NovelViews:
 
     def sampler(self, prior: Prior) -> Sampler:
         """What is set, and for the rest what suits the prior."""
-        own = SMALL if prior.takes_hint else PUBLISHED
+        own = prior.sampler
         return own._replace(**{name: value for name in own._fields if (value := getattr(self, name)) is not None})
 
 
@@ -156,33 +141,15 @@ class Framed:
         return replace(cameras, c2w=c2w)
 
 
-def sample(
-    prior: Prior,
-    noise: Tensor,
-    cond: Condition,
-    sampler: Sampler,
-    generator: Generators,
-    watch: Watch | None = None,
-) -> Tensor:
-    """x0 of the prior (B, C, h, w) from unit noise, by DDIM with classifier-free guidance; the generators draw what eta asks for."""
-    steps, guidance, eta = sampler
-    denoiser = classifier_free(prior.denoiser, prior.condition(), guidance) if guidance != 1 else prior.denoiser
-    ladder = prior.denoiser.sigmas
-    sigmas = to_zero(ladder[spaced(len(ladder), steps)])
-    x = noise * float((1 + sigmas[0] ** 2).sqrt())  # on the variance-preserving scale the demo begins with unit noise
-    return ddim(denoiser, x, sigmas, cond, eta=eta, generator=generator, watch=watch)
-
-
 def sample_views(
     prior: Prior,
     condition: Callable[[list[int]], Condition],
-    shape: tuple[int, ...],
     count: int,
     settings: NovelViews,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """`count` pictures (V, H, W, 3), sRGB in [0, 1], of x0 (C, h, w), each by itself; view k has its own generator, seeded seed + k.
+    """`count` pictures (V, H, W, 3), sRGB in [0, 1], each by itself; view k has its own generator, seeded seed + k.
 
     condition  what a batch of views is asked under
     """
@@ -192,13 +159,13 @@ def sample_views(
         for start in range(0, count, settings.batch):
             views = range(start, min(start + settings.batch, count))
             generators = [torch.Generator().manual_seed(seed + k) for k in views]
-            noise = torch.stack([torch.randn(shape, generator=g) for g in generators])
 
             def watch(step: int, x: Tensor, denoised: Tensor, start: int = start) -> None:
                 if progress:
                     progress("views", (start + settings.batch * (step + 1) / sampler.steps) / count)
 
-            made.append(prior.decode(sample(prior, noise, condition(list(views)), sampler, generators, watch)))
+            cond = condition(list(views))
+            made.append(prior.decode(sample(prior, cond, count=len(views), sampler=sampler, generator=generators, watch=watch)))
     return torch.cat(made).cpu()
 
 
@@ -212,17 +179,15 @@ def draw_framed(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Pictures (V, H, W, 3) from cameras relative to the object's centre; under a hint, where the prior takes one."""
+    """Pictures (V, H, W, 3) from cameras relative to the object's centre; under a hint, where the prior uses one."""
     shown = framed.reference(prior.background)
-    extra: dict[str, Any] = {"hint": framed.hint(cameras, guessed)} if prior.takes_hint else {}
     with torch.no_grad():
-        shape = tuple(prior.encode(shown.rgb).shape[1:])
-        whole = prior.condition(prior.look(shown), cameras, **extra)
+        whole = prior.condition(prior.encode_reference(shown), cameras, hint=lambda c: framed.hint(c, guessed))
 
     def some(views: list[int]) -> Condition:
         return {k: v if len(v) == 1 else v[views] for k, v in whole.items()}
 
-    return sample_views(prior, some, shape, len(cameras), settings, seed, progress)
+    return sample_views(prior, some, len(cameras), settings, seed, progress)
 
 
 def draw_views(
@@ -243,10 +208,8 @@ def draw_views(
     cameras = ring(settings, elevation, azimuth)
     crop = image.crop(source.rgb, source.alpha, settings.size)
     shown = crop.rgb + (1 - crop.alpha[..., None]) * prior.background
-    seen = prior.look(Reference(shown[None].float(), orbit([azimuth], elevation, DISTANCE, size=settings.size, fov=FOV)))
-    with torch.no_grad():
-        shape = prior.encode(shown[None].float()).shape[1:]
-    pictures = sample_views(prior, lambda views: prior.condition(seen, cameras[views]), shape, settings.count, settings, seed, progress)
+    seen = prior.encode_reference(Reference(shown[None].float(), orbit([azimuth], elevation, DISTANCE, size=settings.size, fov=FOV)))
+    pictures = sample_views(prior, lambda views: prior.condition(seen, cameras[views]), settings.count, settings, seed, progress)
     return pictures, cameras.resized(pictures.shape[1])
 
 
@@ -288,6 +251,7 @@ def picture_to_views(
     raises  InputError, before the slow work, for a picture, prior or settings that cannot be used
     """
     from bozzetto.priors import first_guess, loading
+    from bozzetto.priors.zero123 import Zero123
     from bozzetto.recipes.guess import colours_of, predict, rough_surface, view_of
 
     if settings.count < 1 or (settings.steps is not None and not 1 <= settings.steps <= 1000):
@@ -295,10 +259,10 @@ def picture_to_views(
     check_device(device)
     source = Source.load(path, mask)
     check_writable(out)
-    drawer = loading.load(prior, kind, dtype=loading.dtype_on(device, precision), device=device)
-    guess = predict(source, first_guess.load(loading.MINI / "first_guess")) if elevation is None or drawer.takes_hint else None
+    drawer = loading.load_as(Zero123, prior, kind, dtype=loading.dtype_on(device, precision), device=device)
+    guess = predict(source, first_guess.load(loading.MINI / "first_guess")) if elevation is None or drawer.uses_hint else None
     camera, e, p = view_of(guess, 0.0, elevation) if guess else (None, elevation or 0.0, 0.0)
-    rough = rough_surface(guess, camera, p) if guess and camera and drawer.takes_hint else None
+    rough = rough_surface(guess, camera, p) if guess and camera and drawer.uses_hint else None
     if rough is None or guess is None or camera is None:
         pictures, cameras = draw_views(source, drawer, e, settings, seed=seed, progress=progress)
     else:

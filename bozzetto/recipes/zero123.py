@@ -174,7 +174,7 @@ def distill(
     crop = image.crop(source.rgb, source.alpha, size)
     guessed = first.colours_of(guess, camera.resized(512), p)
     framed = Framed.of(source, camera.resized(512), shape["vertices"], shape["faces"], SHOWN)  # as the prior's pictures show objects
-    seen = prior.look(framed.reference(prior.background))
+    seen = prior.encode_reference(framed.reference(prior.background))
     guided = classifier_free(prior.denoiser, prior.condition(), settings.guidance)
     dmtet = DMTet.from_state(_named("dmtet", shape))
     start = dmtet.sdf.detach().clone()
@@ -215,11 +215,10 @@ def distill(
             vertices, faces, area_normals(vertices, faces), _joined(camera, framed.placed(cameras)), lambda x, n: colours(x)
         )
         losses = _losses(drawn, crop, dmtet, start, vertices, faces)
-        others = drawn.over(prior.background)[1:].clamp(0, 1)
-        x0 = prior.encode(others.float())
+        x0 = prior.encode(drawn[1:])
         sigma = settings.levels.draw(guided, settings.views, step, generator=generator)
-        extra: dict[str, Any] = {"hint": framed.hint(cameras, guessed)} if prior.takes_hint else {}
-        pull = sds(guided, x0, sigma, prior.condition(seen, cameras, **extra), generator=generator)
+        cond = prior.condition(seen, cameras, hint=lambda c: framed.hint(c, guessed))
+        pull = sds(guided, x0, sigma, cond, generator=generator)
         total = (weights * losses).sum() + settings.distill_weight * pull.to(losses)
         if not torch.isfinite(total):
             raise FloatingPointError(f"stage distill, step {step}: the loss is {float(total)}")

@@ -238,7 +238,7 @@ def main(settings: Settings) -> None:
     from safetensors.torch import save_file
 
     from bozzetto.priors import first_guess
-    from bozzetto.recipes.lift import MINI
+    from bozzetto.priors.loading import MINI
 
     network = first_guess.load(MINI / "first_guess")
     packed = Packed(settings.objects)
