@@ -11,7 +11,7 @@ Letters: B samples of any shape `...`; sigma and sigmas in the unit of x0; alpha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -33,6 +33,18 @@ class Denoiser(Protocol):
         sigma  one number or (B,), > 0, float64 where it matters
         cond   what the model is conditioned on; None is nothing at all
         """
+        ...
+
+
+class Trainable(Denoiser, Protocol):
+    """A denoiser that can learn, inside a loop too: what LoRA and variational score distillation train."""
+
+    def loss(self, x0: Tensor, noise: Tensor, sigma: Tensor | float, cond: Any = None) -> Tensor:
+        """(B,): the training loss of its prediction of x0 (B, ...) under noise (B, ...) at levels sigma, one number or (B,)."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """What an optimiser moves."""
         ...
 
 
@@ -113,10 +125,25 @@ class VPDenoiser(nn.Module):
         s = each(sigma, x)
         scale = (1 + s.double() ** 2).sqrt()  # 1 / sqrt(alpha_bar)
         x_t = x / scale
+        return clean(self.prediction, self._predicted(x_t, sigma, cond).to(x.device), x_t, alpha_bar_of(s.double())).to(x)
+
+    def loss(self, x0: Tensor, noise: Tensor, sigma: Tensor | float, cond: Any = None) -> Tensor:
+        """(B,): mean over dimensions of |prediction - target|**2, `diffusion.losses.prediction_loss` at any level.
+
+        raises  ValueError for a prediction of another shape
+        """
+        a = alpha_bar_of(each(sigma, x0).double())
+        made = self._predicted((a.sqrt() * x0 + (1 - a).sqrt() * noise).to(x0), sigma, cond)
+        if made.shape != x0.shape:
+            raise ValueError(f"network: expected a prediction {tuple(x0.shape)}, got {tuple(made.shape)}")
+        return (made.to(x0.device) - target(self.prediction, x0, noise, a)).square().flatten(1).mean(1)
+
+    def _predicted(self, x_t: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
         there = _at_home(self.network, x_t)
-        step = self.step(sigma).float().expand(len(x)).to(there.device)
+        step = self.step(sigma).float().expand(len(x_t)).to(there.device)
         out: Any = self.network(there, step, **(cond or {}))
-        return clean(self.prediction, getattr(out, "sample", out).to(x.device), x_t, alpha_bar_of(s.double())).to(x)
+        made: Tensor = getattr(out, "sample", out)
+        return made
 
 
 class ScoreDenoiser(nn.Module):
@@ -173,6 +200,19 @@ def clean(prediction: str, made: Tensor, x_t: Tensor, alpha_bar: Tensor) -> Tens
     if prediction == "eps":
         return (x_t.double() - rest * made) / signal
     return signal * x_t - rest * made if prediction == "v" else made.double()
+
+
+def target(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
+    """What a network that predicts "eps", "v" or "x0" should say, shape and dtype of x0; the inverse of `clean`.
+
+    alpha_bar  float64, shaped to multiply x0, in [0, 1]
+    source     v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0: Salimans & Ho 2022 (arXiv:2202.00512), Sec. 4
+    """
+    if prediction not in ("eps", "v", "x0"):
+        raise ValueError(f"prediction: expected eps, v or x0, got {prediction!r}")
+    if prediction == "v":
+        return (alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0).to(x0)
+    return noise if prediction == "eps" else x0
 
 
 def sigma_of(alpha_bar: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -26,6 +27,11 @@ class Views:
     depth: Tensor
     normal: Tensor
     cameras: Camera
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Views:
+        """A batch again, also for one index."""
+        i = slice(index, index + 1 or None) if isinstance(index, int) else index
+        return Views(self.rgb[i], self.alpha[i], self.depth[i], self.normal[i], self.cameras[i])
 
     def over(self, background: Tensor | float) -> Tensor:
         """(V, H, W, 3): the pictures over a background, a colour (3,), pictures (V, H, W, 3) or one grey value, in sRGB."""

@@ -48,7 +48,7 @@ def test_rows_are_functions_of_their_index(data):
     assert kinds == 2 * ([False] * 6 + [True] * 2)  # one batch of four, the same for all of its rows
 
 
-def test_z6_dropouts_and_hints(data):
+def test_z_6_dropouts_and_hints(data):
     rows = backbone.Rows(data, None, 1.0, seed=0, batch=2)
     made = [rows[i] for i in range(2000)]
     no_image = np.array([not r["image"].any() for r in made])
@@ -107,11 +107,11 @@ def test_a_pale_pattern_raises_psnr_and_not_the_outlines_iou():
 def test_an_untrained_hint_changes_nothing_and_a_saved_prior_says_the_same(data, tmp_path):
     network, towers, codec = small()
     prior = Zero123(network.network.unet, codec, towers.vision, network.projection, backbone.SCHEDULE, "zero123-mini").eval()
-    assert prior.takes_hint and prior.size == 128
+    assert prior.uses_hint and prior.size == 128
     reference = Reference(torch.rand(1, 128, 128, 3, generator=torch.Generator().manual_seed(1)), orbit([0.0], 0.2, 3.0, size=128, fov=0.5))
     there = orbit([1.0, 2.0], 0.2, 3.0, size=128, fov=0.5)
     drawn = Hint(torch.rand(2, 128, 128, 3) * 0.5, torch.rand(2, 128, 128, PLANES))
-    plain, hinted = prior.condition(reference, there), prior.condition(reference, there, hint=drawn)
+    plain, hinted = prior.condition(reference, there), prior.condition(reference, there, hint=lambda c: drawn)
     assert hinted["hint"].shape == (2, C + PLANES, 16, 16)
     x = torch.randn(2, C, 16, 16, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
@@ -122,17 +122,21 @@ def test_an_untrained_hint_changes_nothing_and_a_saved_prior_says_the_same(data,
         backbone.keep(prior, tmp_path / "prior")
         backbone.keep(prior, tmp_path / "prior")  # in place of the one that is there
         again = loading.load(tmp_path / "prior")
-        made = again.denoiser.denoise(x, 2.0, again.condition(reference, there, hint=drawn))
+        made = again.denoiser.denoise(x, 2.0, again.condition(reference, there, hint=lambda c: drawn))
         torch.testing.assert_close(made, prior.denoiser.denoise(x, 2.0, hinted), atol=0.03, rtol=0.02)  # float16 weights
     assert sorted(p.name for p in tmp_path.iterdir()) == ["prior"]
 
 
-def test_a_prior_without_hints_refuses_one(data):
+def test_a_prior_without_hints_asks_for_none(data):
     network, towers, codec = small()
     network.network.unet.register_to_config(in_channels=2 * C)
     prior = Zero123(network.network.unet, codec, towers.vision, network.projection, backbone.SCHEDULE, "zero123-mini")
-    with pytest.raises(ValueError, match="takes none"):
-        prior.condition(hint=Hint(torch.zeros(1, 8, 8, 3), torch.zeros(1, 8, 8, PLANES)))
+    assert not prior.uses_hint
+
+    def asked(cameras):
+        raise AssertionError("a hint was rendered for a prior that does not read it")
+
+    assert "hint" not in prior.condition(cameras=orbit([0.0], 0.2, 3.0, size=128, fov=0.5), hint=asked)
 
 
 def test_training_lowers_the_loss_of_both_tasks(data):
@@ -233,12 +237,12 @@ def test_latents_are_encoded_over_white():
 
 def test_the_embedded_prior_reads_and_its_codec_returns_a_picture():
     prior = loading.load("mini")
-    assert prior.takes_hint and prior.size == 128 and prior.kind == "zero123-mini"
+    assert prior.uses_hint and prior.size == 128 and prior.kind == "zero123-mini"
     source = Source.load(Path(__file__).parent.parent / "examples" / "teddy-bear.png")
     crop = image.crop(source.rgb, source.alpha, 128)
     picture = (crop.rgb + 1 - crop.alpha[..., None])[None]
     with torch.no_grad():
-        made = prior.decode(prior.encode(picture))
+        made = prior.decode(prior.encode_pictures(picture))
     assert float(-10 * (made - picture).square().mean().log10()) > 25
     weights = sum(p.stat().st_size for p in loading.MINI.rglob("*.safetensors"))
     assert weights < 60e6

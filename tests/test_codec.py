@@ -12,7 +12,7 @@ import torch.nn.functional as F
 
 from bozzetto.diffusion.ddpm import gaussian_kl
 from bozzetto.priors import components
-from bozzetto.priors.codec import CodecConfig, LinearCodec, decoded, encoded
+from bozzetto.priors.codec import CodecConfig, LinearCodec
 from bozzetto.training import codec as training
 
 CONFIG = CodecConfig(latent_channels=8, widths=(16, 8), blocks=(1, 1))
@@ -55,14 +55,14 @@ def test_it_starts_as_the_linear_codec():
     codec.start(mean, basis, std)
     made = training.reconstructed(codec, pictures)
     torch.testing.assert_close(made, training.projected(pictures, mean, basis), atol=1e-5, rtol=0)
-    spread = codec.encode(pictures).latent_dist.mode().std((0, 2, 3))
+    spread = codec.posterior(pictures)[0].std((0, 2, 3))
     torch.testing.assert_close(spread.double(), std.sqrt(), rtol=0.05, atol=0)  # divided by the root; means are nearly 0
 
 
 def test_encoding_is_linear():
     codec, g = seeded(), torch.Generator().manual_seed(2)
     a, b = torch.randn(2, 1, 3, 32, 32, generator=g)
-    z = [codec.encode(x).latent_dist.mode() for x in (a, b, 0.3 * a + 0.7 * b)]
+    z = [codec.posterior(x)[0] for x in (a, b, 0.3 * a + 0.7 * b)]
     torch.testing.assert_close(z[2], 0.3 * z[0] + 0.7 * z[1], atol=1e-6, rtol=1e-5)
 
 
@@ -87,14 +87,14 @@ def test_vae_2_scaling_is_undone_and_gives_unit_variance():
     pictures, _ = spanned(g)
     codec = seeded()
     codec.start(*training.principal_components(pictures, channels=8))
-    z = codec.encode(pictures).latent_dist.mode()
-    assert z.shape == (4, 8, 4, 4) and codec.decode(z).sample.shape == pictures.shape
-    assert torch.equal(z, codec.encode(pictures).latent_dist.mode())
+    z = codec.posterior(pictures)[0]
+    assert z.shape == (4, 8, 4, 4) and codec.picture(z).shape == pictures.shape
+    assert torch.equal(z, codec.posterior(pictures)[0])
     codec.settings = replace(CONFIG, scaling_factor=1 / float(z.detach().std()))
-    x0 = encoded(codec, pictures.movedim(1, -1) / 2 + 0.5, 32)
+    x0 = codec.encode(pictures.movedim(1, -1) / 2 + 0.5)
     torch.testing.assert_close(x0.std(), torch.ones(()), atol=1e-4, rtol=0)
-    made = (codec.decode(z).sample / 2 + 0.5).clamp(0, 1).movedim(1, -1)
-    torch.testing.assert_close(decoded(codec, x0), made, atol=1e-5, rtol=0)
+    made = (codec.picture(z) / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+    torch.testing.assert_close(codec.decode(x0), made, atol=1e-5, rtol=0)
 
 
 def test_vae_3_linear_vae_has_the_optimum_of_principal_components():
@@ -128,8 +128,8 @@ def test_vae_3_linear_vae_has_the_optimum_of_principal_components():
 def test_a_folder_reads_back(tmp_path):
     codec = seeded()
     training.save(codec, tmp_path / "vae")
-    again = components.vae(tmp_path / "vae", torch.float32, "cpu")
-    assert isinstance(again, LinearCodec) and again.config.cell == 8 and again.config.latent_channels == 8
+    again = components.codec(tmp_path / "vae", torch.float32, "cpu")
+    assert isinstance(again, LinearCodec) and again.cell == 8 and again.channels == 8
     for (name, a), b in zip(codec.state_dict().items(), again.state_dict().values(), strict=True):
         torch.testing.assert_close(a.half().float(), b, msg=name)
 

@@ -121,20 +121,20 @@ def test_pictures_of_a_textured_object_give_their_elevation(elevation: int):
 class Oracle:
     """A prior that knows the object and the elevation, and draws exactly; pictures are their own latents."""
 
-    background = 1.0
+    background, shape, uses_hint = 1.0, (3, 128, 128), False
 
     def __init__(self, elevation: float) -> None:
         self.elevation = elevation
         levels = torch.linspace(0.03, 14.6, 50, dtype=torch.float64)
         self.denoiser = Adapted(lambda x, sigma, cond: cond["image"].expand_as(x), levels)
 
-    def encode(self, rgb: Tensor, **_: Any) -> Tensor:
+    def encode_pictures(self, rgb: Tensor, **_: Any) -> Tensor:
         return rgb.movedim(-1, 1)
 
     def decode(self, x0: Tensor) -> Tensor:
         return x0.movedim(1, -1)
 
-    def look(self, reference: Reference) -> Reference:
+    def encode_reference(self, reference: Reference) -> Reference:
         return reference
 
     def condition(self, reference: Any = None, cameras: Camera | None = None, text: str | None = None) -> dict[str, Tensor]:
@@ -147,7 +147,7 @@ class Oracle:
         there = orbit(azimuth, self.elevation + math.pi / 2 - polar, 1.2, size=128, fov=FOV)
         return {"image": picture(there).movedim(-1, 1)}
 
-    def cameras(self, reference: Reference) -> None:
+    def views(self, reference: Reference | None = None) -> None:
         return None
 
 

@@ -14,8 +14,9 @@ from PIL import Image
 
 from bozzetto.errors import InputError
 from bozzetto.fit.source import Source
-from bozzetto.verbs.views import FOV, PUBLISHED, SMALL, NovelViews, draw_views, picture_to_views, ring
 from bozzetto.formats.scene import load as load_scene
+from bozzetto.priors.sampling import PUBLISHED, SMALL
+from bozzetto.verbs.views import FOV, NovelViews, draw_views, picture_to_views, ring
 from tests.test_recipe_zero123 import CHAIR, ELEVATION, Oracle, truth
 from tests.twins import zero123 as twin
 
@@ -37,7 +38,7 @@ def test_each_view_is_what_the_prior_knows_from_there(source):
     """A prior of one point: whatever the noise, DDIM ends at it, and each camera gets its own."""
     pictures, cameras = draw_views(source, Decoding(), ELEVATION, SETTINGS)
     assert cameras.size == pictures.shape[1:3] == (32, 32)
-    wanted = Decoding().decode(Decoding().encode(truth(cameras.resized(64)).over(1.0)))
+    wanted = Decoding().decode(Decoding().encode_pictures(truth(cameras.resized(64)).over(1.0)))
     torch.testing.assert_close(pictures, wanted, atol=1e-5, rtol=0)
     assert (wanted[0] - wanted[1]).abs().max() > 0.2  # the views differ, so that order matters
 
@@ -50,13 +51,13 @@ def test_the_ring_goes_round_at_the_pictures_elevation():
 
 
 def test_a_prior_is_sampled_as_suits_it_unless_told():
-    class Takes:
-        def __init__(self, hint):
-            self.takes_hint = hint
+    class Sampled:
+        def __init__(self, sampler):
+            self.sampler = sampler
 
-    assert NovelViews().sampler(Takes(True)) == SMALL and NovelViews().sampler(Takes(False)) == PUBLISHED
-    assert NovelViews(steps=3, guidance=0.0, eta=0.0).sampler(Takes(True)) == (3, 0.0, 0.0)
-    assert NovelViews(guidance=2.0).sampler(Takes(False)) == (50, 2.0, 1.0)
+    assert NovelViews().sampler(Sampled(SMALL)) == SMALL and NovelViews().sampler(Sampled(PUBLISHED)) == PUBLISHED
+    assert NovelViews(steps=3, guidance=0.0, eta=0.0).sampler(Sampled(SMALL)) == (3, 0.0, 0.0)
+    assert NovelViews(guidance=2.0).sampler(Sampled(PUBLISHED)) == (50, 2.0, 1.0)
 
 
 def test_half_precision_draws_nearly_the_same(tmp_path):
@@ -93,6 +94,7 @@ def test_files_seeds_and_cameras(tmp_path):
         (NovelViews(count=0), "mini", "at least 1"),
         (NovelViews(), "mini/none", "embeds no such"),
         (NovelViews(), "nowhere", "no such folder"),
+        (NovelViews(), "digits-ddpm", "a prior of kind ddpm has no use here; give one of kind zero123"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, settings, prior, words):

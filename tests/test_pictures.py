@@ -18,7 +18,8 @@ from bozzetto.data.pictures import EXAMPLES, digits, emoji, is_taken
 from bozzetto.denoiser import ScoreDenoiser, VPDenoiser
 from bozzetto.errors import InputError
 from bozzetto.evaluate import generated
-from bozzetto.priors.pictures import FOLDER, NAMES, Config, build, load, save
+from bozzetto.priors.loading import MINI, load
+from bozzetto.priors.pictures import NAMES, Config, build, save
 from bozzetto.training import pictures as training
 from tests.twins.worlds import seeded
 
@@ -150,9 +151,9 @@ def test_losses_of_networks_that_answer_nothing():
 def test_what_is_saved_is_loaded(tmp_path, config):
     network = build(config, generator=seeded(5))
     save(network, config, tmp_path)
-    denoiser, read = load(tmp_path)
-    assert read == config
-    for name, value in denoiser.network.state_dict().items():
+    prior = load(tmp_path)
+    assert prior.config == config
+    for name, value in prior.network.state_dict().items():
         assert torch.equal(value, network.state_dict()[name].half().float())
     (tmp_path / "config.json").write_text(json.dumps({"kind": "ddpm"}))
     with pytest.raises(InputError, match="not one of the small models"):
@@ -165,7 +166,7 @@ def test_a_lost_run_goes_on_from_a_model_and_only_from_its_kind(tmp_path, archiv
     """With no rate at all the weights stay those of the model that it began from; the samples are counted on."""
     loop = replace(training.Settings(archive, tmp_path).loop, samples=1064, batch=64, lr=0.0, vector_lr=0.0)
     training.main(training.Settings(archive, tmp_path / "run", model="guide", start="digits-guide", begun=1000, loop=loop))
-    before, after = (load(name)[0].network.state_dict() for name in ("digits-guide", tmp_path / "run" / "model"))
+    before, after = (load(name).network.state_dict() for name in ("digits-guide", tmp_path / "run" / "model"))
     assert all(torch.equal(before[k], after[k]) for k in before)
     assert json.loads((tmp_path / "run" / "curve.jsonl").read_text().splitlines()[-1])["samples"] == 1064
     with pytest.raises(InputError, match="--start digits-ddpm: holds"):
@@ -207,11 +208,11 @@ def test_the_yardstick_passes_real_pictures_and_catches_copies(archive):
 
 def test_a_guide_is_a_ddpm_and_leads_ddpms_alone(archive):
     settings = generated.Settings(archive, guide="digits-guide", guidance=(1.5, 2.0))
-    titles = [title for title, _, _ in generated.ways("digits-ddpm", load("digits-ddpm")[0], settings)]
+    titles = [title for title, _, _ in generated.ways("digits-ddpm", load("digits-ddpm").denoiser, settings)]
     assert titles == ["digits-ddpm", "digits-ddpm, guided 1.5", "digits-ddpm, guided 2"]
-    assert len(generated.ways("digits-ncsn", load("digits-ncsn")[0], settings)) == 1
+    assert len(generated.ways("digits-ncsn", load("digits-ncsn").denoiser, settings)) == 1
     with pytest.raises(InputError, match="--guide digits-ncsn: expected a DDPM"):
-        generated.ways("digits-ddpm", load("digits-ddpm")[0], replace(settings, guide="digits-ncsn"))
+        generated.ways("digits-ddpm", load("digits-ddpm").denoiser, replace(settings, guide="digits-ncsn"))
 
 
 def test_wrong_sizes_are_refused(tmp_path):
@@ -224,7 +225,8 @@ def test_wrong_sizes_are_refused(tmp_path):
 @pytest.mark.parametrize("name", NAMES)
 def test_the_embedded_models_denoise(name):
     """Asked about a plain stroke or tile under noise, they come nearer to it than the noise was, at every level; the card lies beside."""
-    denoiser, config = load(name)
+    prior = load(name)
+    denoiser, config = prior.denoiser, prior.config
     x0 = torch.full((2, config.channels, config.size, config.size), -1.0 if config.kind == "ddpm" else 0.0)
     x0[..., 6:22, 13:16] = 1.0
     if config.channels == 3:  # emoji are shapes over white
@@ -234,8 +236,8 @@ def test_the_embedded_models_denoise(name):
     for sigma in (0.05, 0.3, 0.8):
         off = denoiser.denoise(x0 + sigma * noise, sigma) - x0
         assert float(off.square().mean()) < 0.5 * sigma**2
-    assert (FOLDER / name / "model.safetensors").stat().st_size < 2.5e6
-    card = (FOLDER / name / "README.md").read_text()
+    assert (MINI / name / "model.safetensors").stat().st_size < 2.5e6
+    card = (MINI / name / "README.md").read_text()
     assert all(word in card for word in ("licence", "seed", "samples", "data"))
 
 

@@ -17,12 +17,13 @@ from bozzetto.distill.sds import Levels, Ramp
 from bozzetto.errors import InputError
 from bozzetto.frustum import frustum_camera
 from bozzetto.mesh import vertex_normals
+from bozzetto.priors.loading import MINI
+from bozzetto.priors.sampling import PUBLISHED
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import zero123
-from bozzetto.fit.source import Source
-from bozzetto.priors.loading import MINI
-from bozzetto.verbs.lift import lift
 from bozzetto.fit.run import Run
+from bozzetto.fit.source import Source
+from bozzetto.verbs.lift import lift
 from bozzetto.render.mesh import render_surface
 from tests.twins import zero123 as twin
 
@@ -42,7 +43,7 @@ def truth(cameras):
 class Oracle:
     """A prior whose data are the object's own pictures: one point for each camera, and grey for none."""
 
-    background, size, takes_hint = 1.0, SIDE, False
+    background, size, shape, sampler, uses_hint = 1.0, SIDE, (3, SIDE, SIDE), PUBLISHED, False
 
     def __init__(self):
         self.asked = 0
@@ -53,16 +54,19 @@ class Oracle:
         assert not x.requires_grad
         return cond["x0"].to(x).expand_as(x)
 
-    def encode(self, rgb, *, generator=None):
+    def encode(self, views, *, generator=None):
+        return self.encode_pictures(views.over(1.0).clamp(0, 1).float())
+
+    def encode_pictures(self, rgb, *, generator=None):
         return F.interpolate(2 * rgb.movedim(-1, 1) - 1, (SIDE, SIDE), mode="area")
 
-    def look(self, reference):
+    def encode_reference(self, reference):
         return reference
 
-    def condition(self, reference=None, cameras=None, text=None):
+    def condition(self, reference=None, cameras=None, text=None, hint=None):
         if cameras is None:
             return {"x0": torch.zeros(1, 3, SIDE, SIDE)}
-        return {"x0": self.encode(truth(cameras).over(1.0))}
+        return {"x0": self.encode_pictures(truth(cameras).over(1.0))}
 
 
 @pytest.fixture(scope="module")

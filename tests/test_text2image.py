@@ -19,11 +19,11 @@ from bozzetto.diffusion.guidance import classifier_free
 from bozzetto.diffusion.losses import prediction_loss
 from bozzetto.distill.sds import sds
 from bozzetto.errors import InputError
-from bozzetto.priors import load, load_text
-from bozzetto.priors.loading import MINI
+from bozzetto.priors import load
+from bozzetto.priors.latent import ConditionedUNet
+from bozzetto.priors.loading import MINI, TEXT
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.text2image import TextToImage
-from bozzetto.priors.zero123 import Conditioned
 from bozzetto.training.backbone import SCHEDULE, text_tower
 from bozzetto.training.towers import tokens
 
@@ -34,7 +34,7 @@ def seeded(seed: int) -> torch.Generator:
 
 @pytest.fixture(scope="module")
 def prior() -> TextToImage:
-    return load_text("mini")
+    return load("mini", TEXT)
 
 
 def noisy(prior: TextToImage, n: int = 1, seed: int = 0) -> torch.Tensor:
@@ -51,11 +51,11 @@ def test_words_become_what_training_made_of_them(prior):
 
 
 def test_a_text_row_is_asked_as_it_was_trained(prior):
-    """The training's loss of a text row, by way of `Conditioned`, is the error of this prior's answer at that level."""
+    """The training's loss of a text row, by way of `ConditionedUNet`, is the error of this prior's answer at that level."""
     x0, noise, k = noisy(prior, seed=1), noisy(prior, seed=2), torch.tensor([500])
     token, alpha_bar = prior.condition(text="a blue sofa"), SCHEDULE.alpha_bar()
     with torch.no_grad():
-        loss = prediction_loss(Conditioned(load("mini").unet), x0, noise, k, alpha_bar.float(), "v", token)
+        loss = prediction_loss(ConditionedUNet(load("mini").unet), x0, noise, k, alpha_bar.float(), "v", token)
     a = float(alpha_bar[500])
     sigma = ((1 - a) / a) ** 0.5
     with torch.no_grad():
@@ -82,7 +82,7 @@ def test_it_was_told_which_colour(prior):
     shapes = [(x.abs() < w) & (y.abs() < h) for w, h in ((0.5, 0.3), (0.3, 0.6), (0.6, 0.6))]
     colours = {"red": (0.8, 0.12, 0.14), "green": (0.2, 0.6, 0.24), "blue": (0.16, 0.32, 0.78)}
     rgb = torch.stack([torch.where(s[..., None], torch.tensor(c), torch.ones(3)) for c in colours.values() for s in shapes])
-    x0 = prior.encode(rgb)
+    x0 = prior.encode_pictures(rgb)
     sigma = 2.0
     seen = x0 + sigma * torch.randn(x0.shape, generator=seeded(4))
     with torch.no_grad():
@@ -100,7 +100,7 @@ def test_sds_pulls_a_grey_picture_towards_the_text_and_no_gradient_reaches_the_p
     pulls = {}
     for text in ("a red cabinet", "a blue cabinet"):
         guided = classifier_free(prior.denoiser, prior.condition(), 10.0)
-        loss = sds(guided, prior.encode(rgb), torch.tensor([4.0]), prior.condition(text=text), generator=seeded(0))
+        loss = sds(guided, prior.encode_pictures(rgb), torch.tensor([4.0]), prior.condition(text=text), generator=seeded(0))
         (gradient,) = torch.autograd.grad(loss, rgb)
         pulls[text] = -gradient[0, 32:96, 32:96].mean((0, 1))
     assert all(p.grad is None and not p.requires_grad for p in prior.parameters())
@@ -110,7 +110,7 @@ def test_sds_pulls_a_grey_picture_towards_the_text_and_no_gradient_reaches_the_p
 
 def test_pictures_and_long_texts(prior):
     reference = Reference(torch.ones(1, 8, 8, 3), orbit([0.0], 0.0, 2.0, size=8, fov=0.5))
-    for ask in (lambda: prior.look(reference), lambda: prior.condition(reference, text="a chair")):
+    for ask in (lambda: prior.encode_reference(reference), lambda: prior.condition(reference, text="a chair")):
         with pytest.raises(ValueError, match="reads text"):
             ask()
     assert prior.excess("a red chair") == 0
@@ -129,16 +129,16 @@ def spoilt(tmp_path: Path) -> Path:
 
 def test_folders(prior, tmp_path):
     folder = spoilt(tmp_path)
-    again = load_text(folder)  # its own text tower
+    again = load(folder, TEXT)  # its own text tower
     x = noisy(prior)
     with torch.no_grad():
-        for a in (again, load_text(MINI / "zero123", MINI / "clip")):
+        for a in (again, load(MINI / "zero123", text=MINI / "clip")):
             wanted = prior.denoiser.denoise(x, 2.0, prior.condition(text="mug"))
             assert torch.equal(a.denoiser.denoise(x, 2.0, a.condition(text="mug")), wanted)
 
     def refused(says: str) -> None:
         with pytest.raises(InputError, match=says) as error:
-            load_text(folder)
+            load(folder, TEXT)
         assert "\n" not in str(error.value)
 
     words = json.loads((folder / "tokenizer" / "tokenizer.json").read_text())
@@ -158,7 +158,7 @@ def test_folders(prior, tmp_path):
     shutil.rmtree(folder / "text_encoder")
     refused("text_encoder/ is missing")
     with pytest.raises(InputError, match="no such folder"):
-        load_text(tmp_path / "nowhere")
+        load(tmp_path / "nowhere", TEXT)
 
 
 def test_a_text_tower_of_another_width_is_refused(tmp_path):
@@ -178,7 +178,7 @@ def test_a_text_tower_of_another_width_is_refused(tmp_path):
         )
     tower.save_pretrained(folder / "text_encoder")
     with pytest.raises(InputError, match="cross_attention_dim of the U-Net should be 32"):
-        load_text(folder)
+        load(folder, TEXT)
 
 
 def test_draw_writes_one_picture_a_seed(capsys, tmp_path, monkeypatch):

@@ -15,10 +15,11 @@ from bozzetto.denoiser import VPDenoiser
 from bozzetto.diffusion.samplers import ddim
 from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.priors.convert import convert
+from bozzetto.priors.latent import ConditionedUNet
 from bozzetto.priors.loading import load
 from bozzetto.priors.prior import Reference
-from bozzetto.priors.schedule import Schedule
-from bozzetto.priors.zero123 import Conditioned, Seen, Zero123, clip_pixels, dropped, pose_projection, relative_pose, spherical, stable_pose
+from bozzetto.priors.schedule import NoiseSchedule
+from bozzetto.priors.zero123 import Zero123, clip_pixels, pose_projection, relative_pose, spherical, stable_pose
 from tests.twins import zero123 as twin
 
 DEGREE = math.pi / 180
@@ -82,19 +83,6 @@ def test_z_5_at_the_start_the_token_is_the_embedding_whatever_the_pose():
     for scale in (0.0, 1.0, 100.0):
         T = scale * torch.randn(5, 4, generator=seeded(1))
         assert torch.equal(projection(torch.cat([embedding, T], -1)), embedding)
-
-
-def test_z_6_conditions_are_dropped_with_the_published_frequencies():
-    n = 40_000
-    seen = dropped(Seen(torch.ones(n, 1), torch.ones(n, 1, 1, 1), cameras([0], [0])), generator=seeded(0))
-    no_embedding, no_latent = seen.embedding[:, 0] == 0, seen.latent[:, 0, 0, 0] == 0
-    for rows, p in (
-        (no_embedding & no_latent, 0.05),
-        (no_embedding & ~no_latent, 0.05),
-        (~no_embedding & no_latent, 0.05),
-        (~no_embedding & ~no_latent, 0.85),
-    ):
-        assert float(rows.double().mean()) == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / n))  # four standard errors
 
 
 def test_z_7_blind_to_roll_and_to_where_a_camera_looks():
@@ -182,17 +170,17 @@ def test_clip_sees_what_the_original_showed_it(pixels: Tensor):
 
 
 def test_ck_9_the_pictures_latent_is_not_scaled_and_x0_is(prior: Zero123, pixels: Tensor):
-    mode = prior.vae.encode(2 * pixels.movedim(-1, 1) - 1).latent_dist.mode()
+    mode = prior.codec.vae.encode(2 * pixels.movedim(-1, 1) - 1).latent_dist.mode()
     torch.testing.assert_close(prior.condition(Reference(pixels, HERE), THERE)["image_latent"], mode, rtol=0, atol=1e-6)
-    torch.testing.assert_close(prior.encode(pixels), 0.18215 * mode, rtol=0, atol=1e-6)
+    torch.testing.assert_close(prior.encode_pictures(pixels), 0.18215 * mode, rtol=0, atol=1e-6)
 
 
 def test_ck_12_noise_levels_are_the_published_ones(prior: Zero123):
     assert float(prior.denoiser.sigmas[0]) == pytest.approx(0.0292, abs=5e-5)
     assert float(prior.denoiser.sigmas[-1]) == pytest.approx(14.615, abs=5e-4)
-    assert float(Schedule(shape="linear").alpha_bar()[-1]) == pytest.approx(1 / (25.15**2 + 1), rel=1e-3)
-    rescaled = Schedule(is_rescaled=True, prediction="v").alpha_bar()
-    assert float(rescaled[-1]) == 2.0**-24 and torch.equal(rescaled[:1], Schedule().alpha_bar()[:1])
+    assert float(NoiseSchedule(shape="linear").alpha_bar()[-1]) == pytest.approx(1 / (25.15**2 + 1), rel=1e-3)
+    rescaled = NoiseSchedule(is_rescaled=True, prediction="v").alpha_bar()
+    assert float(rescaled[-1]) == 2.0**-24 and torch.equal(rescaled[:1], NoiseSchedule().alpha_bar()[:1])
 
 
 def test_an_absent_argument_is_the_null(prior: Zero123, pixels: Tensor):
@@ -210,7 +198,7 @@ def test_an_absent_argument_is_the_null(prior: Zero123, pixels: Tensor):
 
 
 def test_a_view_does_not_depend_on_its_batch_nor_on_looking_first(prior: Zero123, pixels: Tensor):
-    targets, seen = cameras([0, 90, 180], [0, 10, 20]), prior.look(Reference(pixels, HERE))
+    targets, seen = cameras([0, 90, 180], [0, 10, 20]), prior.encode_reference(Reference(pixels, HERE))
     x = torch.randn(3, 4, 8, 8, generator=seeded(0))
     together = prior.denoiser.denoise(x, 2.0, prior.condition(seen, targets))
     alone = torch.cat([prior.denoiser.denoise(x[i : i + 1], 2.0, prior.condition(Reference(pixels, HERE), targets[i])) for i in range(3)])
@@ -219,12 +207,12 @@ def test_a_view_does_not_depend_on_its_batch_nor_on_looking_first(prior: Zero123
 
 def test_gradients_reach_the_pictures_and_never_the_prior(prior: Zero123, pixels: Tensor):
     rgb = torch.rand(1, 24, 24, 3, generator=seeded(3), requires_grad=True)  # another size, too
-    x0 = prior.encode(rgb)
+    x0 = prior.encode_pictures(rgb)
     assert x0.shape == (1, 4, 8, 8) and x0.dtype == torch.float32
     x0.square().sum().backward()
     assert rgb.grad is not None and bool(rgb.grad.abs().sum() > 0)
     assert not any(p.requires_grad for p in prior.parameters()) and not prior.training
-    drawn = [prior.encode(pixels, generator=seeded(s)) for s in (0, 0, 1)]
+    drawn = [prior.encode_pictures(pixels, generator=seeded(s)) for s in (0, 0, 1)]
     assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
     made = prior.decode(x0.detach())
     assert made.shape == (1, 16, 16, 3) and made.min() >= 0 and made.max() <= 1
@@ -235,7 +223,7 @@ def test_half_precision_networks_keep_float32_outside(ports: dict[int, Path], pr
     cond = half.condition(Reference(pixels, HERE), THERE)
     x = torch.randn(1, 4, 8, 8, generator=seeded(0))
     made, exact = half.denoiser.denoise(x, 1.0, cond), prior.denoiser.denoise(x, 1.0, prior.condition(Reference(pixels, HERE), THERE))
-    assert made.dtype == half.encode(pixels).dtype == half.decode(x).dtype == torch.float32
+    assert made.dtype == half.encode_pictures(pixels).dtype == half.decode(x).dtype == torch.float32
     torch.testing.assert_close(made, exact, rtol=0, atol=0.1)  # 8 bits of mantissa through a dozen layers
 
 
@@ -282,7 +270,7 @@ def test_z_8_twelve_views_of_one_object_are_learnt_and_the_mirrored_pose_is_not(
             attention_head_dim=4,
         )
         projection = pose_projection(28, 32)
-    network, alpha_bar = Conditioned(unet), Schedule().alpha_bar()
+    network, alpha_bar = ConditionedUNet(unet), NoiseSchedule().alpha_bar()
 
     def cond(T: Tensor) -> dict[str, Tensor]:
         return {"image_latent": image_latent, "token": projection(torch.cat([torch.zeros(12, 28), T], -1))[:, None]}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bozzetto.denoiser import Denoiser, Predicted, draw, each
+from bozzetto.denoiser import target as _target
 
 
 def noised(x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
@@ -30,14 +31,7 @@ def target(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Ten
 
     source  v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x0: Salimans & Ho 2022 (arXiv:2202.00512), Sec. 4
     """
-    if prediction == "eps":
-        return noise
-    if prediction == "x0":
-        return x0
-    if prediction != "v":
-        raise ValueError(f"prediction: expected eps, v or x0, got {prediction!r}")
-    a = wide(alpha_bar, x0)
-    return (a.sqrt() * noise - (1 - a).sqrt() * x0).to(x0)
+    return _target(prediction, x0, noise, wide(alpha_bar, x0))
 
 
 def prediction_loss(

@@ -29,7 +29,6 @@ from bozzetto.fit.source import Source
 from bozzetto.priors import first_guess, loading
 from bozzetto.priors.elevation import DEGREE, Look, draw_nearby, estimate_from_tracks, least, misfits, tracks
 from bozzetto.priors.prior import Prior
-from bozzetto.priors.loading import MINI
 
 CANDIDATES = [10.0 * k for k in range(-1, 7)]  # degrees
 TURNS = (90.0, 180.0, 270.0)  # degrees from the picture
@@ -95,7 +94,7 @@ def answers(source: Source, network: first_guess.FirstGuess, prior: Prior, setti
 
 def evaluate(settings: Settings) -> str:
     """Ask every way about every object; the table in Markdown."""
-    network, prior = first_guess.load(MINI / "first_guess"), loading.load(settings.prior)
+    network, prior = first_guess.load(loading.MINI / "first_guess"), loading.load(settings.prior)
     errors: dict[str, list[float]] = {}
     picked = chosen(settings.objects, settings.count)
     for _, name, source, key in picked:

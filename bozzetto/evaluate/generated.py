@@ -31,7 +31,8 @@ from bozzetto.diffusion import ddpm
 from bozzetto.diffusion.improved import respaced
 from bozzetto.diffusion.schedules import cosine_betas, spaced
 from bozzetto.errors import InputError
-from bozzetto.priors.pictures import NAMES, Config, load
+from bozzetto.priors.loading import load_as
+from bozzetto.priors.pictures import NAMES, Config, PicturePrior
 from bozzetto.scores.frechet import frechet
 from bozzetto.scores.ncsn import annealed_langevin
 
@@ -256,7 +257,7 @@ def ways(name: str, denoiser: VPDenoiser | ScoreDenoiser, settings: Settings) ->
     alone: list[tuple[str, VPDenoiser | None, float]] = [(name, None, 1.0)]
     if settings.guide is None or not isinstance(denoiser, VPDenoiser):
         return alone
-    guide, _ = load(settings.guide)
+    guide = load_as(PicturePrior, settings.guide).denoiser
     if not isinstance(guide, VPDenoiser):
         raise InputError(f"--guide {settings.guide}: expected a DDPM, this is an NCSN")
     return alone + [(f"{name}, guided {g:g}", guide, g) for g in settings.guidance]
@@ -270,7 +271,8 @@ def main(settings: Settings) -> None:
     print("| model | accepted | classes | Fréchet | median nearest | copies | bits/dim |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for model in settings.models:
-        denoiser, config = load(model)
+        prior = load_as(PicturePrior, model)
+        denoiser, config = prior.denoiser, prior.config
         for title, guide, g in ways(model if model in NAMES else Path(model).parent.name, denoiser, settings):
             made = draw_pictures(denoiser, config, settings.count, settings, guide, g).float()
             is_bounded = settings.bound_of > 0 and isinstance(denoiser, VPDenoiser) and guide is None

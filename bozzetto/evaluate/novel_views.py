@@ -24,8 +24,8 @@ from bozzetto.data.objects import Packed
 from bozzetto.data.renders import render
 from bozzetto.evaluate.metrics import sharpness
 from bozzetto.priors import loading
+from bozzetto.priors.sampling import SMALL, Sampler
 from bozzetto.priors.zero123 import Zero123
-from bozzetto.verbs.views import SMALL, Sampler
 from bozzetto.training import album
 from bozzetto.training.backbone import PAPER, Encoded, drawn, pixel_psnr
 from bozzetto.training.codec import album_pictures
@@ -116,7 +116,7 @@ def disagreement(first: Tensor, second: Tensor, points: tuple[Tensor, Tensor], s
 
 def evaluate(settings: Settings) -> str:
     """Draw everything, write the sheet, and return the table in Markdown."""
-    prior = loading.load(settings.prior)
+    prior = loading.load_as(Zero123, settings.prior)
     data, packed = Encoded.of(settings.latents), Packed(settings.objects)
     truth_all = album_pictures(settings.validation).view(len(data.about), album.VIEWS, album.SIZE, album.SIZE, 4)
     held = album.unseen(packed)
@@ -157,7 +157,7 @@ def _candidates(
     prior: Zero123, settings: Settings, data: Encoded, truth: Tensor, bank: Tensor, poses: Tensor, pairs: list[Pair], packed: Packed
 ) -> dict[str, Tensor]:
     """Pictures (B, H, W, 3) over white of every way to answer."""
-    scale = prior.vae.config.scaling_factor
+    scale = prior.codec.scaling_factor
     side = truth.shape[2]
     seen = torch.stack([truth[p.k, 0].float() / 255 for p in pairs])
     near = nearest_training(seen, bank)

@@ -19,7 +19,8 @@ from bozzetto.diffusion.schedules import alpha_bar, cosine_betas, karras, ladder
 from bozzetto.figures import style
 from bozzetto.figures.style import BLUE, COLOURS, GREEN, RED
 from bozzetto.figures.worlds import Mixture
-from bozzetto.priors.pictures import load
+from bozzetto.priors.loading import load_as
+from bozzetto.priors.pictures import Config, PicturePrior
 from bozzetto.scores.ladder import geometric
 from bozzetto.scores.ncsn import annealed_langevin, predictor_corrector
 from bozzetto.scores.wasserstein import directions, sliced_wasserstein
@@ -60,9 +61,14 @@ Moment = tuple[float, Tensor, Tensor]
 """level, x and denoised, (H, W)"""
 
 
+def _opened(name: str) -> tuple[Denoiser, Config]:
+    prior = load_as(PicturePrior, name)
+    return prior.denoiser, prior.config
+
+
 def _annealed_course() -> list[Moment]:
     """The ends of the NCSN's levels, but for the second and the last but one."""
-    denoiser, config = load("digits-ncsn")
+    denoiser, config = _opened("digits-ncsn")
     generator, seen = torch.Generator().manual_seed(3), []
 
     def watch(i: int, x: Tensor, denoised: Tensor) -> None:
@@ -75,7 +81,7 @@ def _annealed_course() -> list[Moment]:
 
 
 def _ancestral_course() -> list[Moment]:
-    denoiser, config = load("digits-ddpm")
+    denoiser, config = _opened("digits-ddpm")
     generator, sigmas, seen = torch.Generator().manual_seed(3), ladder(config.alpha_bar, spaced(config.T, 100)), []
 
     def watch(i: int, x: Tensor, denoised: Tensor) -> None:
@@ -89,7 +95,7 @@ def _ancestral_course() -> list[Moment]:
 
 def inpainting(plt: Any, completions: int = 8) -> Any:
     """One half of a digit known; several completions: the notes' way by the NCSN, RePaint's by the DDPM."""
-    (ncsn, levels), (denoiser, config) = load("digits-ncsn"), load("digits-ddpm")
+    (ncsn, levels), (denoiser, config) = _opened("digits-ncsn"), _opened("digits-ddpm")
     originals = _originals(denoiser)
     figure, panels = plt.subplots(2 * len(originals), completions + 1, figsize=(9.2, 4.3), layout="constrained")
     for row, original in enumerate(originals):
@@ -222,7 +228,7 @@ def _runs() -> dict[str, Run]:
 
 def sheet(plt: Any, name: str, count: int = 160) -> Any:
     """Many pictures of one network, at length: only with --full."""
-    denoiser, config = load(name)
+    denoiser, config = _opened(name)
     generator = torch.Generator().manual_seed(0)
     shape = (count, config.channels, config.size, config.size)
     if config.kind == "ncsn":

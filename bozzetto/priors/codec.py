@@ -1,22 +1,103 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The codec of the embedded priors: a linear transform in, the same transform and a small network out.
+"""Codecs: pictures to the x0 of a prior, and back. diffusers' KL autoencoder, adapted here once; and the embedded priors' own.
 
-A KL autoencoder in diffusers' layout is what Stable Diffusion has, and folders with one are read as such (`components.vae`). At
-this project's budget it is a bad choice: after 90,000 pictures it had 21 dB where principal components of 8 x 8 patches have 27
-(`docs/priors.md`), because each of its stages must first learn to hand the picture on. Here what encodes *is* the principal
-components: linear, so that distillation's gradient is that of a fixed basis. What decodes adds to the linear picture what a network
-of residual blocks finds missing: edges that patches cut.
+A KL autoencoder is what Stable Diffusion has. At this project's budget it is a bad choice: after 90,000 pictures it had 21 dB where
+principal components of 8 x 8 patches have 27 (`docs/priors.md`), because each of its stages must first learn to hand the picture on.
+In `LinearCodec` what encodes *is* the principal components: linear, so that distillation's gradient is that of a fixed basis. What
+decodes adds to the linear picture what a network of residual blocks finds missing: edges that patches cut.
+
+Letters: B pictures, C channels of a latent, H W pixels, h w cells.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from types import SimpleNamespace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+class Codec(nn.Module):
+    """Pictures to latents and back: a codec is `posterior` and `picture`, and the three numbers that go with them."""
+
+    @property
+    def channels(self) -> int:
+        """C of a latent."""
+        raise NotImplementedError
+
+    @property
+    def cell(self) -> int:
+        """Pixels a side of one of its cells."""
+        raise NotImplementedError
+
+    @property
+    def scaling_factor(self) -> float:
+        """What latents are multiplied by to be x0, of about unit variance."""
+        raise NotImplementedError
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean, which is the mode, and standard deviation of the latents (B, C, h, w) of pictures (B, 3, H, W) in [-1, 1]."""
+        raise NotImplementedError
+
+    def picture(self, z: Tensor) -> Tensor:
+        """(B, 3, H, W), about [-1, 1], of latents (B, C, h, w)."""
+        raise NotImplementedError
+
+    def latent(self, rgb: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Latents (B, C, H / cell, W / cell) float32, not scaled, of pictures (B, H, W, 3), sRGB in [0, 1]; differentiable.
+
+        Drawn from the posterior with a generator, else its mode.
+        """
+        mean, std = self.posterior((2 * rgb.movedim(-1, 1) - 1).to(*self._home))
+        z = mean.float()
+        if generator is not None:
+            z = z + std.float() * torch.randn(z.shape, generator=generator, device=generator.device).to(z)
+        return z.to(rgb.device)
+
+    def encode(self, rgb: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """x0: `latent`, scaled."""
+        return self.latent(rgb, generator) * self.scaling_factor
+
+    def decode(self, x0: Tensor) -> Tensor:
+        """Pictures (B, H, W, 3) float32, sRGB in [0, 1], of x0 (B, C, h, w)."""
+        made = self.picture((x0 / self.scaling_factor).to(*self._home)).to(x0.device)
+        return (made.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+
+    @property
+    def _home(self) -> tuple[torch.device, torch.dtype]:
+        """Where, and in what, its network computes."""
+        first = next(self.parameters())
+        return first.device, first.dtype
+
+
+class KLCodec(Codec):
+    """diffusers' AutoencoderKL as a `Codec`."""
+
+    def __init__(self, vae: nn.Module) -> None:
+        super().__init__()
+        self.vae: Any = vae  # its library has no types that hold
+
+    @property
+    def channels(self) -> int:
+        return int(self.vae.config.latent_channels)
+
+    @property
+    def cell(self) -> int:
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def scaling_factor(self) -> float:
+        return float(self.vae.config.scaling_factor)
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        found = self.vae.encode(x).latent_dist
+        return found.mode(), found.std
+
+    def picture(self, z: Tensor) -> Tensor:
+        made: Tensor = self.vae.decode(z).sample
+        return made
 
 
 @dataclass(frozen=True)
@@ -46,28 +127,8 @@ class Block(nn.Module):
         return y
 
 
-class Exactly:
-    """A latent as diffusers' posteriors are asked for it; this one has no spread."""
-
-    def __init__(self, mean: Tensor) -> None:
-        self.mean, self.std = mean, torch.zeros_like(mean)
-
-    def mode(self) -> Tensor:
-        return self.mean
-
-
-class Named(dict[str, Any]):
-    """A dict whose keys are attributes."""
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return self[name]
-        except KeyError:
-            raise AttributeError(name) from None
-
-
-class LinearCodec(nn.Module):
-    """Pictures (B, 3, H, W) in [-1, 1] to latents (B, C, H / cell, W / cell) and back; called as diffusers' AutoencoderKL is."""
+class LinearCodec(Codec):
+    """A linear transform in; the same, and what a network adds to it, out."""
 
     def __init__(self, config: CodecConfig = CodecConfig()) -> None:
         super().__init__()
@@ -84,17 +145,16 @@ class LinearCodec(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     @property
-    def config(self) -> Any:
-        """As diffusers' models have it: a dict whose keys are attributes too."""
-        return Named(asdict(self.settings))
+    def channels(self) -> int:
+        return self.settings.latent_channels
 
     @property
-    def dtype(self) -> torch.dtype:
-        return self.analysis.weight.dtype
+    def cell(self) -> int:
+        return self.settings.cell
 
     @property
-    def device(self) -> torch.device:
-        return self.analysis.weight.device
+    def scaling_factor(self) -> float:
+        return self.settings.scaling_factor
 
     @torch.no_grad()
     def start(self, mean: Tensor, basis: Tensor, std: Tensor) -> None:
@@ -114,41 +174,12 @@ class LinearCodec(nn.Module):
         self.analysis.bias.copy_(-(basis @ mean) / scale)
         self.synthesis.bias.copy_(mean.reshape(3, -1).mean(1))  # one value a colour: patches' means hardly vary inside
 
-    def encode(self, x: Tensor) -> Any:
-        """An object with `latent_dist`, whose `mode()` is the latent."""
-        return SimpleNamespace(latent_dist=Exactly(self.analysis(x)))
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Without spread."""
+        z = self.analysis(x)
+        return z, torch.zeros_like(z)
 
-    def decode(self, z: Tensor) -> Any:
-        """An object with `sample`, (B, 3, H, W)."""
+    def picture(self, z: Tensor) -> Tensor:
         y = F.pixel_shuffle(self.split(self.coarse(z)), 2)
-        return SimpleNamespace(sample=self.synthesis(z) + F.pixel_shuffle(self.out(self.fine(y)), self.settings.cell // 2))
-
-
-def side(vae: Any, cells: int) -> int:
-    """Pixels a side of the pictures whose latents have so many cells a side; of LinearCodec or diffusers' AutoencoderKL."""
-    config = vae.config
-    return int(cells) * (config.cell if "cell" in config else 2 ** (len(config.block_out_channels) - 1))
-
-
-def posterior(vae: Any, rgb: Tensor, size: int) -> Any:
-    """diffusers' DiagonalGaussianDistribution of pictures (B, H, W, 3), sRGB in [0, 1], resized to `size` where they are not."""
-    x = rgb.movedim(-1, 1)
-    if x.shape[-2:] != (size, size):
-        x = F.interpolate(x, (size, size), mode="bilinear", antialias=True)
-    return vae.encode((2 * x - 1).to(vae.device, vae.dtype)).latent_dist
-
-
-def encoded(vae: Any, rgb: Tensor, size: int, generator: torch.Generator | None = None) -> Tensor:
-    """x0 (B, C, h, w) float32 of pictures, as `Prior.encode` has it."""
-    found = posterior(vae, rgb, size)
-    x0: Tensor = found.mode().float()
-    if generator is not None:
-        noise = torch.randn(x0.shape, generator=generator, device=generator.device).to(x0)
-        x0 = x0 + found.std.float() * noise
-    return (x0 * vae.config.scaling_factor).to(rgb.device)
-
-
-def decoded(vae: Any, x0: Tensor) -> Tensor:
-    """Pictures (B, H, W, 3) of x0, as `Prior.decode` has it."""
-    made: Tensor = vae.decode((x0 / vae.config.scaling_factor).to(vae.device, vae.dtype)).sample.to(x0.device)
-    return (made.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+        linear: Tensor = self.synthesis(z)
+        return linear + F.pixel_shuffle(self.out(self.fine(y)), self.settings.cell // 2)

@@ -9,22 +9,30 @@ network for files and for code.
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import json
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors.codec import CodecConfig, LinearCodec
+from bozzetto.priors.codec import Codec, CodecConfig, KLCodec, LinearCodec
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' and transformers' names
 END = "<|endoftext|>"  # CLIP's last token, which also pads
+N = TypeVar("N", bound=nn.Module)
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
+
+
+def check_installed() -> None:
+    """raises InputError with what to type where diffusers or transformers is missing"""
+    if not all(importlib.util.find_spec(name) for name in ("diffusers", "transformers")):
+        raise InputError("diffusion priors need diffusers and transformers; install them: pip install 'bozzetto[priors]'")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -108,13 +116,18 @@ def settings(folder: Path, allowed: set[str]) -> dict[str, Any]:
     return {k: v for k, v in read_json(folder / "config.json").items() if k in allowed}
 
 
+def tuples(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings with tuples where JSON has lists, as our dataclasses hold them."""
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+
+
 def component(
     folder: Path,
-    build: Callable[[], nn.Module],
+    build: Callable[[], N],
     dtype: torch.dtype,
     device: str | torch.device,
     rename: Callable[[str], str | None] = lambda name: name,
-) -> nn.Module:
+) -> N:
     """The network that `build` makes, with the folder's weights; `rename` is as `fill`'s names, None for a tensor to ignore."""
     tensors = Tensors(folder)
     names = {new: old for old in tensors.shapes if (new := rename(old)) is not None}
@@ -122,7 +135,7 @@ def component(
     return fill(folder, build, shapes, lambda new: tensors.read(names[new], dtype, device))
 
 
-def fill(where: Path, build: Callable[[], nn.Module], shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor]) -> nn.Module:
+def fill(where: Path, build: Callable[[], N], shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor]) -> N:
     """A network with weights from a file, frozen, in eval mode.
 
     build   makes the network on the meta device: no memory, nothing random drawn
@@ -166,11 +179,10 @@ def unet(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Mod
     return component(folder, lambda: UNet2DConditionModel(**known), dtype, device)
 
 
-def vae(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
-    """diffusers' AutoencoderKL, whose attention may bear the names of diffusers before 0.18; or the embedded priors' LinearCodec."""
+def codec(folder: Path, dtype: torch.dtype, device: str | torch.device) -> Codec:
+    """The codec in `vae/`: diffusers' AutoencoderKL, whose attention may bear the names of diffusers before 0.18, or a LinearCodec."""
     if read_json(folder / "config.json").get("_class_name") == LinearCodec.__name__:
-        raw = settings(folder, {f.name for f in fields(CodecConfig)})
-        config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+        config: dict[str, Any] = tuples(settings(folder, {f.name for f in fields(CodecConfig)}))
         return component(folder, lambda: LinearCodec(CodecConfig(**config)), dtype, device)
     from diffusers import AutoencoderKL
 
@@ -180,7 +192,7 @@ def vae(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Modu
         return ".".join(old.get(part, part) for part in name.split(".")) if ".attentions." in name else name
 
     known = settings(folder, _arguments(AutoencoderKL))
-    return component(folder, lambda: AutoencoderKL(**known), dtype, device, rename)
+    return KLCodec(component(folder, lambda: AutoencoderKL(**known), dtype, device, rename)).eval()
 
 
 def vision(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:

@@ -22,10 +22,11 @@ from torch import Tensor, nn
 
 from bozzetto.errors import InputError
 from bozzetto.priors import ldm
-from bozzetto.priors.components import fill
-from bozzetto.priors.loading import check_free, check_installed, check_sizes, save
-from bozzetto.priors.schedule import Schedule
-from bozzetto.priors.zero123 import KINDS, Zero123
+from bozzetto.priors.codec import KLCodec
+from bozzetto.priors.components import check_installed, fill
+from bozzetto.priors.loading import check_free, save
+from bozzetto.priors.schedule import NoiseSchedule
+from bozzetto.priors.zero123 import KINDS, Zero123, check_sizes
 
 CALLBACKS = tuple(
     f"{package}.callbacks.{name}"
@@ -134,9 +135,11 @@ def assemble(where: Path, state: dict[str, Tensor], settings: dict[str, Any], ki
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     u, v = settings["unet"], settings["vae"]
-    schedule = Schedule(settings["linear_start"], settings["linear_end"], "scaled_linear", settings["timesteps"])
-    if kind != "zero123-mini" and schedule != Schedule():
-        raise InputError(f"--config: {kind} was trained with {Schedule()}, it says {schedule}; give the right one, or --kind zero123-mini")
+    schedule = NoiseSchedule(settings["linear_start"], settings["linear_end"], "scaled_linear", settings["timesteps"])
+    if kind != "zero123-mini" and schedule != NoiseSchedule():
+        raise InputError(
+            f"--config: {kind} was trained with {NoiseSchedule()}, it says {schedule}; give the right one, or --kind zero123-mini"
+        )
     stored = state.get("alphas_cumprod")
     if stored is not None and (stored.shape != (schedule.steps,) or not torch.allclose(stored.double(), schedule.alpha_bar(), rtol=1e-3)):
         raise InputError(f"{where}: its noise levels are not those of the configuration ({schedule}); give its own with --config")
@@ -182,7 +185,7 @@ def assemble(where: Path, state: dict[str, Tensor], settings: dict[str, Any], ki
     clip = CLIPVisionConfig(**vision, attn_implementation="sdpa")
     return Zero123(
         filled("unet", "U-Net", lambda: UNet2DConditionModel(**unet)),
-        filled("vae", "autoencoder", lambda: AutoencoderKL(**vae)),
+        KLCodec(filled("vae", "autoencoder", lambda: AutoencoderKL(**vae))),
         filled("vision", "CLIP", lambda: CLIPVisionModelWithProjection(clip)),
         filled("projection", "cc_projection", lambda: nn.Linear(columns, rows)),  # type: ignore[arg-type]
         schedule,

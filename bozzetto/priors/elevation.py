@@ -31,10 +31,8 @@ import torch
 from torch import Tensor
 
 from bozzetto.camera import Camera, orbit
-from bozzetto.diffusion.guidance import classifier_free
-from bozzetto.diffusion.samplers import ddim
-from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.priors.prior import Prior, Reference
+from bozzetto.priors.sampling import Sampler, sample, start
 
 DEGREE = math.pi / 180
 STEP = 10 * DEGREE  # between the picture and its neighbours
@@ -142,12 +140,9 @@ def draw_nearby(prior: Prior, rgb: Tensor, *, generator: torch.Generator, steps:
     side = rgb.shape[1]
     here = orbit([0.0], [0.0], DISTANCE, size=side, fov=FOV)
     cond = prior.condition(Reference(rgb, here), nearby(0.0, size=side))
-    levels = prior.denoiser.sigmas
-    sigmas = to_zero(levels[spaced(len(levels), min(steps, len(levels)))])
-    shape = prior.encode(rgb).shape
-    noise = torch.randn(shape, generator=generator, device=generator.device).to(rgb.device)
-    x = (1 + sigmas[0] ** 2).sqrt() * noise.double()  # as if x0 were of unit variance: the variance-preserving start
-    made = ddim(classifier_free(prior.denoiser, prior.condition(), guidance), x.expand(4, *shape[1:]).float(), sigmas, cond)
+    noise = start(prior, 1, generator=generator).to(rgb.device).expand(4, *prior.shape)
+    sampler = Sampler(min(steps, len(prior.denoiser.sigmas)), guidance, 0.0)
+    made = sample(prior, cond, noise=noise, sampler=sampler, generator=generator)
     return prior.decode(made)
 
 
@@ -173,8 +168,8 @@ def misfits(prior: Prior, looks: Sequence[Look], *, generator: torch.Generator, 
     total: list[float] = []
     noise: Tensor | None = None
     for reference, cameras, pictures in looks:
-        x0 = prior.encode(pictures)
-        cond = prior.condition(prior.look(reference), cameras)
+        x0 = prior.encode_pictures(pictures)
+        cond = prior.condition(prior.encode_reference(reference), cameras)
         if noise is None:
             noise = torch.randn(len(places), *x0.shape, generator=generator, device=generator.device).to(x0)
         errors = []

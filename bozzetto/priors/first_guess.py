@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from bozzetto.errors import InputError
 from bozzetto.files import replacing, write_atomically
 from bozzetto.frustum import DEPTH_RANGE
+from bozzetto.priors.components import component, read_json, tuples
 
 LEVEL = -1.0  # logit above which a cell counts as solid: the network is calibrated, and IoU is best below 1/2 (tuned on validation)
 
@@ -164,36 +165,11 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> FirstGues
 
     raises InputError, one sentence, for a missing, truncated, pickled or mis-shaped file
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; point --prior at one that holds config.json and model.safetensors")
-    for name in ("config.json", "model.safetensors"):
-        if not (folder / name).is_file():
-            raise InputError(f"{folder}: {name} is missing; point --prior at a folder that holds config.json and model.safetensors")
-    try:
-        raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-        config = FirstGuessConfig(**settings)
-        network = FirstGuess(config)
-    except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{folder}/config.json: not the settings of a first guess ({error}); fetch the folder again") from None
-    try:
-        state = load_file(folder / "model.safetensors")
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(
-            f"{folder}/model.safetensors: not a whole safetensors file ({error}); fetch it again (pickled weights are never read)"
-        ) from None
-    expected = network.state_dict()
-    missing, extra = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-    shaped = sorted(k for k in expected.keys() & state.keys() if expected[k].shape != state[k].shape)
-    if missing or extra or shaped:
-        wrong = f"{len(missing)} missing, {len(extra)} unknown, {len(shaped)} of another shape: {(missing + extra + shaped)[0]}"
-        raise InputError(f"{folder}/model.safetensors: expected {len(expected)} tensors, {wrong}; it does not belong to config.json")
-    network.load_state_dict({k: v.float() for k, v in state.items()})
-    return network.to(device).eval().requires_grad_(False)
+    settings: dict[str, Any] = tuples(read_json(folder / "config.json"))
+    return component(folder, lambda: FirstGuess(FirstGuessConfig(**settings)), torch.float32, device)
 
 
 def save(network: FirstGuess, folder: str | Path) -> None:

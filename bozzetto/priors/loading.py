@@ -1,38 +1,61 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`load`: a prior from a folder in diffusers' layout, embedded or published; `save`: such a folder.
+"""`load`: a prior from a folder, embedded or published; `save`: a folder in diffusers' layout that `load` reads.
 
-A folder holds `model_index.json`, one folder for each network, `scheduler/`, and perhaps the sidecar `bozzetto.json`, whose
-`kind` says what the weights cannot: Zero-1-to-3 and Stable-Zero123 have the same tensors and read different pose codes.
+Most folders are diffusers': `model_index.json`, one folder for each network, `scheduler/`, and perhaps the sidecar `bozzetto.json`,
+whose `kind` says what the weights cannot: Zero-1-to-3 and Stable-Zero123 have the same tensors and read different pose codes.
 Both published ports of Zero-1-to-3 to diffusers are read; legacy `.ckpt` files go through `bozzetto convert` first.
+
+A new prior joins by one row of LAYOUTS.
 """
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors import components
+from bozzetto.priors import components, pictures, zero123
+from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
-from bozzetto.priors.hint import PLANES
-from bozzetto.priors.schedule import Schedule, read_schedule
+from bozzetto.priors.pictures import PicturePrior
+from bozzetto.priors.prior import Prior
 from bozzetto.priors.text2image import TextToImage
-from bozzetto.priors.zero123 import KINDS, Zero123
+from bozzetto.priors.zero123 import Zero123
 
 MINI = Path(__file__).parent / "mini"
-NAMES = {"mini": "zero123"}
-"""embedded priors by their short name"""
-PROJECTIONS = {"cc_projection": "projection", "clip_camera_projection": "proj"}
-"""the two ports' folders for the projection, and how their linear layer is called"""
+"""the embedded priors"""
+NAMES = {"mini": "zero123", **{name: name for name in pictures.NAMES}}
+"""embedded priors by their short names, and their folders in MINI"""
+TEXT = "text-to-image"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+P = TypeVar("P")
+
+
+class Layout(NamedTuple):
+    """How one kind of prior lies in a folder.
+
+    prior      the class; its `read(folder, kind, *, text, dtype, device)` opens the folder
+    pipelines  the `_class_name`s in model_index.json that say this kind, where the weights are of no other
+    """
+
+    prior: Any
+    pipelines: tuple[str, ...] = ()
+
+
+LAYOUTS: dict[str, Layout] = {
+    **{kind: Layout(Zero123) for kind in zero123.KINDS},
+    TEXT: Layout(TextToImage, ("StableDiffusionPipeline",)),
+    **{kind: Layout(PicturePrior) for kind in pictures.KINDS},
+}
+"""by kind"""
 
 
 def dtype_on(device: str, precision: str = "auto") -> torch.dtype:
@@ -45,77 +68,48 @@ def dtype_on(device: str, precision: str = "auto") -> torch.dtype:
 def load(
     name_or_folder: str | Path,
     kind: str | None = None,
+    *,
+    text: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
-) -> Zero123:
-    """The prior in a folder, or the embedded one of that name (`mini`, `mini/zero123`), frozen and in eval mode.
+) -> Prior:
+    """The prior in a folder, or the embedded one of that name (`mini`, `digits-ddpm`), frozen and in eval mode.
 
-    kind    one of zero123.KINDS, where the folder's bozzetto.json does not say it
+    kind    one of LAYOUTS, where the folder does not say it; "text-to-image" asks `mini`, and what `training.backbone` wrote, in words
+    text    folder of text_encoder/ and tokenizer/, those that a text-to-image prior was trained under; by default the folder
+            itself, or what the embedded prior was trained under
     dtype   float32, float16 or bfloat16, of all networks; pictures, latents and conditions stay float32
     raises  InputError, one sentence, for a folder that is not there, incomplete, damaged, pickled or of another kind, before
             any large file is read where that can be known; ValueError for another dtype
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype}")
-    folder = _folder(name_or_folder)
-    kind = _kind(folder, kind)
-    check_installed()
-    head = _head(folder)
-    schedule = read_schedule(folder / "scheduler")
-    if kind != "zero123-mini" and schedule != Schedule():
-        raise InputError(
-            f"{folder}/scheduler: expected the noise levels of {kind}, {Schedule()}, got {schedule}; "
-            "correct the file, or say kind zero123-mini if the weights were really trained so"
-        )
-    projection = components.linear(folder / head, dtype, device, (PROJECTIONS[head], *PROJECTIONS.values()))
-    settings = [read_json(folder / name / "config.json") for name in ("unet", "vae", "image_encoder")]
-    embed = settings[2].get("projection_dim", 512)
-    check_sizes(folder, kind, settings[0], settings[1], embed, (projection.in_features, projection.out_features))
-    unet = components.unet(folder / "unet", dtype, device)
-    vae = components.vae(folder / "vae", dtype, device)
-    vision = components.vision(folder / "image_encoder", dtype, device)
-    return Zero123(unet, vae, vision, projection, schedule, kind).eval()
+    return load_as(Prior, name_or_folder, kind, text=text, dtype=dtype, device=device)  # type: ignore[type-abstract]
 
 
-def load_text(
+def load_as(
+    wanted: type[P],
     name_or_folder: str | Path,
+    kind: str | None = None,
+    *,
     text: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
-) -> TextToImage:
-    """The same weights told in words: the embedded prior (`mini`), or a folder that `training.backbone` wrote; frozen, in eval mode.
-
-    text    folder of text_encoder/ and tokenizer/, those that the weights were trained under; by default the folder itself, or
-            what the embedded prior was trained under
-    raises  as `load`
-    """
+) -> P:
+    """As `load`, for a caller that can use one class of priors alone; raises InputError, too, where it is another's folder."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype}")
     folder = _folder(name_or_folder)
-    towers = MINI / "clip" if text is None and folder.parent == MINI else Path(text or folder)
-    for part in ("text_encoder", "tokenizer"):
-        if not (towers / part).is_dir():
-            raise InputError(
-                f"{towers}: {part}/ is missing; give the folder of the text tower that the weights were trained under (--towers)"
-            )
-    check_installed()
-    schedule = read_schedule(folder / "scheduler")
-    tower = components.text(towers / "text_encoder", dtype, device)
-    config: Any = tower.config
-    tokenizer = components.tokenizer(towers / "tokenizer", config.max_position_embeddings, config.vocab_size)
-    unet, vae = (read_json(folder / name / "config.json") for name in ("unet", "vae"))
-    sizes = {
-        "cross_attention_dim of the U-Net": (unet.get("cross_attention_dim"), "the text tower's hidden_size", config.hidden_size),
-        "out_channels of the U-Net": (unet.get("out_channels"), "the channels of a latent", vae.get("latent_channels", 4)),
-    }
-    for what, (found, why, expected) in sizes.items():
-        if found != expected:
-            raise InputError(
-                f"{folder}: {what} should be {expected} ({why}), got {found}; these weights were not trained under this text tower"
-            )
-    return TextToImage(
-        components.unet(folder / "unet", dtype, device), components.vae(folder / "vae", dtype, device), tower, tokenizer, schedule
-    ).eval()
+    kind = _kind(folder, TEXT if kind is None and text is not None else kind)
+    layout = LAYOUTS[kind]
+    if wanted is not Prior and not issubclass(layout.prior, wanted):
+        usable = ", ".join(k for k, v in LAYOUTS.items() if issubclass(v.prior, wanted))
+        raise InputError(f"{name_or_folder}: a prior of kind {kind} has no use here; give one of kind {usable}")
+    if text is not None and layout.prior is not TextToImage:
+        raise InputError(f"{name_or_folder}: a prior of kind {kind} reads no text; leave the text tower's folder out")
+    towers = MINI / "clip" if text is None and folder.parent == MINI else text
+    if layout.prior is not PicturePrior:
+        components.check_installed()
+    found: P = layout.prior.read(folder, kind, text=None if towers is None else Path(towers), dtype=dtype, device=device)
+    return found
 
 
 def digest(name_or_folder: str | Path) -> str:
@@ -139,7 +133,7 @@ def save(prior: Zero123, folder: str | Path) -> None:
     check_free(folder)
     networks: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
         "unet": (prior.unet, _config(prior.unet), components.STEMS[0]),
-        "vae": (prior.vae, _config(prior.vae), components.STEMS[0]),
+        "vae": (*_codec_files(prior.codec), components.STEMS[0]),
         "image_encoder": (prior.image_encoder, prior.image_encoder.config.to_dict(), components.STEMS[1]),
         "cc_projection": (nn.ModuleDict({"projection": prior.projection}), {"_class_name": "CCProjection"}, components.STEMS[0]),
     }
@@ -180,26 +174,21 @@ def check_free(folder: Path) -> None:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
 
 
-def check_installed() -> None:
-    """raises InputError with what to type where diffusers or transformers is missing"""
-    if not all(importlib.util.find_spec(name) for name in ("diffusers", "transformers")):
-        raise InputError("diffusion priors need diffusers and transformers; install them: pip install 'bozzetto[priors]'")
-
-
 def _folder(name_or_folder: str | Path) -> Path:
     """A folder on disk, or the embedded one of that name."""
     name = str(name_or_folder)
     first, _, rest = name.partition("/")
-    if first == "mini" and "/" not in rest and rest not in (".", "..") and not Path(name).exists():
-        folder = MINI / (rest or NAMES["mini"])
-        if not (folder / "model_index.json").is_file():
+    if not Path(name).exists() and (name in NAMES or (first == "mini" and "/" not in rest and rest not in (".", ".."))):
+        folder = MINI / (NAMES.get(name) or rest or NAMES["mini"])
+        if not (folder / "model_index.json").is_file() and not pictures.kind_of(folder):
             raise InputError(f"{name}: this version embeds no such diffusion prior; give a folder of weights in diffusers' layout")
         return folder
     folder = Path(name_or_folder)
     if folder.is_file():
         raise InputError(f"{folder}: is a file; give a folder in diffusers' layout (bozzetto convert makes one from a .ckpt)")
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one that holds model_index.json, or the name of an embedded prior (mini)")
+        names = ", ".join(NAMES)
+        raise InputError(f"{folder}: no such folder; give one that holds model_index.json, or the name of an embedded prior ({names})")
     if not (folder / "model_index.json").is_file() and (folder / "snapshots").is_dir():
         return _snapshot(folder)
     return folder
@@ -216,55 +205,31 @@ def _snapshot(folder: Path) -> Path:
 
 
 def _kind(folder: Path, kind: str | None) -> str:
-    index = read_json(folder / "model_index.json")
-    side = read_json(folder / "bozzetto.json") if (folder / "bozzetto.json").is_file() else {}
-    choices = ", ".join(KINDS)
-    for said, where in ((kind, "kind"), (side.get("kind"), f"{folder}/bozzetto.json: kind")):
-        if said is not None and str(said) not in KINDS:
-            raise InputError(f"{where} {said!r} is not known; expected one of {choices}")
-    if kind and side.get("kind", kind) != kind:
-        raise InputError(f"{folder}: kind {kind} was asked for, but its bozzetto.json says {side['kind']}; change one of them")
-    if found := kind or side.get("kind"):
+    """The kind that was asked for, or that the folder says; raises InputError where these differ, or none says it."""
+    own, where, pipeline = pictures.kind_of(folder), "config.json", "folder"
+    if own is None:
+        pipeline, where = read_json(folder / "model_index.json").get("_class_name", "folder"), "bozzetto.json"
+        own = read_json(folder / where).get("kind") if (folder / where).is_file() else None
+    for name, what in ((kind, "kind"), (own, f"{folder}/{where}: kind")):
+        if name is not None and str(name) not in LAYOUTS:
+            raise InputError(f"{what} {name!r} is not known; expected one of {', '.join(LAYOUTS)}")
+    if kind and own and kind != own and (kind, own) != (TEXT, "zero123-mini"):  # the latter two are one U-Net, trained for both
+        raise InputError(f"{folder}: kind {kind} was asked for, but its {where} says {own}; change one of them")
+    if found := kind or own or next((k for k, v in LAYOUTS.items() if pipeline in v.pipelines), None):
         return str(found)
-    _head(folder)  # a folder of something else is told so first
+    zero123.projection_folder(folder)  # a folder of something else is told so first
     raise InputError(
-        f"{folder}: a {index.get('_class_name', 'folder')} may be Zero-1-to-3 or Stable-Zero123, whose weights look the same; say its kind "
-        f'({choices}), or write it beside model_index.json as bozzetto.json: {{"kind": "zero123-xl"}}'
+        f"{folder}: a {pipeline} may be Zero-1-to-3 or Stable-Zero123, whose weights look the same; say its kind "
+        f'({", ".join(zero123.KINDS)}), or write it beside model_index.json as bozzetto.json: {{"kind": "zero123-xl"}}'
     )
 
 
-def _head(folder: Path) -> str:
-    """The folder of the projection."""
-    for name in PROJECTIONS:
-        if (folder / name).is_dir():
-            return name
-    known = " or ".join(f"{n}/" for n in PROJECTIONS)
-    raise InputError(f"{folder}: {known} is missing, so this is not a whole Zero-1-to-3; fetch the folder again, or give another")
-
-
-def check_sizes(where: object, kind: str, unet: dict[str, Any], vae: dict[str, Any], embed: Any, projection: tuple[int, int]) -> None:
-    """The networks fit together, by their settings (diffusers' and transformers' names and defaults).
-
-    embed       of CLIP's vision tower
-    projection  inputs and outputs
-    raises      InputError, about `where`
-    """
-    side, channels, width = unet.get("sample_size"), vae.get("latent_channels", 4), unet.get("cross_attention_dim", 1280)
-    if not all(isinstance(n, int) and n > 0 for n in (side, channels, width, embed)):
-        raise InputError(
-            f"{where}: sample_size, latent_channels, cross_attention_dim or projection_dim is no whole number; fetch its settings again"
-        )
-    hinted = kind == "zero123-mini" and unet.get("in_channels") == 3 * channels + PLANES
-    wanted = 3 * channels + PLANES if hinted else 2 * channels
-    sizes = {
-        "in_channels of the U-Net": (unet.get("in_channels", 4), f"twice the {channels} channels of a latent", wanted),
-        "out_channels of the U-Net": (unet.get("out_channels", 4), "the channels of a latent", channels),
-        "outputs of the projection": (projection[1], "the U-Net's cross_attention_dim", width),
-        "inputs of the projection": (projection[0], "CLIP's projection_dim, and 4 for the pose", embed + 4),
-    }
-    for what, (found, why, expected) in sizes.items():
-        if found != expected:
-            raise InputError(f"{where}: {what} should be {expected} ({why}) for {kind}, got {found}; this is not a whole Zero-1-to-3")
+def _codec_files(codec: Codec) -> tuple[nn.Module, dict[str, Any]]:
+    """The network of `vae/` and its settings."""
+    if isinstance(codec, KLCodec):
+        return codec.vae, _config(codec.vae)
+    assert isinstance(codec, LinearCodec)
+    return codec, {"_class_name": type(codec).__name__, **asdict(codec.settings)}
 
 
 def _config(network: Any) -> dict[str, Any]:

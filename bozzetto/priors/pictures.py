@@ -2,9 +2,11 @@
 """Generative models of small pictures, about a million weights each: a DDPM and an NCSN of digits and a DDPM of emoji
 are embedded, and a weak DDPM of digits for `guidance.autoguidance`; runs of `training.pictures` made them.
 
-`load("digits-ddpm")`, or `load` of a run's folder `model`, gives a `Denoiser` of pictures in [-1, 1] (DDPM) or [0, 1] (NCSN), for
-every sampler of the package. What is embedded lies in `mini/NAME`: config.json, model.safetensors (float16) and the card, README.md,
-with data, seed, steps and measurements.
+`priors.load("digits-ddpm")`, or `load` of a run's folder `model`, is a `Prior` without conditions, whose x0 are the pictures
+themselves, in [-1, 1] (DDPM) or [0, 1] (NCSN): its `denoiser` is for every sampler of the package. What is embedded lies in
+`mini/NAME`: config.json, model.safetensors (float16) and the card, README.md, with data, seed, steps and measurements.
+
+Letters: B pictures, C channels (1 is grey), S pixels a side.
 """
 
 from __future__ import annotations
@@ -15,17 +17,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from bozzetto.camera import Camera
 from bozzetto.denoiser import ScoreDenoiser, VPDenoiser
 from bozzetto.diffusion.network import UNet
 from bozzetto.diffusion.schedules import alpha_bar, cosine_betas
 from bozzetto.errors import InputError
 from bozzetto.files import replacing, write_atomically
+from bozzetto.priors.components import tuples
+from bozzetto.priors.latent import resized
+from bozzetto.priors.prior import Condition, Hinting, Reference
+from bozzetto.priors.sampling import Sampler
 from bozzetto.scores.ladder import geometric
 from bozzetto.scores.network import NCSN
+from bozzetto.views import Views
 
-FOLDER = Path(__file__).parent / "mini"
+KINDS = ("ddpm", "ncsn")
 NAMES = ("digits-ddpm", "digits-guide", "digits-ncsn", "emoji-ddpm")
 
 
@@ -68,32 +76,104 @@ def build(config: Config, *, generator: torch.Generator | None = None) -> UNet |
     return UNet(config.channels, config.widths, config.blocks, attend, patch=config.patch, generator=generator)
 
 
-def load(name: str | Path) -> tuple[VPDenoiser | ScoreDenoiser, Config]:
-    """One of `NAMES`, or a folder that `save` wrote; float32, ready to ask. `.network` of it is the network itself.
+class PicturePrior(nn.Module):
+    """A DDPM or an NCSN of small pictures as a `Prior` that reads nothing.
 
-    raises  InputError, one sentence, for a missing, truncated or mis-shaped file
+    Grey ones are white ink on black paper, coloured ones stand on white. Sampled as other priors are an NCSN draws worse than by
+    annealed Langevin dynamics, its paper's way, since its data are not of unit variance.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
-    folder = FOLDER / name if str(name) in NAMES else Path(name)
+    uses_hint: bool = False
+
+    def __init__(self, network: UNet | NCSN, config: Config) -> None:
+        super().__init__()
+        self.config = config
+        self.denoiser: VPDenoiser | ScoreDenoiser
+        if config.kind == "ncsn":
+            self.denoiser = ScoreDenoiser(network, config.sigmas)
+        else:
+            self.denoiser = VPDenoiser(network, config.alpha_bar, config.prediction)
+
+    @classmethod
+    def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> PicturePrior:
+        """What `save` wrote; see `loading.load`."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            config = Config(**tuples(json.loads((folder / "config.json").read_text())))
+            network = build(config, generator=torch.Generator())
+            network.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
+        except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise InputError(f"{folder}: not one of the small models ({first}); names are {', '.join(NAMES)}") from None
+        return cls(network, config).to(device, dtype).eval().requires_grad_(False)
+
+    @property
+    def network(self) -> UNet | NCSN:
+        network: Any = self.denoiser.network
+        return network
+
+    @property
+    def background(self) -> float:
+        return 0.0 if self.config.channels == 1 else 1.0
+
+    @property
+    def size(self) -> int:
+        return self.config.size
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, S, S)"""
+        return self.config.channels, self.config.size, self.config.size
+
+    @property
+    def sampler(self) -> Sampler:
+        return Sampler(min(100, self.config.T), 1.0, 1.0)
+
+    def views(self, reference: Reference | None = None) -> Camera | None:
+        """None: it knows no cameras."""
+        return None
+
+    def encode(self, views: Views, *, generator: torch.Generator | None = None) -> Tensor:
+        return self.encode_pictures(views.over(self.background).clamp(0, 1).float(), generator=generator)
+
+    def encode_pictures(self, rgb: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """As `Prior.encode_pictures`; there is no posterior to draw from."""
+        x = resized(rgb.float(), self.size).movedim(-1, 1)
+        x = x.mean(1, keepdim=True) if self.config.channels == 1 else x
+        return 2 * x - 1 if self.config.kind == "ddpm" else x
+
+    def decode(self, x0: Tensor) -> Tensor:
+        x = x0.float() / 2 + 0.5 if self.config.kind == "ddpm" else x0.float()
+        return x.clamp(0, 1).movedim(1, -1).expand(-1, -1, -1, 3)
+
+    def encode_reference(self, reference: Reference) -> None:
+        """raises ValueError: it reads no pictures"""
+        raise ValueError("reference: this prior reads nothing; leave it out")
+
+    def condition(
+        self, reference: None = None, cameras: Camera | None = None, text: str | None = None, hint: Hinting | None = None
+    ) -> Condition:
+        """Nothing; raises ValueError for a reference or a text."""
+        if reference is not None:
+            self.encode_reference(reference)
+        if text is not None:
+            raise ValueError(f"text: this prior reads nothing, got {text!r}; leave it out")
+        return {}
+
+
+def kind_of(folder: Path) -> str | None:
+    """One of KINDS that a folder's config.json says; None where it is no folder of these."""
     try:
-        raw: dict[str, Any] = json.loads((folder / "config.json").read_text())
-        settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
-        config = Config(**settings)
-        network = build(config, generator=torch.Generator())
-        network.load_state_dict({k: v.float() for k, v in load_file(folder / "model.safetensors").items()})
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise InputError(f"{folder}: not one of the small models ({first}); names are {', '.join(NAMES)}") from None
-    network.eval().requires_grad_(False)
-    if config.kind == "ncsn":
-        return ScoreDenoiser(network, config.sigmas), config
-    return VPDenoiser(network, config.alpha_bar, config.prediction), config
+        kind = json.loads((folder / "config.json").read_text())["kind"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return kind if kind in KINDS else None
 
 
 def save(network: UNet | NCSN, config: Config, folder: str | Path) -> None:
-    """Write the folder that `load` reads, float16, each file by rename."""
+    """Write the folder that `priors.load` reads, float16, each file by rename."""
     from safetensors.torch import save_file
 
     folder = Path(folder)

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`Prior`: a denoiser with its codec and its conditioning, all that a recipe knows of a diffusion model.
 
-A recipe renders pictures, `encode`s them to the x0 of the prior's denoiser, and asks it under a `condition`. Every argument of
-`condition` that is absent stands for what the model has learnt to mean "unknown"; guidance gets its branches so.
+A recipe renders views, `encode`s them to the x0 of the prior's denoiser, and asks it under a `condition`. Every argument of
+`condition` that is absent stands for what the model has learnt to mean "unknown"; guidance gets its branches so. Most priors draw
+one picture at a time, from any camera. A joint prior draws V views of one object together: its x0 has one more dimension, and
+`views` says from which cameras.
 
-Letters: B pictures, V views, C channels, H W pixels, h w latent cells.
+Letters: B samples or pictures, V views, C channels, H W pixels, h w latent cells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -18,9 +20,15 @@ from torch import Tensor
 
 from bozzetto.camera import Camera
 from bozzetto.denoiser import Denoiser
+from bozzetto.priors.hint import Hint
+from bozzetto.priors.sampling import Sampler
+from bozzetto.views import Views
 
 Condition = Mapping[str, Tensor]
 """what a denoiser is asked under: named tensors, each with one row for all samples or one row a sample"""
+
+Hinting = Callable[[Camera], Hint]
+"""the rough geometry as some cameras see it (`priors.hint`)"""
 
 
 @dataclass(frozen=True)
@@ -61,31 +69,58 @@ class Prior(Protocol):
         ...
 
     @property
-    def takes_hint(self) -> bool:
-        """Whether its `condition` has an argument `hint`, of `priors.hint`."""
+    def shape(self) -> tuple[int, ...]:
+        """Of one x0: (C, h, w), or (V, C, h, w) of a joint prior."""
         ...
 
-    def encode(self, rgb: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        """x0 (B, C, h, w) float32 of pictures (B, H, W, 3), sRGB in [0, 1] over `background`; differentiable.
+    @property
+    def sampler(self) -> Sampler:
+        """How it wants to be sampled (`priors.sampling.sample`)."""
+        ...
 
-        Pictures of another size are resized to the prior's. With a generator the codec's posterior is drawn from, else its
-        mode is taken.
+    @property
+    def uses_hint(self) -> bool:
+        """Whether `condition` asks for a hint, so that rough geometry to render is worth its price."""
+        ...
+
+    def views(self, reference: Reference | None = None) -> Camera | None:
+        """The V cameras that it draws together, relative to the reference's; None where it draws any camera by itself."""
+        ...
+
+    def encode(self, views: Views, *, generator: torch.Generator | None = None) -> Tensor:
+        """x0 float32 of rendered views, of the channels that this prior knows; differentiable.
+
+        (V, C, h, w) for V views, each by itself; of a joint prior (B, V, C, h, w) for B V views, object by object. Views of
+        another size are resized to the prior's. With a generator the codec's posterior is drawn from, else its mode is taken.
+        """
+        ...
+
+    def encode_pictures(self, rgb: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """x0 of plain pictures (B, H, W, 3), sRGB in [0, 1] over `background`, as `encode`.
+
+        raises  ValueError where pictures alone do not say x0
         """
         ...
 
     def decode(self, x0: Tensor) -> Tensor:
-        """Pictures (B, H, W, 3) float32, sRGB in [0, 1], of x0 (B, C, h, w)."""
+        """Pictures (B, H, W, 3) float32, sRGB in [0, 1] over `background`, of x0; of a joint prior B V, object by object."""
         ...
 
-    def look(self, reference: Reference) -> Any:
+    def encode_reference(self, reference: Reference) -> Any:
         """The reference as this prior's networks see it. `condition` takes it in the reference's place, so that a loop of
-        many steps encodes the pictures once."""
+        many steps encodes the pictures once.
+
+        raises  ValueError where it reads no pictures
+        """
         ...
 
-    def condition(self, reference: Any = None, cameras: Camera | None = None, text: str | None = None) -> Condition:
+    def condition(
+        self, reference: Any = None, cameras: Camera | None = None, text: str | None = None, hint: Hinting | None = None
+    ) -> Condition:
         """What the denoiser is asked under, for V cameras; an absent argument is the learnt null.
 
-        reference  a `Reference`, or what `look` made of it
-        raises     ValueError for an argument that this prior cannot read
+        reference  a `Reference`, or what `encode_reference` made of it
+        hint       is asked for its cameras by a prior that uses hints, and ignored by others
+        raises     ValueError for a reference or text that this prior cannot read
         """
         ...

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Schedule`: how noise was added in training, as a diffusers folder says it (`scheduler/scheduler_config.json`).
+"""`NoiseSchedule`: how noise was added in training, as a diffusers folder says it (`scheduler/scheduler_config.json`).
 
 Only what decides the noise levels is kept; which sampler the folder names is the sampler's business. A missing key is refused
 where the defaults differ from one scheduler class to the next, since a wrong one changes every level.
@@ -22,7 +22,7 @@ KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 
 
 @dataclass(frozen=True)
-class Schedule:
+class NoiseSchedule:
     """steps of noising; beta between start and end, "linear" or "scaled_linear" (linear in its root); what is predicted.
 
     is_rescaled  shifted so that the last step is noise alone (Lin et al. 2023, arXiv:2305.08891, Alg. 1)
@@ -57,8 +57,8 @@ class Schedule:
         }
 
 
-def read_schedule(folder: Path) -> Schedule:
-    """raises InputError for a missing key, or what no `Schedule` says"""
+def read_schedule(folder: Path) -> NoiseSchedule:
+    """raises InputError for a missing key, or what no `NoiseSchedule` says"""
     if not folder.is_dir():
         raise InputError(f"{folder.parent}: {folder.name}/ is missing; point to the folder that holds model_index.json and all its parts")
     path = folder / "scheduler_config.json"
@@ -77,4 +77,4 @@ def read_schedule(folder: Path) -> Schedule:
             f"{' and trained_betas' if raw.get('trained_betas') else ''}"
         )
     rescaled = bool(raw.get("rescale_betas_zero_snr", False))
-    return Schedule(float(start), float(end), shape, int(steps), PREDICTIONS[prediction], rescaled)
+    return NoiseSchedule(float(start), float(end), shape, int(steps), PREDICTIONS[prediction], rescaled)

@@ -9,14 +9,15 @@ Letters: B pictures, V views; polar = 90 degrees - elevation, azimuth a, distanc
 
 Differs from the released code: all weights may have any size, so that small ones load too; the mode of the codec's
 posterior stands for a draw from it unless a generator is given. As there, the null condition is zeros *after* the projection,
-although training drops the embedding before it (`dropped`). CLIP sees what the original showed it: bicubic without
+although training drops the embedding before it (`training.backbone.Rows`). CLIP sees what the original showed it: bicubic without
 antialiasing; the second diffusers port shows it an antialiased picture, and its embeddings differ a little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,11 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bozzetto.camera import Camera
-from bozzetto.denoiser import VPDenoiser
-from bozzetto.priors import codec
-from bozzetto.priors.hint import Hint
-from bozzetto.priors.prior import Condition, Reference
-from bozzetto.priors.schedule import Schedule
+from bozzetto.errors import InputError
+from bozzetto.priors import components
+from bozzetto.priors.codec import Codec
+from bozzetto.priors.components import read_json
+from bozzetto.priors.hint import PLANES
+from bozzetto.priors.latent import LatentPrior, resized
+from bozzetto.priors.prior import Condition, Hinting, Reference
+from bozzetto.priors.sampling import PUBLISHED, SMALL
+from bozzetto.priors.schedule import NoiseSchedule, read_schedule
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of OpenAI's CLIP
 
@@ -49,8 +54,12 @@ def relative_pose(reference: Camera, target: Camera) -> Tensor:
     source  Zero-1-to-3, Sec. 3.2, and its released code
     """
     (polar, azimuth, distance), (polar_t, azimuth_t, distance_t) = spherical(reference), spherical(target)
-    turn = azimuth_t - azimuth
-    return torch.stack([polar_t - polar, turn.sin(), turn.cos(), distance_t - distance], -1)
+    return moved(polar_t - polar, azimuth_t - azimuth, distance_t - distance)
+
+
+def moved(polar: Tensor, azimuth: Tensor, distance: Tensor) -> Tensor:
+    """T (..., 4) of changes (...) in polar angle, azimuth (radians) and distance."""
+    return torch.stack([polar, azimuth.sin(), azimuth.cos(), distance], -1)
 
 
 def stable_pose(reference: Camera, target: Camera) -> Tensor:
@@ -88,8 +97,12 @@ KINDS: dict[str, PoseCode] = {
 """What the weights do not say: their tensors have the same names and shapes."""
 
 
+PROJECTIONS = {"cc_projection": "projection", "clip_camera_projection": "proj"}
+"""the folders of the projection in the two ports to diffusers, and what its linear layer is called there"""
+
+
 @dataclass(frozen=True)
-class Seen:
+class EncodedReference:
     """A reference after the frozen networks.
 
     embedding  (B, E) of CLIP's vision tower, projected, not normalised
@@ -102,136 +115,87 @@ class Seen:
     cameras: Camera
 
 
-def dropped(seen: Seen, *, generator: torch.Generator) -> Seen:
-    """A training batch with each condition zeroed alone in 5% of the rows, and both in another 5%: what guidance needs.
-
-    The embedding is dropped before the projection, so that the pose stays.
-    source  the released code: u < .10 drops the embedding, .05 <= u < .15 the latent
-    """
-    u = torch.rand(len(seen.embedding), generator=generator, device=generator.device).to(seen.embedding.device)
-    keep_embedding, keep_latent = u >= 0.10, (u < 0.05) | (u >= 0.15)
-    return replace(seen, embedding=seen.embedding * keep_embedding[:, None], latent=seen.latent * keep_latent[:, None, None, None])
-
-
-class Conditioned(nn.Module):
-    """The U-Net as `VPDenoiser` calls it: noisy latent and picture's latent side by side, one token. Absent ones are zeros.
-
-    A U-Net of 3 C + PLANES channels takes a hint beside them: the latent of the hint's colours, scaled as x0, and its planes.
-    """
-
-    def __init__(self, unet: nn.Module) -> None:
-        super().__init__()
-        self.unet: Any = unet
-
-    @property
-    def hint_channels(self) -> int:
-        """C + PLANES, or 0 for a network that takes no hint."""
-        return int(self.unet.config.in_channels - 2 * self.unet.config.out_channels)
-
-    def forward(
-        self, x_t: Tensor, step: Tensor, image_latent: Tensor | None = None, token: Tensor | None = None, hint: Tensor | None = None
-    ) -> Tensor:
-        """x_t (B, C, h, w); step (B,); image_latent (1 or B, C, h, w); token (1 or B, L, D); hint (1 or B, C + PLANES, h, w);
-        returns (B, C, h, w), dtype of x_t."""
-        dtype, b = next(self.unet.parameters()).dtype, len(x_t)
-        image_latent = torch.zeros_like(x_t) if image_latent is None else image_latent
-        token = x_t.new_zeros(b, 1, self.unet.config.cross_attention_dim) if token is None else token
-        beside = [image_latent]
-        if self.hint_channels:
-            beside.append(x_t.new_zeros(1, self.hint_channels, *x_t.shape[2:]) if hint is None else hint)
-        x = torch.cat([x_t, *(y.to(x_t).expand(b, -1, -1, -1) for y in beside)], 1).to(dtype)
-        made: Tensor = self.unet(x, step, encoder_hidden_states=token.to(x).expand(b, -1, -1)).sample
-        return made.to(x_t.dtype)
-
-
-class Zero123(nn.Module):
+class Zero123(LatentPrior):
     """Zero-1-to-3 and its kin as a `Prior`.
 
     unet           diffusers' UNet2DConditionModel: 2 C channels in, or 3 C + PLANES to take a hint, and C out
-    vae            diffusers' AutoencoderKL with C latent channels
+    codec          with C channels
     image_encoder  transformers' CLIPVisionModelWithProjection, embeddings of size E
     projection     Linear(E + 4, D), D the width of the U-Net's cross-attention
     schedule       of the noise in training
     kind           one of KINDS, which says the pose code
     """
 
-    background: float = 1.0
-    denoiser: VPDenoiser
-    vae: Any  # networks whose libraries have no types that hold
-    image_encoder: Any
+    image_encoder: Any  # its library has no types that hold
 
     def __init__(
         self,
         unet: nn.Module,
-        vae: nn.Module,
+        codec: Codec,
         image_encoder: nn.Module,
         projection: nn.Linear,
-        schedule: Schedule = Schedule(),
+        schedule: NoiseSchedule = NoiseSchedule(),
         kind: str = "zero123",
     ) -> None:
-        super().__init__()
-        self.vae, self.image_encoder, self.projection = vae, image_encoder, projection
-        self.schedule, self.kind, self.pose = schedule, kind, KINDS[kind]
-        self.denoiser = VPDenoiser(Conditioned(unet), schedule.alpha_bar(), schedule.prediction)
+        super().__init__(unet, codec, schedule)
+        self.image_encoder, self.projection = image_encoder, projection
+        self.kind, self.pose = kind, KINDS[kind]
+        self.sampler = SMALL if kind == "zero123-mini" else PUBLISHED
+
+    @classmethod
+    def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> Zero123:
+        """The prior in a folder, of one of KINDS; see `loading.load`."""
+        head = projection_folder(folder)
+        schedule = read_schedule(folder / "scheduler")
+        if kind != "zero123-mini" and schedule != NoiseSchedule():
+            raise InputError(
+                f"{folder}/scheduler: expected the noise levels of {kind}, {NoiseSchedule()}, got {schedule}; "
+                "correct the file, or say kind zero123-mini if the weights were really trained so"
+            )
+        projection = components.linear(folder / head, dtype, device, (PROJECTIONS[head], *PROJECTIONS.values()))
+        settings = [read_json(folder / name / "config.json") for name in ("unet", "vae", "image_encoder")]
+        embed = settings[2].get("projection_dim", 512)
+        check_sizes(folder, kind, settings[0], settings[1], embed, (projection.in_features, projection.out_features))
+        unet = components.unet(folder / "unet", dtype, device)
+        codec = components.codec(folder / "vae", dtype, device)
+        vision = components.vision(folder / "image_encoder", dtype, device)
+        return cls(unet, codec, vision, projection, schedule, kind).eval()
 
     @property
-    def unet(self) -> Any:
-        network: Any = self.denoiser.network
-        return network.unet
-
-    @property
-    def takes_hint(self) -> bool:
-        """Whether `condition` uses a hint."""
-        network: Any = self.denoiser.network
-        return bool(network.hint_channels)
-
-    @property
-    def size(self) -> int:
-        """Side of the pictures that it draws, pixels."""
-        return codec.side(self.vae, self.unet.config.sample_size)
-
-    def encode(self, rgb: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-        return codec.encoded(self.vae, rgb, self.size, generator)
-
-    def decode(self, x0: Tensor) -> Tensor:
-        return codec.decoded(self.vae, x0)
+    def uses_hint(self) -> bool:
+        return self.network.hint_channels > 0
 
     @torch.no_grad()
-    def look(self, reference: Reference) -> Seen:
-        pixels = clip_pixels(reference.rgb.float(), self.image_encoder.config.image_size)
+    def encode_reference(self, reference: Reference) -> EncodedReference:
+        rgb = reference.rgb
+        pixels = clip_pixels(rgb.float(), self.image_encoder.config.image_size)
         embedding = self.image_encoder(pixel_values=pixels.to(self.image_encoder.device, self.image_encoder.dtype)).image_embeds
-        latent = codec.posterior(self.vae, reference.rgb, self.size).mode()
-        return Seen(embedding.float().to(reference.rgb.device), latent.float().to(reference.rgb.device), reference.cameras)
+        return EncodedReference(embedding.float().to(rgb.device), self.codec.latent(resized(rgb, self.size)), reference.cameras)
 
     def condition(
         self,
-        reference: Reference | Seen | None = None,
+        reference: Reference | EncodedReference | None = None,
         cameras: Camera | None = None,
         text: str | None = None,
-        hint: Hint | None = None,
+        hint: Hinting | None = None,
     ) -> Condition:
-        """As `Prior.condition`: image_latent (V, C, h, w), token (V, 1, D), float32; and hint (V, C + PLANES, h, w) where one is given.
+        """As `Prior.condition`: image_latent (V, C, h, w), token (V, 1, D), float32; and hint (V, C + PLANES, h, w) where it uses one.
 
         Without cameras the token is zeros (the pose has no null of its own); without a reference there is no relative pose
-        either, and all is zeros, whatever the cameras.
-
-        hint    what `priors.hint.hint` drew for the same cameras
-        raises  ValueError for a hint that this network cannot take
+        either, and both are zeros, whatever the cameras.
         """
-        if hint is not None:
-            if not self.takes_hint:
-                raise ValueError("hint: this prior takes none; leave it out")
-            rgb = self.encode(hint.over(self.background).clamp(0, 1).float())
-            planes = hint.cells(rgb.shape[-1]).to(rgb)
-            return {**self.condition(reference, cameras, text), "hint": torch.cat([rgb, planes], 1)}
         if text is not None:
             raise ValueError(f"text: this prior reads pictures, not text, got {text!r}; leave it out")
-        seen = self.look(reference) if isinstance(reference, Reference) else reference
+        rough: dict[str, Tensor] = {}
+        if hint is not None and cameras is not None and self.uses_hint:
+            drawn = hint(cameras)
+            rgb = self.encode_pictures(drawn.over(self.background).clamp(0, 1).float())
+            rough["hint"] = torch.cat([rgb, drawn.cells(rgb.shape[-1]).to(rgb)], 1)
+        seen = self.encode_reference(reference) if isinstance(reference, Reference) else reference
         width = self.projection.out_features
         if seen is None:
-            side, like = self.unet.config.sample_size, self.projection.weight
-            latent = like.new_zeros(1, self.unet.config.out_channels, side, side, dtype=torch.float32)
-            return {"image_latent": latent, "token": latent.new_zeros(1, 1, width)}
+            latent = torch.zeros(1, *self.shape, device=self.projection.weight.device)
+            return {"image_latent": latent, "token": latent.new_zeros(1, 1, width), **rough}
         if cameras is None:
             return {"image_latent": seen.latent, "token": seen.embedding.new_zeros(len(seen.embedding), 1, width)}
         views = len(cameras)
@@ -239,4 +203,38 @@ class Zero123(nn.Module):
             raise ValueError(f"cameras: expected {len(seen.embedding)} of them, one a picture, or one picture for all; got {views}")
         T = self.pose(seen.cameras, cameras).to(seen.embedding)
         token = self.projection(torch.cat([seen.embedding.expand(views, -1), T], -1).to(self.projection.weight))
-        return {"image_latent": seen.latent.expand(views, -1, -1, -1), "token": token.to(seen.embedding)[:, None]}
+        return {"image_latent": seen.latent.expand(views, -1, -1, -1), "token": token.to(seen.embedding)[:, None], **rough}
+
+
+def projection_folder(folder: Path) -> str:
+    """Which of PROJECTIONS a folder holds; raises InputError where it holds none."""
+    for name in PROJECTIONS:
+        if (folder / name).is_dir():
+            return name
+    known = " or ".join(f"{n}/" for n in PROJECTIONS)
+    raise InputError(f"{folder}: {known} is missing, so this is not a whole Zero-1-to-3; fetch the folder again, or give another")
+
+
+def check_sizes(where: object, kind: str, unet: dict[str, Any], vae: dict[str, Any], embed: Any, projection: tuple[int, int]) -> None:
+    """The networks fit together, by their settings (diffusers' and transformers' names and defaults).
+
+    embed       of CLIP's vision tower
+    projection  inputs and outputs
+    raises      InputError, about `where`
+    """
+    side, channels, width = unet.get("sample_size"), vae.get("latent_channels", 4), unet.get("cross_attention_dim", 1280)
+    if not all(isinstance(n, int) and n > 0 for n in (side, channels, width, embed)):
+        raise InputError(
+            f"{where}: sample_size, latent_channels, cross_attention_dim or projection_dim is no whole number; fetch its settings again"
+        )
+    hinted = kind == "zero123-mini" and unet.get("in_channels") == 3 * channels + PLANES
+    wanted = 3 * channels + PLANES if hinted else 2 * channels
+    sizes = {
+        "in_channels of the U-Net": (unet.get("in_channels", 4), f"twice the {channels} channels of a latent", wanted),
+        "out_channels of the U-Net": (unet.get("out_channels", 4), "the channels of a latent", channels),
+        "outputs of the projection": (projection[1], "the U-Net's cross_attention_dim", width),
+        "inputs of the projection": (projection[0], "CLIP's projection_dim, and 4 for the pose", embed + 4),
+    }
+    for what, (found, why, expected) in sizes.items():
+        if found != expected:
+            raise InputError(f"{where}: {what} should be {expected} ({why}) for {kind}, got {found}; this is not a whole Zero-1-to-3")

@@ -24,13 +24,14 @@ from bozzetto.data.captions import caption
 from bozzetto.diffusion.losses import prediction_loss
 from bozzetto.priors import components, loading
 from bozzetto.priors.hint import PLANES
-from bozzetto.priors.schedule import Schedule
-from bozzetto.priors.zero123 import Conditioned, Zero123, pose_projection
-from bozzetto.verbs.views import SMALL, Sampler, sample
+from bozzetto.priors.latent import ConditionedUNet
+from bozzetto.priors.sampling import SMALL, Sampler, sample
+from bozzetto.priors.schedule import NoiseSchedule
+from bozzetto.priors.zero123 import Zero123, moved, pose_projection
 from bozzetto.training.loop import LoopSettings, samples_seen, train
 from bozzetto.training.towers import WIDTH, tokens
 
-SCHEDULE = Schedule(prediction="v", is_rescaled=True)
+SCHEDULE = NoiseSchedule(prediction="v", is_rescaled=True)
 WIDTHS = (64, 96, 128)
 PAPER = 0.9  # what is brighter in all colours counts as background where a picture has no alpha: codecs ring a little
 TEXT_EVERY = 4  # of this many batches, one is text-to-image
@@ -100,8 +101,8 @@ class Encoded:
 
     def pose(self, k: int, seen: int, wanted: int) -> Tensor:
         """`zero123.relative_pose` (4,) of one view of an object to another, on one sphere."""
-        turn = self.azimuth[k, wanted] - self.azimuth[k, seen]
-        return torch.stack([self.elevation[k, seen] - self.elevation[k, wanted], turn.sin(), turn.cos(), torch.zeros(())])
+        polar, turn = self.elevation[k, seen] - self.elevation[k, wanted], self.azimuth[k, wanted] - self.azimuth[k, seen]
+        return moved(polar, turn, torch.zeros(()))
 
 
 class Rows(Dataset[dict[str, Tensor]]):
@@ -178,7 +179,7 @@ class Backbone(nn.Module):
         )
         with torch.no_grad():
             unet.conv_in.weight[:, 2 * channels :] = 0  # the hint is learnt as an addition
-        self.network, self.projection = Conditioned(unet), pose_projection(embed, WIDTH)
+        self.network, self.projection = ConditionedUNet(unet), pose_projection(embed, WIDTH)
 
     def forward(self, batch: dict[str, Tensor], alpha_bar: Tensor, words: Tensor | None = None) -> Tensor:
         """(B,) losses of a batch of `Rows`; words (B, L, WIDTH), the text tower's states, where it is text."""
@@ -219,7 +220,8 @@ def drawn(prior: Zero123, batch: dict[str, Tensor], sampler: Sampler = SMALL, *,
     token = prior.projection(torch.cat([batch["embedding"], batch["pose"]], -1))[:, None]
     cond = {"image_latent": batch["image"], "token": token, "hint": batch["hint"]}
     generator = torch.Generator().manual_seed(seed)
-    return sample(prior, torch.randn(batch["x0"].shape, generator=generator).to(batch["x0"]), cond, sampler, generator)
+    noise = torch.randn(batch["x0"].shape, generator=generator).to(batch["x0"])
+    return sample(prior, cond, noise=noise, sampler=sampler, generator=generator)
 
 
 def pixel_psnr(made: Tensor, truth: Tensor) -> float:
@@ -238,10 +240,10 @@ def outline_iou(made: Tensor, truth: Tensor) -> float:
 def main(settings: Settings) -> None:
     """Train; after each validation the prior stands in `OUT/prior`."""
     data, unseen = Encoded.of(settings.latents), Encoded.of(settings.validation)
-    vae: Any = components.vae(settings.vae, torch.float32, "cpu")
+    codec = components.codec(settings.vae, torch.float32, "cpu")
     vision = components.vision(settings.towers / "image_encoder", torch.float32, "cpu")
     text, tokenizer = text_tower(settings.towers)
-    scale = float(vae.config.scaling_factor)
+    scale = codec.scaling_factor
     channels, side = data.latents.shape[2], data.latents.shape[-1]
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
@@ -278,7 +280,7 @@ def main(settings: Settings) -> None:
 
     def prior_of(average: nn.Module) -> Zero123:
         assert isinstance(average, Backbone)
-        made = Zero123(average.network.unet, vae, vision, average.projection, schedule, "zero123-mini")
+        made = Zero123(average.network.unet, codec, vision, average.projection, schedule, "zero123-mini")
         return made.to(next(average.parameters()).device)
 
     def validate(average: nn.Module) -> dict[str, float]:

@@ -86,9 +86,8 @@ class Autoencoder(nn.Module):
 
     def forward(self, picture: Tensor, noise: Tensor) -> Tensor:
         """The reconstruction; noise (B, C, h, w) is added to the latent."""
-        z = self.codec.encode(picture).latent_dist.mode()
-        made: Tensor = self.codec.decode(z + noise.to(z)).sample
-        return made
+        z = self.codec.analysis(picture)
+        return self.codec.picture(z + noise.to(z))
 
 
 def loss(network: nn.Module, batch: dict[str, Tensor], spread: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -111,7 +110,8 @@ def psnr(made: Tensor, picture: Tensor) -> float:
 @torch.no_grad()
 def reconstructed(codec: LinearCodec, pictures: Tensor) -> Tensor:
     """There and back, in batches of 32."""
-    return torch.cat([codec.decode(codec.encode(x.to(codec.device)).latent_dist.mode()).sample.float().cpu() for x in pictures.split(32)])
+    device = codec.analysis.weight.device
+    return torch.cat([codec.picture(codec.analysis(x.to(device))).float().cpu() for x in pictures.split(32)])
 
 
 def principal_components(pictures: Tensor, patch: int = 8, channels: int = 12) -> tuple[Tensor, Tensor, Tensor]:
@@ -131,7 +131,7 @@ def projected(pictures: Tensor, mean: Tensor, basis: Tensor, patch: int = 8) -> 
 
 
 def save(codec: LinearCodec, folder: Path) -> None:
-    """`config.json` and weights in float16, as `components.vae` reads them."""
+    """`config.json` and weights in float16, as `components.codec` reads them."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -151,7 +151,7 @@ def main(settings: Settings) -> None:
     codec.start(mean, basis, std)
     codec.analysis.requires_grad_(False)
     with torch.no_grad():
-        z = torch.cat([codec.encode(x).latent_dist.mode() for x in few.split(32)])
+        z = torch.cat([codec.analysis(x) for x in few.split(32)])
     codec.settings = replace(config, scaling_factor=round(float(1 / z.std()), 5))
     save(codec, settings.out / "vae")
     spread = settings.shake * std.sqrt().float()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bozzetto.files import replacing
 from bozzetto.priors import components
+from bozzetto.priors.codec import Codec
 from bozzetto.priors.zero123 import clip_pixels
 
 
@@ -33,13 +34,13 @@ class Settings:
 
 
 @torch.inference_mode()
-def encoded(vae: Any, rgb: Tensor, batch: int = 32) -> Tensor:
+def encoded(codec: Codec, rgb: Tensor, batch: int = 32) -> Tensor:
     """Modes of the latents (N, C, h, w) float16, not scaled, of uint8 pictures (N, H, W, 3)."""
-    parts = []
+    parts, device = [], next(codec.parameters()).device
     for chunk in rgb.split(batch):
-        x = (chunk.to(vae.device).movedim(-1, 1).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+        x = (chunk.to(device).movedim(-1, 1).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
         with torch.autocast(x.device.type, torch.bfloat16):
-            parts.append(vae.encode(x).latent_dist.mode().half().cpu())
+            parts.append(codec.posterior(x)[0].half().cpu())
     return torch.cat(parts).contiguous()
 
 
@@ -50,7 +51,7 @@ def over_white(pictures: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def embedded(vision: Any, rgb: Tensor, batch: int = 64) -> Tensor:
-    """The image tower's embeddings (N, E) float16 of uint8 pictures (N, H, W, 3), as `Zero123.look` makes them."""
+    """The image tower's embeddings (N, E) float16 of uint8 pictures (N, H, W, 3), as `Zero123.encode_reference` makes them."""
     size = vision.config.image_size
     return torch.cat(
         [vision(pixel_values=clip_pixels(x.to(vision.device).float() / 255, size)).image_embeds.half().cpu() for x in rgb.split(batch)]
@@ -63,7 +64,7 @@ def main(settings: Settings) -> None:
     from safetensors.torch import save_file
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    vae: Any = components.vae(settings.vae, torch.float32, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    codec = components.codec(settings.vae, torch.float32, device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     vision: Any = components.vision(settings.towers / "image_encoder", torch.float32, device)
     settings.out.mkdir(parents=True, exist_ok=True)
     paths = sorted(settings.album.glob("chunk_*.safetensors"))
@@ -76,7 +77,7 @@ def main(settings: Settings) -> None:
             about = file.metadata()
         pictures, hint = over_white(held.pop("pictures")), held.pop("hint")
         for name, rgb in (("latents", pictures), ("hint", hint)):
-            flat = encoded(vae, rgb.flatten(0, -4))
+            flat = encoded(codec, rgb.flatten(0, -4))
             held[name] = flat.view(*rgb.shape[:-3], *flat.shape[1:])
         held["embedding"] = embedded(vision, pictures.flatten(0, 1)).view(*pictures.shape[:2], -1)
         with replacing(settings.out / path.name) as part:

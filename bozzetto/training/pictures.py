@@ -25,7 +25,8 @@ from bozzetto.data.pictures import Pictures, digits, emoji
 from bozzetto.diffusion.losses import prediction_loss
 from bozzetto.diffusion.network import UNet
 from bozzetto.errors import InputError
-from bozzetto.priors.pictures import Config, build, load, save
+from bozzetto.priors.loading import load_as
+from bozzetto.priors.pictures import Config, PicturePrior, build, save
 from bozzetto.scores.matching import denoising
 from bozzetto.scores.network import NCSN
 from bozzetto.training.loop import LoopSettings, train
@@ -114,10 +115,9 @@ def main(settings: Settings) -> None:
     config = CONFIGS[settings.data, settings.model]
     network = build(config, generator=torch.Generator().manual_seed(settings.loop.seed))
     if settings.start is not None:
-        first, known = load(settings.start)
-        if known != config:
-            raise InputError(f"--start {settings.start}: holds {known}, and --data and --model ask for {config}")
-        assert isinstance(first.network, nn.Module)
+        first = load_as(PicturePrior, settings.start)
+        if first.config != config:
+            raise InputError(f"--start {settings.start}: holds {first.config}, and --data and --model ask for {config}")
         network.load_state_dict(first.network.state_dict())
     if config.kind == "ddpm":  # the normalisation of an NCSN is the slower for it
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures out of a prior: DDIM (arXiv:2010.02502) with classifier-free guidance (arXiv:2207.12598), from unit noise to x0.
+
+Every prior says how it wants to be sampled (`Prior.sampler`); who knows better says so. A joint prior, whose x0 holds V views, is
+sampled by the same loop: its views share each noise level.
+
+Letters: B samples of one x0's shape `...`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from bozzetto.denoiser import Denoiser, Generators, draw
+from bozzetto.diffusion.guidance import classifier_free
+from bozzetto.diffusion.samplers import Watch, ddim
+from bozzetto.diffusion.schedules import spaced, to_zero
+
+
+class Sampler(NamedTuple):
+    """How a prior is sampled: DDIM's steps, the scale of guidance (1 is none), and eta, the share of noise drawn anew at each step."""
+
+    steps: int
+    guidance: float
+    eta: float
+
+
+PUBLISHED = Sampler(50, 3.0, 1.0)  # the released demo's of Zero-1-to-3
+SMALL = Sampler(8, 1.0, 0.3)  # the embedded prior: measured in docs/benchmarks.md; stronger guidance burns its colours
+
+
+class Samplable(Protocol):
+    """What `sample` asks of a prior."""
+
+    @property
+    def denoiser(self) -> Denoiser: ...
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def sampler(self) -> Sampler: ...
+    def condition(self) -> Mapping[str, Tensor]:
+        """The learnt null."""
+        ...
+
+
+def start(prior: Samplable, count: int, *, generator: Generators) -> Tensor:
+    """Unit noise (count, ...) float32 for as many x0; one generator a sample makes each independent of its batch."""
+    return draw(torch.zeros(count, *prior.shape), generator)
+
+
+def sample(
+    prior: Samplable,
+    cond: Mapping[str, Tensor],
+    *,
+    count: int = 1,
+    noise: Tensor | None = None,
+    sampler: Sampler | None = None,
+    generator: Generators,
+    watch: Watch | None = None,
+) -> Tensor:
+    """x0 (B, ...) of the prior under a condition, shape, dtype and device of the noise.
+
+    cond       of `Prior.condition`: rows for B samples, or one for all
+    count      B, where no noise is given
+    noise      (B, ...) of unit variance to begin from; by default drawn by the generator, float32
+    sampler    by default the prior's own
+    generator  one, or one a sample; it draws the noise and what eta asks for
+    raises     ValueError for noise of another shape than the prior's x0, or more steps than it has levels
+    """
+    steps, guidance, eta = sampler or prior.sampler
+    if noise is None:
+        noise = start(prior, count, generator=generator)
+    if noise.shape[1:] != prior.shape:
+        raise ValueError(f"noise: expected (B, {', '.join(map(str, prior.shape))}), as x0 is, got {tuple(noise.shape)}")
+    denoiser = classifier_free(prior.denoiser, prior.condition(), guidance) if guidance != 1 else prior.denoiser
+    levels = prior.denoiser.sigmas
+    sigmas = to_zero(levels[spaced(len(levels), steps)])
+    x = noise * float((1 + sigmas[0] ** 2).sqrt())  # unit noise on the variance-preserving scale: as if x0 had unit variance
+    return ddim(denoiser, x, sigmas, cond, eta=eta, generator=generator, watch=watch)
