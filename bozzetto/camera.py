@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -196,7 +195,7 @@ def orbit(
     return Camera(c2w, K, (h, w), is_orthographic=fov is None)
 
 
-# ---- borders: one named function each, with its inverse ----
+# ---- borders: one named function each ----
 
 _CV = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
 _GLTF = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)  # (x, y, z) -> (y, z, x)
@@ -222,30 +221,8 @@ def from_gltf(points: Tensor) -> Tensor:
     return points @ _GLTF.to(points)
 
 
-def to_colmap(camera: Camera) -> tuple[Tensor, Tensor]:
-    """COLMAP's world-to-camera: unit quaternions (V, 4) as (w, x, y, z) and translations (V, 3), OpenCV axes."""
-    c2w = to_opencv(camera.c2w.double())
-    R = c2w[:, :, :3].mT
-    t = -(R @ c2w[:, :, 3:])[..., 0]
-    # The largest of the four components is found first: no division by a small number.
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in R.unbind(1))
-    q = torch.stack(
-        [
-            torch.stack([1 + a + e + i, h - f, c - g, d - b], -1),
-            torch.stack([h - f, 1 + a - e - i, b + d, c + g], -1),
-            torch.stack([c - g, b + d, 1 + e - a - i, f + h], -1),
-            torch.stack([d - b, c + g, f + h, 1 + i - a - e], -1),
-        ],
-        dim=1,
-    )
-    best = q.norm(dim=-1).argmax(dim=1)
-    q = q[torch.arange(len(q)), best]
-    q = q / q.norm(dim=-1, keepdim=True)
-    return torch.where(q[:, :1] < 0, -q, q), t
-
-
 def from_colmap(quats: Tensor, translations: Tensor, K: Tensor, size: tuple[int, int]) -> Camera:
-    """The inverse of `to_colmap`; quats (V, 4) as (w, x, y, z), translations (V, 3), K (V, 3, 3)."""
+    """COLMAP's world-to-camera in OpenCV axes: quats (V, 4) as (w, x, y, z), translations (V, 3); K (V, 3, 3)."""
     w, x, y, z = (quats.double() / quats.double().norm(dim=-1, keepdim=True)).unbind(-1)
     R = torch.stack(
         [
@@ -257,25 +234,3 @@ def from_colmap(quats: Tensor, translations: Tensor, K: Tensor, size: tuple[int,
     )
     c2w = torch.cat([R.mT, -R.mT @ translations.double()[..., None]], dim=-1)
     return Camera(from_opencv(c2w), K.double(), size)
-
-
-def to_nerf_synthetic(camera: Camera) -> dict[str, Any]:
-    """The content of a NeRF-synthetic `transforms.json` (OpenGL axes, as ours; one field of view, centred, for all)."""
-    f = camera.K[:, 0, 0]
-    plain = torch.zeros_like(camera.K)
-    plain[:, 0, 0] = plain[:, 1, 1] = f[0]
-    plain[:, 0, 2], plain[:, 1, 2], plain[:, 2, 2] = camera.size[1] / 2, camera.size[0] / 2, 1
-    if camera.is_orthographic or not torch.allclose(camera.K, plain):
-        raise ValueError("transforms.json holds one field of view for all cameras, with square pixels, centred, and no orthographic ones")
-    bottom = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
-    frames = [{"file_path": f"r_{i}", "transform_matrix": torch.cat([m.cpu(), bottom]).tolist()} for i, m in enumerate(camera.c2w.double())]
-    return {"camera_angle_x": 2 * math.atan(camera.size[1] / 2 / float(f[0])), "frames": frames}
-
-
-def from_nerf_synthetic(transforms: dict[str, Any], size: tuple[int, int]) -> Camera:
-    """The inverse of `to_nerf_synthetic`; `size` is the pictures' (height, width), which the file does not hold."""
-    c2w = torch.tensor([f["transform_matrix"] for f in transforms["frames"]], dtype=torch.float64)[:, :3]
-    K = torch.eye(3, dtype=torch.float64).repeat(len(c2w), 1, 1)
-    K[:, 0, 0] = K[:, 1, 1] = focal(float(transforms["camera_angle_x"]), size[1])
-    K[:, 0, 2], K[:, 1, 2] = size[1] / 2, size[0] / 2
-    return Camera(c2w, K, size)

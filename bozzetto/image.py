@@ -74,16 +74,6 @@ class Crop:
     def size(self) -> int:
         return self.alpha.shape[0]
 
-    def to_source(self, pixels: Tensor) -> Tensor:
-        """Points (..., 2) in the crop, as (column, row), to points in the source picture, float64."""
-        left, top, side = self.box
-        return pixels.double() * (side / self.size) + pixels.new_tensor([left, top], dtype=torch.float64)
-
-    def from_source(self, pixels: Tensor) -> Tensor:
-        """The inverse of `to_source`."""
-        left, top, side = self.box
-        return (pixels.double() - pixels.new_tensor([left, top], dtype=torch.float64)) * (self.size / side)
-
 
 def load(path: str | Path) -> Picture:
     """A picture file, upright, as floats.

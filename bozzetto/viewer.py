@@ -88,7 +88,7 @@ def serve(path: Path, port: int = 8080) -> Viewer:
 
 
 def _glb(path: Path) -> bytes:
-    from bozzetto.mesh import load
+    from bozzetto.gltf import load
 
     load(path)  # says what is wrong with it
     return path.read_bytes()

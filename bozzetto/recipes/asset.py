@@ -21,8 +21,9 @@ from bozzetto import image
 from bozzetto.camera import Camera, orbit, to_gltf
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
+from bozzetto.gltf import save as save_glb
 from bozzetto.matting import Method, cut_out, foreground
-from bozzetto.mesh import Mesh, save_glb
+from bozzetto.mesh import Mesh
 from bozzetto.render.mesh import headlight, render_mesh
 
 GREY = 0.93  # behind everything that is shown

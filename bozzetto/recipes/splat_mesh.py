@@ -23,8 +23,9 @@ from torch import Tensor
 
 from bozzetto.camera import Camera, orbit
 from bozzetto.errors import InputError
+from bozzetto.gltf import save as save_glb
 from bozzetto.kernels.marching import marching_tetrahedra
-from bozzetto.mesh import Mesh, save_glb, vertex_normals
+from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.recipes.scene import Scene, load
 from bozzetto.recipes.settings import Within
 from bozzetto.render.bake import blend, scatter, seen, texels

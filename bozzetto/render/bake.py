@@ -89,15 +89,6 @@ def texels(mesh: Mesh, resolution: int) -> Texels:
     return Texels(*(torch.from_numpy(x).to(mesh.vertices.device) for x in arrays))
 
 
-def bake(mesh: Mesh, resolution: int, colour: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """(R, R, C) of a field over the surface: `colour` takes positions (T, 3) and unit normals (T, 3), gives (T, C).
-
-    Every texel has a value: what lies between charts is the nearest chart's. raises ValueError for a mesh without uv.
-    """
-    t = texels(mesh, resolution)
-    return scatter(t, colour(t.position, t.normal))
-
-
 def scatter(t: Texels, values: Tensor) -> Tensor:
     """Values (T, C) of texels to their places, the rest dilated: (R, R, C)."""
     image = values.new_zeros((t.mask.numel(), values.shape[1]))
