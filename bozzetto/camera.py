@@ -14,11 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 NEAR, FAR = 0.05, 50.0  # object units; clip planes of every renderer
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,10 @@ class Camera:
         M = self.clip_matrix().to(points)
         return points @ M[:, :, :3].mT + M[:, None, :, 3]
 
+    def depth_of(self, z: Array) -> Array:
+        """Depth along the axis of clip space's z/w, as `rasterize` gives it, of any shape: the last step of `clip` undone."""
+        return ((FAR - NEAR) * z + FAR + NEAR) / 2 if self.is_orthographic else 2 * FAR * NEAR / (FAR + NEAR - z * (FAR - NEAR))
+
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points (N, 3) or (V, N, 3) to pixels (V, N, 2), as (column, row), and depth along the axis (V, N)."""
         p = points @ self.w2c[:, :, :3].mT.to(points) + self.w2c[:, None, :, 3].to(points)
@@ -141,6 +149,17 @@ class Camera:
 def focal(fov: float, width: float) -> float:
     """Focal length in pixels of a horizontal field of view in radians."""
     return width / 2 / math.tan(fov / 2)
+
+
+def rotations(quats: Tensor) -> Tensor:
+    """(N, 3, 3) of quaternions (N, 4), (w, x, y, z), of any length but 0; the axes are its columns."""
+    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
+    ]
+    return torch.stack(rows, 1)
 
 
 def look_at(position: Tensor, target: Tensor | None = None) -> Tensor:
@@ -223,14 +242,6 @@ def from_gltf(points: Tensor) -> Tensor:
 
 def from_colmap(quats: Tensor, translations: Tensor, K: Tensor, size: tuple[int, int]) -> Camera:
     """COLMAP's world-to-camera in OpenCV axes: quats (V, 4) as (w, x, y, z), translations (V, 3); K (V, 3, 3)."""
-    w, x, y, z = (quats.double() / quats.double().norm(dim=-1, keepdim=True)).unbind(-1)
-    R = torch.stack(
-        [
-            torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
-            torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
-            torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
-        ],
-        dim=1,
-    )
+    R = rotations(quats.double())
     c2w = torch.cat([R.mT, -R.mT @ translations.double()[..., None]], dim=-1)
     return Camera(from_opencv(c2w), K.double(), size)

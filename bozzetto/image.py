@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -330,3 +331,11 @@ def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return pixels
+
+
+def animation(pictures: Sequence[Tensor]) -> bytes:
+    """An animated WebP that begins again: pictures (H, W, 3) of one size, sRGB, cut to [0, 1], each 70 ms long."""
+    frames = [Image.fromarray((p.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()) for p in pictures]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=70, loop=0, quality=85, method=2)
+    return buffer.getvalue()

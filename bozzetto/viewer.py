@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from bozzetto.camera import rotations
 from bozzetto.errors import InputError
 from bozzetto.kernels import harmonics
-from bozzetto.kernels.splat import rotations
 from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.shapes.splat_files import from_ply
 

@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bozzetto.mesh import load, weld
+from bozzetto.gltf import load
 from bozzetto.recipes.asset import FILES
 from bozzetto.recipes.lift import lift_picture
 from bozzetto.render.clean import is_watertight_manifold
 from tests.killing import LIFT
+from tests.twins.meshes import weld
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"

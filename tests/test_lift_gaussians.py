@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from bozzetto import cli, image
-from bozzetto.camera import orbit
+from bozzetto.camera import orbit, rotations
 from bozzetto.errors import InputError
 from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera
-from bozzetto.kernels.splat import rotations
-from bozzetto.mesh import load, vertex_normals, weld
+from bozzetto.gltf import load
+from bozzetto.mesh import vertex_normals
 from bozzetto.priors.solid import EMPTY
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import lift_gaussians as recipe
@@ -27,6 +27,7 @@ from bozzetto.render.clean import is_watertight_manifold
 from bozzetto.render.mesh import render_mesh
 from bozzetto.shapes.splat_files import from_ply
 from tests.test_recipe_zero123 import CHAIR, ELEVATION, RED, P
+from tests.twins.meshes import weld
 
 RADIUS, CELLS = 0.37, 24
 SMALL = recipe.FromGaussians(

@@ -159,7 +159,7 @@ def test_a_doubt_is_one_sentence_that_names_mask(monkeypatch: pytest.MonkeyPatch
 def test_what_a_network_fills_in_is_seen_through_before_paper_and_not_in_a_photograph():
     """A frame, off centre, that the network takes for a full board; its opening shows the background, a smooth grade or a meadow."""
     h, w = 96, 128
-    v, u = np.mgrid[0:1 : h * 1j, 0:1 : w * 1j]
+    v, u = np.mgrid[0 : 1 : h * 1j, 0 : 1 : w * 1j]
     board = np.zeros((h, w), bool)
     board[20:70, 60:115] = True
     opening = np.zeros((h, w), bool)

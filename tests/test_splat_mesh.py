@@ -12,14 +12,15 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.transforms import to_nerf_synthetic
 from bozzetto import cli
-from bozzetto.camera import orbit, to_nerf_synthetic
+from bozzetto.camera import orbit
 from bozzetto.data.procedural import make
 from bozzetto.data.renders import drawable, render
 from bozzetto.errors import InputError
 from bozzetto.evaluate.metrics import chamfer, solid
+from bozzetto.gltf import load
 from bozzetto.kernels.marching import marching_tetrahedra
-from bozzetto.mesh import load, weld
 from bozzetto.recipes import splat_mesh as recipe
 from bozzetto.recipes.scene import Scene
 from bozzetto.recipes.scene import load as load_scene
@@ -30,6 +31,7 @@ from bozzetto.shapes.fusion import BAND, fuse
 from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.shapes.splat_files import to_ply
 from bozzetto.shapes.tetgrid import TetGrid
+from tests.twins.meshes import weld
 
 QUICK = recipe.SplatMesh(cells=48, views=24, picture=160, faces=6000, texture=256)
 GOLDEN = math.pi * (3 - 5**0.5)

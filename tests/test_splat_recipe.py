@@ -19,8 +19,9 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.transforms import to_nerf_synthetic
 from bozzetto import cli
-from bozzetto.camera import Camera, orbit, to_nerf_synthetic
+from bozzetto.camera import Camera, orbit
 from bozzetto.errors import InputError
 from bozzetto.kernels import harmonics
 from bozzetto.recipes import splat as recipe

@@ -28,6 +28,7 @@ from bozzetto import __version__
 from bozzetto.camera import Camera
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
+from bozzetto.image import animation
 from bozzetto.kernels import harmonics
 from bozzetto.recipes.run import Run, Tensors
 from bozzetto.recipes.scene import Scene, load
@@ -247,10 +248,6 @@ def measure(g: Gaussians, scene: Scene, s: Splat, *, background: tuple[float, fl
 
 def orbit_video(g: Gaussians, scene: Scene, s: Splat, frames: int = 36, size: int = 256) -> bytes:
     """An animated WebP: once round what the cameras look at, as high above it and as far away as they are in the mean."""
-    import io
-
-    from PIL import Image
-
     c2w = torch.cat([c.c2w for c in scene.cameras])
     centre, radius = looked_at(c2w)
     up = F.normalize(c2w[:, :, 1].mean(0), dim=0)
@@ -268,10 +265,8 @@ def orbit_video(g: Gaussians, scene: Scene, s: Splat, frames: int = 36, size: in
         view = Camera(pose, camera.K, camera.size).resized((round(camera.size[0] * zoom), round(camera.size[1] * zoom)))
         with torch.no_grad():
             rgb = g.draw(view, background=torch.full((3,), 0.93 if scene.has_alpha else 0.0), antialiased=s.antialiased).rgb[0]
-        pictures.append(Image.fromarray((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy()))
-    buffer = io.BytesIO()
-    pictures[0].save(buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=70, loop=0, quality=85, method=2)
-    return buffer.getvalue()
+        pictures.append(rgb)
+    return animation(pictures)
 
 
 def tensors_of(g: Gaussians) -> Tensors:

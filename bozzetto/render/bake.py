@@ -8,7 +8,6 @@ touches, get the point where the chart's plane continues, so that a linear field
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
