@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texture lookup: UV-1 and UV-2 at the sampling side, and its float64 twin."""
+"""Texture lookup: UV-2 at the sampling side, and its float64 twin."""
 
 from __future__ import annotations
 
