@@ -78,6 +78,19 @@ def test_cam_1_the_origin_is_in_the_middle(orthographic):
     assert clip[..., :2].abs().max() < 1e-14
 
 
+@pytest.mark.parametrize("orthographic", [False, True])
+def test_cam_1_depth_comes_back_from_clip_space(orthographic):
+    c = cameras(orthographic)
+    p = random(9, 3) - 0.5
+    clip = c.clip(p)
+    z, depth = clip[..., 2] / clip[..., 3], c.project(p)[1]
+    torch.testing.assert_close(c.depth_of(z), depth, rtol=1e-12, atol=0)  # z is within 0.1 of 1: a digit and a half is lost
+    torch.testing.assert_close(torch.from_numpy(c.depth_of(z.numpy())), depth, rtol=1e-12, atol=0)
+    assert not torch.allclose(cameras(not orthographic).depth_of(z), depth, rtol=1e-2)
+    ends = c.depth_of(torch.tensor([-1.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.tensor([cam.NEAR, cam.FAR], dtype=torch.float64), rtol=1e-12, atol=0)
+
+
 def test_cam_1_the_front_camera_and_the_poles():
     """At azimuth 0, elevation 0 the camera stands on +x, its right is +y, its up +z. A pole keeps the azimuth."""
     front = orbit([0.0], [0.0], 2.0, size=8, fov=0.5).c2w[0]
