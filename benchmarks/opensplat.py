@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from bozzetto.formats.ply import from_ply
 from bozzetto.formats.scene import Scene
 from bozzetto.verbs.splat import PUBLISHED, Splat, begin, measure, over
-from bozzetto.formats.ply import from_ply
 
 BACKGROUND = (0.6130, 0.0101, 0.3984)  # Nerfstudio's, and its own
 

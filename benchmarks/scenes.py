@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bozzetto.camera import Camera, orbit, to_nerf_synthetic
+from benchmarks.transforms import to_nerf_synthetic
+from bozzetto.camera import Camera, orbit
 from bozzetto.data.objects import Object
 from bozzetto_objects import make
 

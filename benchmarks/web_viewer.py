@@ -33,8 +33,9 @@ from torch import Tensor
 
 from bozzetto.camera import Camera, orbit
 from bozzetto.errors import InputError
-from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.formats.ply import from_ply
+from bozzetto.render.ssim import psnr
+from bozzetto.shapes.gaussians import Gaussians
 
 PACKAGES = ("@sparkjsdev/spark", "three", "fflate")
 FLAGS = ("--headless=new", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-background-networking")
@@ -148,11 +149,6 @@ def ours(g: Gaussians, camera: Camera) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         drawn = g.draw(camera, background=torch.ones(3))
     return drawn.rgb[0].clamp(0, 1), drawn.alpha[0, ..., 0]
-
-
-def psnr(a: Tensor, b: Tensor, where: Tensor) -> float:
-    """dB, over the pixels (H, W) of two pictures (H, W, 3)."""
-    return -10 * math.log10(max(float((a - b)[where].square().mean()), 1e-10))
 
 
 def node_modules() -> Path:

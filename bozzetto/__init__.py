@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["__version__", "lift", "load", "splat"]
 
-_WHERE = {"lift": ("bozzetto.verbs.lift", "lift"), "load": ("bozzetto.priors.loading", "load"), "splat": ("bozzetto.verbs.splat", "splat_scene")}
+_WHERE = {
+    "lift": ("bozzetto.verbs.lift", "lift"),
+    "load": ("bozzetto.priors.loading", "load"),
+    "splat": ("bozzetto.verbs.splat", "splat_scene"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,12 +14,15 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TypeVar
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 NEAR, FAR = 0.05, 50.0  # object units; clip planes of every renderer
+Array = TypeVar("Array", Tensor, np.ndarray)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,10 @@ class Camera:
         M = self.clip_matrix().to(points)
         return points @ M[:, :, :3].mT + M[:, None, :, 3]
 
+    def depth_of(self, z: Array) -> Array:
+        """Depth along the axis of clip space's z/w, as `rasterize` gives it, of any shape: the last step of `clip` undone."""
+        return ((FAR - NEAR) * z + FAR + NEAR) / 2 if self.is_orthographic else 2 * FAR * NEAR / (FAR + NEAR - z * (FAR - NEAR))
+
     def project(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """World points (N, 3) or (V, N, 3) to pixels (V, N, 2), as (column, row), and depth along the axis (V, N)."""
         p = points @ self.w2c[:, :, :3].mT.to(points) + self.w2c[:, None, :, 3].to(points)
@@ -149,6 +156,17 @@ class Camera:
 def focal(fov: float, width: float) -> float:
     """Focal length in pixels of a horizontal field of view in radians."""
     return width / 2 / math.tan(fov / 2)
+
+
+def rotations(quats: Tensor) -> Tensor:
+    """(N, 3, 3) of quaternions (N, 4), (w, x, y, z), of any length but 0; the axes are its columns."""
+    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
+    rows = [
+        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
+        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
+        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
+    ]
+    return torch.stack(rows, 1)
 
 
 def look_at(position: Tensor, target: Tensor | None = None) -> Tensor:
@@ -203,7 +221,7 @@ def orbit(
     return Camera(c2w, K, (h, w), is_orthographic=fov is None)
 
 
-# ---- borders: one named function each, with its inverse ----
+# ---- borders: one named function each ----
 
 _CV = torch.diag(torch.tensor([1.0, -1.0, -1.0], dtype=torch.float64))
 _GLTF = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]], dtype=torch.float64)  # (x, y, z) -> (y, z, x)
@@ -229,63 +247,11 @@ def from_gltf(points: Tensor) -> Tensor:
     return points @ _GLTF.to(points)
 
 
-def to_colmap(camera: Camera) -> tuple[Tensor, Tensor]:
-    """COLMAP's world-to-camera: unit quaternions (V, 4) as (w, x, y, z) and translations (V, 3), OpenCV axes."""
-    c2w = to_opencv(camera.c2w.double())
-    R = c2w[:, :, :3].mT
-    t = -(R @ c2w[:, :, 3:])[..., 0]
-    # The largest of the four components is found first: no division by a small number.
-    (a, b, c), (d, e, f), (g, h, i) = (row.unbind(-1) for row in R.unbind(1))
-    q = torch.stack(
-        [
-            torch.stack([1 + a + e + i, h - f, c - g, d - b], -1),
-            torch.stack([h - f, 1 + a - e - i, b + d, c + g], -1),
-            torch.stack([c - g, b + d, 1 + e - a - i, f + h], -1),
-            torch.stack([d - b, c + g, f + h, 1 + i - a - e], -1),
-        ],
-        dim=1,
-    )
-    best = q.norm(dim=-1).argmax(dim=1)
-    q = q[torch.arange(len(q)), best]
-    q = q / q.norm(dim=-1, keepdim=True)
-    return torch.where(q[:, :1] < 0, -q, q), t
-
-
 def from_colmap(quats: Tensor, translations: Tensor, K: Tensor, size: tuple[int, int]) -> Camera:
-    """The inverse of `to_colmap`; quats (V, 4) as (w, x, y, z), translations (V, 3), K (V, 3, 3)."""
-    w, x, y, z = (quats.double() / quats.double().norm(dim=-1, keepdim=True)).unbind(-1)
-    R = torch.stack(
-        [
-            torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
-            torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
-            torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
-        ],
-        dim=1,
-    )
+    """COLMAP's world-to-camera in OpenCV axes: quats (V, 4) as (w, x, y, z), translations (V, 3); K (V, 3, 3)."""
+    R = rotations(quats.double())
     c2w = torch.cat([R.mT, -R.mT @ translations.double()[..., None]], dim=-1)
     return Camera(from_opencv(c2w), K.double(), size)
-
-
-def to_nerf_synthetic(camera: Camera) -> dict[str, Any]:
-    """The content of a NeRF-synthetic `transforms.json` (OpenGL axes, as ours; one field of view, centred, for all)."""
-    f = camera.K[:, 0, 0]
-    plain = torch.zeros_like(camera.K)
-    plain[:, 0, 0] = plain[:, 1, 1] = f[0]
-    plain[:, 0, 2], plain[:, 1, 2], plain[:, 2, 2] = camera.size[1] / 2, camera.size[0] / 2, 1
-    if camera.is_orthographic or not torch.allclose(camera.K, plain):
-        raise ValueError("transforms.json holds one field of view for all cameras, with square pixels, centred, and no orthographic ones")
-    bottom = torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64)
-    frames = [{"file_path": f"r_{i}", "transform_matrix": torch.cat([m.cpu(), bottom]).tolist()} for i, m in enumerate(camera.c2w.double())]
-    return {"camera_angle_x": 2 * math.atan(camera.size[1] / 2 / float(f[0])), "frames": frames}
-
-
-def from_nerf_synthetic(transforms: dict[str, Any], size: tuple[int, int]) -> Camera:
-    """The inverse of `to_nerf_synthetic`; `size` is the pictures' (height, width), which the file does not hold."""
-    c2w = torch.tensor([f["transform_matrix"] for f in transforms["frames"]], dtype=torch.float64)[:, :3]
-    K = torch.eye(3, dtype=torch.float64).repeat(len(c2w), 1, 1)
-    K[:, 0, 0] = K[:, 1, 1] = focal(float(transforms["camera_angle_x"]), size[1])
-    K[:, 0, 2], K[:, 1, 2] = size[1] / 2, size[0] / 2
-    return Camera(c2w, K, size)
 
 
 def looked_at(c2w: Tensor) -> tuple[Tensor, float]:

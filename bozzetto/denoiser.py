@@ -115,11 +115,7 @@ class VPDenoiser(nn.Module):
     def step(self, sigma: Tensor | float) -> Tensor:
         """The network's time for noise levels (...): 0 to T - 1, a fraction between two, float64."""
         wanted = torch.as_tensor(sigma, dtype=torch.float64).cpu().log()
-        ladder = self.sigmas.log()
-        low = (torch.searchsorted(ladder, wanted, right=True) - 1).clamp(0, max(len(ladder) - 2, 0))
-        high = (low + 1).clamp(max=len(ladder) - 1)
-        width = (ladder[high] - ladder[low]).clamp(min=1e-300)
-        return low + ((wanted - ladder[low]) / width).clamp(0, 1)
+        return interpolated(wanted, self.sigmas.log(), torch.arange(len(self.sigmas), dtype=torch.float64))
 
     def denoise(self, x: Tensor, sigma: Tensor | float, cond: Any = None) -> Tensor:
         s = each(sigma, x)
@@ -213,6 +209,14 @@ def target(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Ten
     if prediction == "v":
         return (alpha_bar.sqrt() * noise - (1 - alpha_bar).sqrt() * x0).to(x0)
     return noise if prediction == "eps" else x0
+
+
+def interpolated(x: Tensor, at: Tensor, values: Tensor) -> Tensor:
+    """`numpy.interp` at x (...): values (L,) known at `at` (L,), which rises; straight in between, constant beyond the ends."""
+    low = (torch.searchsorted(at, x, right=True) - 1).clamp(0, max(len(at) - 2, 0))
+    high = (low + 1).clamp(max=len(at) - 1)
+    share = ((x - at[low]) / (at[high] - at[low]).clamp(min=1e-300)).clamp(0, 1)
+    return values[low] + share * (values[high] - values[low])
 
 
 def sigma_of(alpha_bar: Tensor) -> Tensor:

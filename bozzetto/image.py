@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,16 +74,6 @@ class Crop:
     @property
     def size(self) -> int:
         return self.alpha.shape[0]
-
-    def to_source(self, pixels: Tensor) -> Tensor:
-        """Points (..., 2) in the crop, as (column, row), to points in the source picture, float64."""
-        left, top, side = self.box
-        return pixels.double() * (side / self.size) + pixels.new_tensor([left, top], dtype=torch.float64)
-
-    def from_source(self, pixels: Tensor) -> Tensor:
-        """The inverse of `to_source`."""
-        left, top, side = self.box
-        return (pixels.double() - pixels.new_tensor([left, top], dtype=torch.float64)) * (self.size / side)
 
 
 def load(path: str | Path, data: bytes | None = None) -> Picture:
@@ -195,7 +186,9 @@ def from_lab(values: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def read_pixels(path: str | Path, data: bytes | None = None, *, upright: bool = True) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
+def read_pixels(
+    path: str | Path, data: bytes | None = None, *, upright: bool = True
+) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
     """A file's pixels without any question about what they show: `load` for pictures that may be masks.
 
     upright  turn the picture as its EXIF orientation says; without, as the pixels lie in the file
@@ -340,3 +333,11 @@ def _upright(pixels: np.ndarray, image: Image.Image) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
     return pixels
+
+
+def animation(pictures: Sequence[Tensor]) -> bytes:
+    """An animated WebP that begins again: pictures (H, W, 3) of one size, sRGB, cut to [0, 1], each 70 ms long."""
+    frames = [Image.fromarray((p.detach().clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()) for p in pictures]
+    buffer = io.BytesIO()
+    frames[0].save(buffer, "WEBP", save_all=True, append_images=frames[1:], duration=70, loop=0, quality=85, method=2)
+    return buffer.getvalue()

@@ -1,11 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Mesh`: triangles that travel between rooms and leave as GLB or OBJ."""
+"""`Mesh`: triangles that travel between rooms and leave as a GLB (`gltf.py`)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -52,36 +50,3 @@ def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
     length = np.linalg.norm(total, axis=1, keepdims=True)
     unit = np.where(length > 1e-12, total / np.maximum(length, 1e-12), [0.0, 0.0, 1.0])
     return torch.from_numpy(unit).to(vertices)
-
-
-def weld(mesh: Mesh) -> Mesh:
-    """Vertices that agree to the bit become one (the first); what differs across a seam (uv, normals, texture) is dropped."""
-    bits = np.ascontiguousarray(mesh.vertices.detach().cpu().numpy()).view(np.dtype((np.void, 3 * mesh.vertices.element_size()))).ravel()
-    _, first, index = np.unique(bits, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))  # keep the order of first appearance
-    vertices = mesh.vertices[torch.from_numpy(np.sort(first)).to(mesh.vertices.device)]
-    return Mesh(vertices, torch.from_numpy(rank[index]).to(mesh.faces.device)[mesh.faces])
-
-
-def save_glb(mesh: Mesh, path: str | Path, *, extras: dict[str, Any] | None = None, name: str = "bozzetto") -> None:
-    """One file with geometry, normals, material and texture: `bozzetto.gltf.save`. Up is +Y, the front +Z."""
-    from bozzetto.formats.gltf import save
-
-    save(mesh, path, extras=extras or {}, name=name)
-
-
-def save_obj(mesh: Mesh, path: str | Path) -> None:
-    """OBJ beside its MTL and PNG of the same stem; up is +Y, the front +Z, as in `save_glb`."""
-    from bozzetto.formats.gltf import save_obj
-
-    save_obj(mesh, path)
-
-
-def load(path: str | Path) -> Mesh:
-    """GLB, OBJ or PLY with +Y up and the front on +Z, back in our frame, its vertices as they stand (nothing is welded).
-
-    raises  InputError where there is no such file, no triangle in it, or it cannot be read
-    """
-    from bozzetto.formats.gltf import load
-
-    return load(path)

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from bozzetto.camera import rotations
 from bozzetto.errors import InputError
-from bozzetto.kernels import harmonics
-from bozzetto.kernels.splat import rotations
-from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.formats.ply import from_ply
+from bozzetto.kernels import harmonics
+from bozzetto.shapes.gaussians import Gaussians
 
 HOST = "127.0.0.1"
 UPRIGHT = (0.5, 0.5, 0.5, 0.5)  # glTF's frame in ours: (x, y, z) -> (z, x, y), the inverse of `camera.to_gltf`
@@ -88,7 +88,7 @@ def serve(path: Path, port: int = 8080) -> Viewer:
 
 
 def _glb(path: Path) -> bytes:
-    from bozzetto.mesh import load
+    from bozzetto.formats.gltf import load
 
     load(path)  # says what is wrong with it
     return path.read_bytes()

@@ -13,15 +13,15 @@ import torch
 from bozzetto import image
 from bozzetto.camera import orbit
 from bozzetto.errors import InputError
+from bozzetto.fit.source import Source
 from bozzetto.priors import loading
 from bozzetto.priors.codec import CodecConfig, LinearCodec
 from bozzetto.priors.hint import PLANES, Hint
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.zero123 import Zero123, relative_pose
-from bozzetto.fit.source import Source
-from bozzetto.verbs.views import NovelViews, picture_to_views
 from bozzetto.training import backbone, latents
 from bozzetto.training.towers import Captioned, Towers, loss, make_tokenizer, retrieval, tokens
+from bozzetto.verbs.views import NovelViews, picture_to_views
 
 N, V, G, C, E = 3, 4, 2, 4, 128
 

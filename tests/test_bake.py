@@ -12,13 +12,14 @@ from scipy.sparse.csgraph import connected_components
 
 from bozzetto.camera import Camera, focal, look_at
 from bozzetto.kernels import pool
-from bozzetto.mesh import Mesh, weld
+from bozzetto.mesh import Mesh
 from bozzetto.render import charts
 from bozzetto.render import unwrap as unwrapping
-from bozzetto.render.bake import Texels, bake, blend, dilate, scatter, seen, texels
+from bozzetto.render.bake import Texels, blend, dilate, scatter, seen, texels
 from bozzetto.render.clean import decimate, is_watertight_manifold
 from bozzetto.render.unwrap import unwrap
 from tests.test_mesh import SURFACES, bumpy, sphere, torus
+from tests.twins.meshes import bake, overlaps, weld
 
 R = 256
 
@@ -113,7 +114,7 @@ def test_uv_4_texels_belong_to_one_triangle_and_their_area_is_the_charts(cut):
         border = (mesh.uv[unique[count == 1][:, 0]] - mesh.uv[unique[count == 1][:, 1]]).norm(dim=1) * R
         # a border texel is in or out by chance: its error has deviation <= 1/2, and a border of length L crosses <= 2 L + 1 an edge
         assert abs(int(t.core.sum()) - area * R * R) < 4 * 0.5 * math.sqrt(float((2 * border + 1).sum()))
-        assert charts.overlaps(mesh.uv.numpy(), mesh.faces.numpy(), R) == 0
+        assert overlaps(mesh.uv.numpy(), mesh.faces.numpy(), R) == 0
 
 
 @pytest.mark.parametrize("how", [unwrap, projected])
@@ -137,7 +138,7 @@ def test_uv_5_baked_looks_up_to_second_order(how):
 def test_uv_6_an_atlas_is_in_the_square_apart_and_not_stretched_without_bound(cut, name, how):
     mesh = cut[f"{name}-{how}"]
     assert (mesh.uv >= 0).all() and (mesh.uv <= 1).all()
-    assert charts.overlaps(mesh.uv.numpy(), mesh.faces.numpy(), R) == 0
+    assert overlaps(mesh.uv.numpy(), mesh.faces.numpy(), R) == 0
     chart = np.full((R, R), -1)
     t = texels(mesh, R)
     chart[t.core.numpy()] = parts(mesh)[t.face[t.core].numpy()]
@@ -169,9 +170,9 @@ def test_uv_6_a_spiral_is_cut_where_it_would_cover_itself():
     flat, axis = charts.project(strip.vertices.numpy(), strip.faces.numpy())
     assert len(set(axis)) == 1
     plain = (flat.reshape(-1, 2) - flat.min()) / (flat.max() - flat.min())
-    assert charts.overlaps(plain, np.arange(720).reshape(-1, 3), R) > 1000  # so there was something to do
+    assert overlaps(plain, np.arange(720).reshape(-1, 3), R) > 1000  # so there was something to do
     mesh = projected(strip)
-    assert charts.overlaps(mesh.uv.numpy(), mesh.faces.numpy(), R) == 0 and 2 <= parts(mesh).max() + 1 <= 12
+    assert overlaps(mesh.uv.numpy(), mesh.faces.numpy(), R) == 0 and 2 <= parts(mesh).max() + 1 <= 12
 
 
 def test_unwrapping_gives_the_same_bytes_twice():
@@ -205,7 +206,7 @@ def test_unwrapping_dust_ends_and_says_that_the_gap_is_gone():
     apart = Mesh(ball.vertices[ball.faces.view(-1)], torch.arange(3 * len(ball.faces)).view(-1, 3))
     with pytest.warns(UserWarning, match="too many charts"):
         mesh = projected(apart, 128)
-    assert charts.overlaps(mesh.uv.numpy(), mesh.faces.numpy(), 128) == 0 and (mesh.uv >= 0).all() and (mesh.uv <= 1).all()
+    assert overlaps(mesh.uv.numpy(), mesh.faces.numpy(), 128) == 0 and (mesh.uv >= 0).all() and (mesh.uv <= 1).all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         projected(apart, 1024)

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import math
 
 import pytest
@@ -15,6 +14,7 @@ from bozzetto import camera as cam
 from bozzetto.camera import Camera, look_at, orbit
 from bozzetto.kernels.antialias import antialias
 from bozzetto.kernels.rasterize import rasterize
+from tests.twins.cameras import to_colmap
 from tests.twins.scenes import ball, random
 
 AZIMUTHS = [0.0, 0.3, math.pi / 2, 2.0, math.pi, 4.0, -1.0, 7.5]
@@ -41,7 +41,7 @@ def coverage(camera: Camera, radius: float) -> float:
 def test_cam_0_rotations_are_rotations(orthographic):
     c = cameras(orthographic)
     free = look_at(random(20, 3, seed=1) * 4 - 2, random(20, 3, seed=2))
-    q, t = cam.to_colmap(c)
+    q, t = to_colmap(c)
     for c2w in (c.c2w, free, cam.from_colmap(q, t, c.K, c.size).c2w, look_at(torch.tensor([[0.0, 0, 2], [0, 0, -2]]))):
         R = c2w[:, :, :3]
         torch.testing.assert_close(R @ R.mT, torch.eye(3, dtype=torch.float64).expand_as(R), rtol=0, atol=1e-14)
@@ -76,6 +76,19 @@ def test_cam_1_the_origin_is_in_the_middle(orthographic):
     torch.testing.assert_close(depth[:, 0], c.position.norm(dim=-1), rtol=0, atol=1e-14)
     clip = c.clip(torch.zeros(1, 3, dtype=torch.float64))
     assert clip[..., :2].abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("orthographic", [False, True])
+def test_cam_1_depth_comes_back_from_clip_space(orthographic):
+    c = cameras(orthographic)
+    p = random(9, 3) - 0.5
+    clip = c.clip(p)
+    z, depth = clip[..., 2] / clip[..., 3], c.project(p)[1]
+    torch.testing.assert_close(c.depth_of(z), depth, rtol=1e-12, atol=0)  # z is within 0.1 of 1: a digit and a half is lost
+    torch.testing.assert_close(torch.from_numpy(c.depth_of(z.numpy())), depth, rtol=1e-12, atol=0)
+    assert not torch.allclose(cameras(not orthographic).depth_of(z), depth, rtol=1e-2)
+    ends = c.depth_of(torch.tensor([-1.0, 1.0], dtype=torch.float64))
+    torch.testing.assert_close(ends, torch.tensor([cam.NEAR, cam.FAR], dtype=torch.float64), rtol=1e-12, atol=0)
 
 
 def test_cam_1_the_front_camera_and_the_poles():
@@ -122,7 +135,7 @@ def test_cam_2_opencv_says_where_points_are():
     """x right, y down, z ahead: K [R t] p, as OpenCV and COLMAP write it, is the pixel."""
     c = cameras()
     p = random(9, 3) - 0.5
-    q, t = cam.to_colmap(c)
+    q, t = to_colmap(c)
     R = cam.to_opencv(c.c2w)[:, :, :3].mT
     h = torch.einsum("vij,vjk,nk->vni", c.K, R, p) + torch.einsum("vij,vj->vi", c.K, t)[:, None]
     uv, depth = c.project(p)
@@ -146,7 +159,7 @@ def test_cam_2_colmap_and_back():
     turns = torch.stack([torch.diag(torch.tensor(d, dtype=torch.float64)) for d in ([1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1])])
     half = Camera(torch.cat([turns, random(4, 3, 1)], -1), c.K[:4], c.size)
     for x in (c, half):
-        q, t = cam.to_colmap(x)
+        q, t = to_colmap(x)
         torch.testing.assert_close(q.norm(dim=-1), torch.ones(len(x), dtype=torch.float64), rtol=0, atol=1e-15)
         assert (q[:, 0] >= 0).all()
         for sign in (1, -1):
@@ -154,22 +167,6 @@ def test_cam_2_colmap_and_back():
             torch.testing.assert_close(back.c2w, x.c2w, rtol=0, atol=1e-14)
         assert torch.equal(back.K, x.K) and back.size == x.size
         assert not torch.allclose(cam.from_colmap(q[:, [1, 2, 3, 0]], t, x.K, x.size).c2w, x.c2w, atol=0.1)  # (x, y, z, w)
-
-
-def test_cam_2_nerf_synthetic_and_back():
-    c = cameras()
-    back = cam.from_nerf_synthetic(json.loads(json.dumps(cam.to_nerf_synthetic(c))), c.size)
-    assert torch.equal(back.c2w, c.c2w)
-    torch.testing.assert_close(back.K, c.K, rtol=1e-14, atol=0)
-    assert cam.to_nerf_synthetic(c)["camera_angle_x"] == pytest.approx(0.8, abs=1e-14)
-    K = c.K.clone()
-    K[1, 0, 0] = K[1, 1, 1] = 50
-    off_centre, tall = c.K.clone(), c.K.clone()
-    off_centre[:, 0, 2] += 3
-    tall[:, 1, 1] *= 2
-    for wrong in (cameras(True), Camera(c.c2w, K, c.size), Camera(c.c2w, off_centre, c.size), Camera(c.c2w, tall, c.size)):
-        with pytest.raises(ValueError, match="one field of view"):
-            cam.to_nerf_synthetic(wrong)
 
 
 @pytest.mark.parametrize("orthographic", [False, True])

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapters against the closed forms of Gaussian data."""
 
+import numpy as np
 import pytest
 import torch
 
-from bozzetto.denoiser import Adapted, EDMDenoiser, ScoreDenoiser, VPDenoiser, noise, score
+from bozzetto.denoiser import Adapted, EDMDenoiser, ScoreDenoiser, VPDenoiser, interpolated, noise, score
 
 C2, MEAN = 0.49, 0.3
 ALPHA_BAR = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), 0)
@@ -65,6 +66,14 @@ def test_score_and_noise_of_gaussian_data():
     x = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     torch.testing.assert_close(score(denoiser, x, 0.5), -(x - MEAN) / (C2 + 0.25))
     torch.testing.assert_close(noise(denoiser, x, 0.5), 0.5 * (x - MEAN) / (C2 + 0.25))
+
+
+def test_interpolation_is_numpys_and_holds_beyond_the_ends():
+    at, values = torch.tensor([-1.0, 0.0, 0.5, 3.0], dtype=torch.float64), torch.tensor([2.0, 7.0, 1.0, 4.0], dtype=torch.float64)
+    x = torch.linspace(-2, 4, 97, dtype=torch.float64)
+    torch.testing.assert_close(interpolated(x, at, values), torch.from_numpy(np.interp(x, at, values)), rtol=1e-14, atol=1e-14)
+    assert torch.equal(interpolated(at, at, values), values)
+    assert interpolated(x, at[:1], values[:1]).unique().tolist() == [2.0]
 
 
 def test_a_score_network_is_asked_at_its_nearest_level():

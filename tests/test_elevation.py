@@ -12,6 +12,8 @@ from torch import Tensor
 
 from bozzetto.camera import Camera, orbit
 from bozzetto.denoiser import Adapted
+from bozzetto.fit.framed import Framed
+from bozzetto.fit.source import Source
 from bozzetto.frustum import frustum_camera
 from bozzetto.priors.elevation import (
     DEGREE,
@@ -27,8 +29,6 @@ from bozzetto.priors.elevation import (
     triangulate,
 )
 from bozzetto.priors.prior import Reference
-from bozzetto.fit.source import Source
-from bozzetto.fit.framed import Framed
 
 POLARS = (30, 45, 60, 90, 105, 120)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from bozzetto.kernels import pool
 from bozzetto.fit import run
+from bozzetto.kernels import pool
 
 
 @pytest.mark.parametrize(("said", "threads"), [("3", 3), (" 2 ", 2), ("4,2", 4), ("", 7), ("0", 7), ("-1", 7), ("many", 7)])

@@ -74,6 +74,7 @@ def test_killed_at_any_step_and_resumed_it_ends_in_the_same_bytes(tmp_path):
     whole, follower = Number(), Follower()
     optimise(whole, [follower], Run(None, {}), "move", steps=20, seed=5, every=4)
     for at in (1, 4, 7, 19):
+
         class Killed(Exception):
             pass
 

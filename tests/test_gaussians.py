@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from bozzetto.camera import orbit
 from bozzetto.errors import InputError
+from bozzetto.formats.ply import FIELDS, from_ply, to_ply, to_splat
 from bozzetto.shapes.densify import Densify, Mcmc, Schedule, thinned
 from bozzetto.shapes.gaussians import NAMES, Gaussians, means_rate, scene_extent
-from bozzetto.formats.ply import FIELDS, from_ply, to_ply, to_splat
 
 
 def seeded(seed: int = 0) -> torch.Generator:

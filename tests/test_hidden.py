@@ -17,10 +17,10 @@ from bozzetto.data.renders import Drawable
 from bozzetto.evaluate.colours import chroma_distance, colours, hidden_colour, hidden_from, one_colour
 from bozzetto.evaluate.metrics import bare, solid
 from bozzetto.evaluate.pictures import Shot, shoot
+from bozzetto.fit.paint import Colours, paint
+from bozzetto.fit.source import Source
 from bozzetto.frustum import frustum_camera
 from bozzetto.mesh import Mesh, vertex_normals
-from bozzetto.fit.source import Source
-from bozzetto.fit.paint import Colours, paint
 from bozzetto.render.bake import seen
 from bozzetto.render.extend import extend
 from bozzetto.render.hidden import MOST, Taught, looked_up, sure, taught

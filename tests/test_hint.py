@@ -10,10 +10,10 @@ import torch
 import trimesh
 
 from bozzetto.camera import orbit
+from bozzetto.fit.framed import Framed
+from bozzetto.fit.source import Source
 from bozzetto.frustum import frustum_camera
 from bozzetto.priors.hint import FRAME, PLANES, carried, hint
-from bozzetto.fit.source import Source
-from bozzetto.fit.framed import Framed
 from bozzetto.render.mesh import render_surface
 
 RADIUS, DISTANCE, FOV = 0.4, 3.0, 0.5

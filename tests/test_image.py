@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from bozzetto.errors import InputError
-from bozzetto.image import load
+from bozzetto.image import animation, load
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -309,3 +309,13 @@ def test_any_bytes_load_or_are_refused(tmp_path: Path, seed: int, edits: list[tu
 @given(st.sampled_from([b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x00\x01\x00\x00WEBP", b"GIF89a"]), st.binary(max_size=200))
 def test_any_tail_loads_or_is_refused(tmp_path: Path, head: bytes, tail: bytes) -> None:
     survives(tmp_path / "fuzz", head + tail)
+
+
+def test_an_animation_has_its_pictures_in_order_and_begins_again():
+    greys = [0.0, 0.5, 2.0]  # the last is cut to white
+    film = Image.open(io.BytesIO(animation([torch.full((12, 20, 3), g) for g in greys])))
+    assert (film.format, film.size, film.n_frames, film.info["loop"]) == ("WEBP", (20, 12), 3, 0)
+    for k, want in enumerate((0, 128, 255)):
+        film.seek(k)
+        assert np.abs(np.asarray(film.convert("RGB")).astype(int) - want).max() <= 2  # WebP is lossy
+        assert film.info["duration"] == 70

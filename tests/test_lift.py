@@ -16,11 +16,12 @@ import pytest
 import torch
 from PIL import Image
 
-from bozzetto.mesh import load, weld
 from bozzetto.fit.asset import FILES
-from bozzetto.verbs.lift import lift
+from bozzetto.formats.gltf import load
 from bozzetto.render.clean import is_watertight_manifold
+from bozzetto.verbs.lift import lift
 from tests.killing import LIFT
+from tests.twins.meshes import weld
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"

@@ -10,24 +10,25 @@ import pytest
 import torch
 
 from bozzetto import cli, image
-from bozzetto.camera import orbit
+from bozzetto.camera import orbit, rotations
 from bozzetto.errors import InputError
+from bozzetto.fit.asset import FILES, SPLAT
+from bozzetto.fit.run import Run
+from bozzetto.fit.source import Source
+from bozzetto.formats.gltf import load
+from bozzetto.formats.ply import from_ply
 from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera
-from bozzetto.kernels.splat import rotations
-from bozzetto.mesh import load, vertex_normals, weld
+from bozzetto.mesh import vertex_normals
 from bozzetto.priors.solid import EMPTY
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import lift_gaussians as recipe
-from bozzetto.fit.asset import FILES, SPLAT
-from bozzetto.fit.source import Source
-from bozzetto.verbs.lift import lift
-from bozzetto.fit.run import Run
-from bozzetto.verbs.splat import gaussians_of
-from bozzetto.verbs.mesh import SplatMesh
 from bozzetto.render.clean import is_watertight_manifold
 from bozzetto.render.mesh import render_mesh
-from bozzetto.formats.ply import from_ply
+from bozzetto.verbs.lift import lift
+from bozzetto.verbs.mesh import SplatMesh
+from bozzetto.verbs.splat import gaussians_of
 from tests.test_recipe_zero123 import CHAIR, ELEVATION, RED, P
+from tests.twins.meshes import weld
 
 RADIUS, CELLS = 0.37, 24
 SMALL = recipe.FromGaussians(

@@ -6,8 +6,8 @@ import pytest
 import torch
 import trimesh
 
-from bozzetto.mesh import Mesh, vertex_normals, weld
-from bozzetto.render.clean import decimate, is_watertight_manifold, remove_floaters, split_nonmanifold_vertices, taubin
+from bozzetto.mesh import Mesh, vertex_normals
+from bozzetto.render.clean import decimate, is_watertight_manifold, remove_floaters, taubin
 
 
 def of(t: trimesh.Trimesh) -> Mesh:
@@ -79,25 +79,14 @@ def test_watertight_accepts_closed_surfaces_and_nothing_less(name):
     assert not solid(Mesh(mesh.vertices, mesh.faces[:0]))
 
 
-def test_watertight_sees_two_cones_that_meet_in_a_point_and_splitting_parts_them():
+def test_watertight_sees_two_cones_that_meet_in_a_point():
     """Edges pair up there; only the fans tell."""
     other = Mesh(-TETRAHEDRON.vertices, TETRAHEDRON.faces.flip(1))
     faces = torch.cat([TETRAHEDRON.faces, torch.tensor([0, 4, 5, 6])[other.faces]])  # both have their vertex 0 at the origin
     touching = Mesh(torch.cat([TETRAHEDRON.vertices, other.vertices[1:]]), faces)
     assert not solid(touching)
-    split = split_nonmanifold_vertices(touching)
-    assert solid(split) and len(split.vertices) == 8
-    assert torch.equal(split.vertices[split.faces], touching.vertices[touching.faces])
-    already = split_nonmanifold_vertices(torus())
-    assert torch.equal(already.vertices, torus().vertices) and torch.equal(already.faces, torus().faces)
-
-
-def test_splitting_refuses_an_edge_of_four_faces():
-    a = TETRAHEDRON
-    b = Mesh(a.vertices * torch.tensor([1.0, -1, -1]), a.faces)  # half a turn about x: shares the edge 0-1
-    faces = torch.cat([a.faces, torch.tensor([0, 1, 4, 5])[b.faces]])
-    with pytest.raises(ValueError, match="every edge once in each direction"):
-        split_nonmanifold_vertices(Mesh(torch.cat([a.vertices, b.vertices[2:]]), faces))
+    apart = torch.cat([TETRAHEDRON.faces, 4 + other.faces])
+    assert solid(Mesh(torch.cat([TETRAHEDRON.vertices, other.vertices]), apart))  # the control: a vertex for each cone
 
 
 def test_normals_of_a_box_do_not_depend_on_its_diagonals():
@@ -116,17 +105,6 @@ def test_normals_of_a_box_do_not_depend_on_its_diagonals():
 def test_normals_where_there_is_no_surface_are_unit_and_finite():
     vertices = torch.tensor([[0.0, 0, 0], [1, 0, 0], [2, 0, 0], [5, 5, 5]])
     torch.testing.assert_close(vertex_normals(vertices, torch.tensor([[0, 1, 2]])), torch.tensor([[0.0, 0, 1]]).expand(4, 3))
-
-
-def test_weld_joins_what_is_equal_to_the_bit_and_nothing_else():
-    mesh = torus()
-    soup = Mesh(mesh.vertices[mesh.faces.reshape(-1)], torch.arange(3 * len(mesh.faces)).view(-1, 3))
-    welded = weld(soup)
-    assert len(welded.vertices) == len(mesh.vertices) and solid(welded)
-    assert torch.equal(welded.vertices[welded.faces], mesh.vertices[mesh.faces])
-    nudged = soup.vertices.clone()
-    nudged[0, 0] = torch.nextafter(nudged[0, 0], torch.tensor(9.0))
-    assert len(weld(Mesh(nudged, soup.faces)).vertices) == len(mesh.vertices) + 1
 
 
 def test_floaters_and_cavities_go_and_separate_parts_stay():

@@ -24,6 +24,7 @@ from bozzetto.evaluate.metrics import (
     ssim,
     volume_iou,
 )
+from bozzetto.render.ssim import psnr as pixels_psnr
 
 HALF_CELL = EXTENT / GRID  # how far a carved solid of longest side 1 grows on each side
 
@@ -156,6 +157,16 @@ def test_psnr_is_over_the_union_of_the_masks_alone():
     assert math.isnan(psnr(torch.zeros_like(a), torch.zeros_like(a)))
     both = psnr(torch.cat([a, a]), torch.cat([b, a]))
     assert both == pytest.approx((20 + 100) / 2, abs=1e-4)  # mean of the pictures' dB
+
+
+def test_psnr_of_pixels_is_that_of_those_asked_for():
+    a = torch.zeros(2, 8, 8, 3, dtype=torch.float64)
+    b, where = a.clone(), torch.zeros(2, 8, 8, dtype=torch.bool)
+    b[0, :4], where[0, 2:6] = 0.1, True  # 20 dB where they differ, which is half of all and half of where
+    torch.testing.assert_close(pixels_psnr(a, b), torch.tensor([20 + 10 * math.log10(2), 100], dtype=torch.float64))
+    torch.testing.assert_close(pixels_psnr(a, b, where), torch.tensor([20 + 10 * math.log10(2), 100], dtype=torch.float64))
+    where[0, 4:] = False
+    torch.testing.assert_close(pixels_psnr(a[0], b[0], where[0]), torch.tensor(20.0, dtype=torch.float64))  # one picture, no batch
 
 
 def test_ssim_of_constants_and_of_equals():

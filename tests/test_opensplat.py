@@ -15,10 +15,10 @@ from PIL import Image
 
 from benchmarks import opensplat
 from bozzetto.camera import Camera, orbit
-from bozzetto.formats.scene import Scene
-from bozzetto.verbs.splat import Splat, begin
-from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.formats.ply import to_ply
+from bozzetto.formats.scene import Scene
+from bozzetto.shapes.gaussians import Gaussians
+from bozzetto.verbs.splat import Splat, begin
 
 QUICK = Splat(steps=300, points=50)
 

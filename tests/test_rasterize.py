@@ -11,7 +11,7 @@ from torch.autograd import gradcheck
 
 from bozzetto.camera import orbit
 from bozzetto.kernels.antialias import antialias, edges
-from bozzetto.kernels.interpolate import footprint, interpolate
+from bozzetto.kernels.interpolate import interpolate
 from bozzetto.kernels.rasterize import rasterize
 from tests.twins import rasterize as twin
 from tests.twins.scenes import TOLERANCE, ball, grads, polygon, random, scenes
@@ -101,30 +101,6 @@ def test_ra_2_gradients_against_central_differences(name):
             values.append(float(((out.detach() - 0.3) ** 2 * random(*out.shape, seed=9)).sum()))
         assert abs((values[0] - values[1]) / 2e-6 - d[(*at, axis)]) < 1e-5 * max(1, float(d.abs().max()))
         assert abs((values[0] - values[1]) / 2e-6 + d[(*at, axis)]) > 1e-4 * float(d.abs().max())  # nor is the sign flipped
-
-
-def test_ra_2_footprint_is_the_difference_between_pixels():
-    """Against interpolation at a picture k times finer, whose centres stand 1 / k pixel apart: central differences."""
-    k = 21  # odd, so that fine pictures have a pixel at each coarse centre
-    clip, faces, size = SCENES["ball"]
-    clip = clip[:1]
-    uv = random(clip.shape[1], 2)
-    rast, fine = rasterize(clip, faces, size), rasterize(clip, faces, (k * size[0], k * size[1]))
-    J = footprint(uv, rast, clip, faces)
-    value = interpolate(uv, fine, clip, faces)[0]
-    tested = 0
-    for r, c in itertools.product(range(size[0]), range(size[1])):
-        y, x = k * r + k // 2, k * c + k // 2
-        around = fine[0, y - 1 : y + 2, x - 1 : x + 2, 3]
-        if rast[0, r, c, 3] == 0:
-            assert not J[0, r, c].any()
-        elif (around == rast[0, r, c, 3]).all():
-            dx, dy = (value[y, x + 1] - value[y, x - 1]) * k / 2, (value[y + 1, x] - value[y - 1, x]) * k / 2
-            torch.testing.assert_close(
-                J[0, r, c], torch.stack([dx, dy], -1), rtol=2e-2, atol=1e-3
-            )  # 1 / k^2 = .002, times third derivatives
-            tested += 1
-    assert tested > 50
 
 
 def test_ra_3_barycentrics():

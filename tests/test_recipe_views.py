@@ -8,14 +8,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bozzetto.fit.run import Run
+from bozzetto.fit.source import Source
 from bozzetto.frustum import frustum_camera
 from bozzetto.priors.solid import EMPTY
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import views
-from bozzetto.fit.source import Source
 from bozzetto.verbs.lift import lift
 from bozzetto.verbs.views import NovelViews
-from bozzetto.fit.run import Run
 from tests.test_recipe_zero123 import BLUE, CHAIR, ELEVATION, Oracle, P, truth
 from tests.twins import zero123 as twin
 

@@ -15,16 +15,16 @@ import trimesh
 from bozzetto.denoiser import Adapted
 from bozzetto.distill.sds import Levels, Ramp
 from bozzetto.errors import InputError
+from bozzetto.fit.run import Run
+from bozzetto.fit.source import Source
 from bozzetto.frustum import frustum_camera
 from bozzetto.mesh import vertex_normals
 from bozzetto.priors.loading import MINI
 from bozzetto.priors.sampling import PUBLISHED
 from bozzetto.recipes import guess as first
 from bozzetto.recipes import zero123
-from bozzetto.fit.run import Run
-from bozzetto.fit.source import Source
-from bozzetto.verbs.lift import lift
 from bozzetto.render.mesh import render_surface
+from bozzetto.verbs.lift import lift
 from tests.twins import zero123 as twin
 
 CHAIR = Path(__file__).parent.parent / "examples" / "wooden-chair.png"

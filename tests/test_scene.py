@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bozzetto.camera import Camera, orbit, to_colmap, to_nerf_synthetic
+from benchmarks.transforms import to_nerf_synthetic
+from bozzetto.camera import Camera, orbit
 from bozzetto.errors import InputError
 from bozzetto.formats import colmap
 from bozzetto.formats.scene import load, undistorted
+from tests.twins.cameras import to_colmap
 
 N = 9
 SIZE = (20, 30)

@@ -8,13 +8,13 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
+from bozzetto.verbs.lift_gaussians import UNUSED
 
 from bozzetto import cli
 from bozzetto.errors import InputError
-from bozzetto.recipes import guess, zero123
-from bozzetto.verbs.lift import RECIPES, lift_picture, presets
-from bozzetto.verbs.lift_gaussians import UNUSED
 from bozzetto.fit.settings import Within, changed, listed, value_of
+from bozzetto.recipes import guess, zero123
+from bozzetto.verbs.lift import RECIPES, presets
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"

@@ -12,24 +12,26 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.transforms import to_nerf_synthetic
 from bozzetto import cli
-from bozzetto.camera import orbit, to_nerf_synthetic
+from bozzetto.camera import orbit
 from bozzetto.data.renders import drawable, render
 from bozzetto.errors import InputError
 from bozzetto.evaluate.metrics import chamfer, solid
-from bozzetto.kernels.marching import marching_tetrahedra
-from bozzetto.mesh import load, weld
-from bozzetto.verbs import mesh as recipe
+from bozzetto.formats.gltf import load
+from bozzetto.formats.ply import to_ply
 from bozzetto.formats.scene import Scene
 from bozzetto.formats.scene import load as load_scene
-from bozzetto.verbs.splat import Splat, splat_scene
+from bozzetto.kernels.marching import marching_tetrahedra
 from bozzetto.render.clean import is_watertight_manifold
 from bozzetto.render.mesh import render_mesh
 from bozzetto.shapes.fusion import BAND, fuse
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.formats.ply import to_ply
 from bozzetto.shapes.tetgrid import TetGrid
+from bozzetto.verbs import mesh as recipe
+from bozzetto.verbs.splat import Splat, splat_scene
 from bozzetto_objects import make
+from tests.twins.meshes import weld
 
 QUICK = recipe.SplatMesh(cells=48, views=24, picture=160, faces=6000, texture=256)
 GOLDEN = math.pi * (3 - 5**0.5)

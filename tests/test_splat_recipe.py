@@ -19,15 +19,16 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.transforms import to_nerf_synthetic
 from bozzetto import cli
-from bozzetto.camera import Camera, orbit, to_nerf_synthetic
+from bozzetto.camera import Camera, orbit
 from bozzetto.errors import InputError
-from bozzetto.kernels import harmonics
-from bozzetto.verbs import splat as recipe
+from bozzetto.formats.ply import from_ply
 from bozzetto.formats.scene import load
+from bozzetto.kernels import harmonics
 from bozzetto.render.ssim import ssim
 from bozzetto.shapes.gaussians import Gaussians
-from bozzetto.formats.ply import from_ply
+from bozzetto.verbs import splat as recipe
 
 ROOT = Path(__file__).parent.parent
 SIZE, VIEWS = 32, 16

@@ -15,8 +15,8 @@ import torch.nn.functional as F
 
 from bozzetto import cli
 from bozzetto.errors import InputError
-from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.formats.ply import to_ply, to_spz
+from bozzetto.shapes.gaussians import Gaussians
 
 N = 50
 

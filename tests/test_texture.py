@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Texture lookup: UV-1 and UV-2 at the sampling side, and its float64 twin."""
+"""Texture lookup: UV-2 at the sampling side, and its float64 twin."""
 
 from __future__ import annotations
 
@@ -10,54 +10,33 @@ import torch
 from torch.autograd import gradcheck
 
 from bozzetto.kernels import pool
-from bozzetto.kernels.texture import mipmaps, texture
+from bozzetto.kernels.texture import texture
 from tests.twins import rasterize as twin
 from tests.twins.scenes import TOLERANCE, grads, random
-
-FOOTPRINT = (random(2, 5, 4, 2, 2, seed=3) - 0.5) * torch.tensor([0.02, 0.3, 1.0, 5.0, 0.0], dtype=torch.float64).view(5, 1, 1, 1)
-
-
-def level_of(J: torch.Tensor, size: tuple[int, int], num_levels: int) -> torch.Tensor:
-    stretch = torch.tensor([size[1], size[0]], dtype=torch.float64)[:, None]
-    return torch.linalg.svdvals(J * stretch)[..., 0].clamp(min=1).log2().clamp(max=num_levels - 1)
 
 
 @pytest.mark.parametrize("mode", ["wrap", "clamp"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", [(1, 6, 5, 3), (2, 4, 7, 1), (1, 1, 1, 2), (2, 1, 8, 2)])
-@pytest.mark.parametrize("mip", [False, True])
-def test_uv_2_texture_meets_its_twin(mode, dtype, shape, mip):
+def test_uv_2_texture_meets_its_twin(mode, dtype, shape):
     image = random(*shape).to(dtype).requires_grad_()
     uv = (3 * random(2, 5, 4, 2, seed=1) - 1).to(dtype)
     uv[0, 0, 0, 0], uv[1, 2, 1, 1] = math.nan, math.inf
     uv.requires_grad_()
     image2, uv2 = image.detach().double().requires_grad_(), uv.detach().double().requires_grad_()
-    out = texture(image, uv, FOOTPRINT.to(dtype) if mip else None, mode=mode)
-    levels = mipmaps(image2)
-    level = level_of(FOOTPRINT.to(dtype).double(), shape[1:3], len(levels))
-    expected = twin.texture(levels, uv2, level, mode) if mip else twin.texture(image2, uv2, None, mode)
-    scale = {k: v * 10 for k, v in TOLERANCE[dtype].items()}  # float32: halves are rounded, level by level
-    torch.testing.assert_close(out.double(), expected, **scale)
+    out = texture(image, uv, mode=mode)
+    expected = twin.texture(image2, uv2, mode)
+    torch.testing.assert_close(out.double(), expected, **TOLERANCE[dtype])
     for ours, theirs in zip(grads(out, [image, uv]), grads(expected, [image2, uv2]), strict=True):
         assert ours.dtype == dtype
-        torch.testing.assert_close(ours.double(), theirs.nan_to_num(), **scale)
+        torch.testing.assert_close(ours.double(), theirs.nan_to_num(), **TOLERANCE[dtype])
 
 
 @pytest.mark.parametrize("mode", ["wrap", "clamp"])
 def test_uv_2_gradients_against_central_differences(mode):
     image, uv = random(1, 5, 3, 2).requires_grad_(), (3 * random(2, 3, 4, 2, seed=1) - 1).requires_grad_()
-    for J in (None, FOOTPRINT[:, 1:4]):
-        assert gradcheck(lambda t, at, J=J: texture(t, at, J, mode=mode), (image, uv))
-    assert gradcheck(lambda t, at: twin.texture(t, at, None, mode), (image, uv[:1, :2, :2].detach().requires_grad_()))
-
-
-def test_uv_1_a_constant_stays_one_at_every_level():
-    image = torch.full((1, 13, 7, 2), 0.37, dtype=torch.float64)
-    for level in mipmaps(image):
-        torch.testing.assert_close(level, torch.full_like(level, 0.37), rtol=0, atol=1e-15)
-    assert [level.shape[1:3] for level in mipmaps(image)] == [(13, 7), (6, 3), (3, 1), (1, 1)]
-    out = texture(image, 3 * random(2, 5, 4, 2) - 1, FOOTPRINT)
-    torch.testing.assert_close(out, torch.full_like(out, 0.37), rtol=0, atol=1e-15)
+    assert gradcheck(lambda t, at: texture(t, at, mode=mode), (image, uv))
+    assert gradcheck(lambda t, at: twin.texture(t, at, mode), (image, uv[:1, :2, :2].detach().requires_grad_()))
 
 
 def test_uv_2_a_linear_field_is_reproduced():
@@ -78,12 +57,11 @@ def test_uv_2_a_linear_field_is_reproduced():
 
 def test_uv_2_bits_do_not_depend_on_threads():
     image, uv = random(1, 64, 50, 3).float().requires_grad_(), (3 * random(3, 70, 40, 2, seed=1) - 1).float().requires_grad_()
-    J = 0.1 * random(3, 70, 40, 2, 2, seed=2).float()
     results, before = [], pool.num_threads()
     try:
         for threads in (1, 2, 3):
             pool.set_num_threads(threads)
-            out = texture(image, uv, J)
+            out = texture(image, uv)
             results.append(b"".join(t.detach().numpy().tobytes() for t in (out, *grads(out, [image, uv]))))
     finally:
         pool.set_num_threads(before)
@@ -95,7 +73,6 @@ def test_uv_2_bits_do_not_depend_on_threads():
     [
         (lambda t, at: texture(t[0], at), "expected image"),
         (lambda t, at: texture(t.expand(3, -1, -1, -1), at), "expected image"),
-        (lambda t, at: texture(t, at, at), "expected footprint"),
         (lambda t, at: texture(t, at, mode="mirror"), "'wrap' or 'clamp'"),
     ],
 )

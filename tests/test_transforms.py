@@ -12,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from bozzetto.camera import orbit, to_nerf_synthetic
+from benchmarks.transforms import to_nerf_synthetic
+from bozzetto.camera import orbit
 from bozzetto.formats.scene import load, undistorted
 
 SIZE = (36, 48)  # height, width

@@ -18,8 +18,8 @@ from PIL import Image
 
 from bozzetto import viewer
 from bozzetto.errors import InputError
-from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.formats.ply import to_ply
+from bozzetto.shapes.gaussians import Gaussians
 
 pytest.importorskip("viser")
 

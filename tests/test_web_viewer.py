@@ -10,8 +10,9 @@ import torch
 
 from benchmarks import web_viewer
 from bozzetto.camera import orbit
-from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.formats.ply import to_ply, to_spz
+from bozzetto.render.ssim import psnr
+from bozzetto.shapes.gaussians import Gaussians
 
 LACKS = web_viewer.missing(web_viewer.node_modules())
 
@@ -38,15 +39,15 @@ def test_spark_shows_a_ply_of_ours_as_we_do():
     covered = alpha > 0.05
     theirs = web_viewer.shown(to_ply(g), camera, web_viewer.node_modules())
     bound = 30.0
-    assert web_viewer.psnr(mine, theirs, covered) > bound
+    assert psnr(mine, theirs, covered) > bound
     beside, _ = web_viewer.ours(g, orbit([0.7], [0.3], 2.2, size=192, fov=0.6))
     g.degree = 0
     plain, _ = web_viewer.ours(g, camera)
     for other in (plain, beside, mine.flip(1), torch.ones_like(mine)):
-        assert web_viewer.psnr(other, theirs, covered) < bound - 4
+        assert psnr(other, theirs, covered) < bound - 4
     pytest.importorskip("gsply")
     packed = web_viewer.shown(to_spz(lopsided()), camera, web_viewer.node_modules(), kind="spz")
-    assert web_viewer.psnr(mine, packed, covered) > bound - 2
+    assert psnr(mine, packed, covered) > bound - 2
 
 
 @pytest.mark.skipif(LACKS is not None, reason=str(LACKS))

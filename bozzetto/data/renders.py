@@ -87,7 +87,6 @@ def render(obj: Object | Drawable, cameras: Camera, lights: np.ndarray = UNLIT, 
     eyes = cameras.c2w[:, :, 2].numpy()
     out = [np.zeros((count, h, w, c), np.float32) for c in (3, 1, 1, 3)]
     homogeneous = np.concatenate([d.vertices, np.ones((len(d.vertices), 1), np.float32)], 1)
-    near, far = 0.05, 50.0
     for v in range(count):
         rast = np.zeros((h * s, w * s, 4), np.float32)
         rasterize_arrays(homogeneous @ M[v].T.astype(np.float32), d.faces, rast)
@@ -98,9 +97,7 @@ def render(obj: Object | Drawable, cameras: Camera, lights: np.ndarray = UNLIT, 
         )
         light = np.ascontiguousarray(lights[v] if lights.ndim == 3 else lights, np.float64)
         pool.run(shade, h * s, rast, d.normals, *d.surface(), eyes[v], light, rgb, alpha, normal, grain=64)
-        z = rast[..., 2]
-        depth = ((far - near) * z + far + near) / 2 if cameras.is_orthographic else 2 * far * near / (far + near - z * (far - near))
-        depth = depth * alpha
+        depth = cameras.depth_of(rast[..., 2]) * alpha
         a = _box(alpha[..., None], s)
         out[0][v], out[1][v] = _box(rgb, s), a
         out[2][v] = _box(depth[..., None], s) / np.maximum(a, 1e-6)
@@ -151,12 +148,11 @@ def carve_object(d: Drawable, *, views: int = 48, points: int = 4096, seed: int 
     homogeneous = np.concatenate([d.vertices, np.ones((len(d.vertices), 1), np.float32)], 1)
     depth = np.full((views, size, size), np.inf, np.float32)
     hits = []
-    near, far = 0.05, 50.0
     for v in range(views):
         rast = np.zeros((size, size, 4), np.float32)
         rasterize_arrays(homogeneous @ M[v].T, d.faces, rast)
         seen = rast[..., 3] > 0
-        depth[v][seen] = ((far - near) * rast[..., 2][seen] + far + near) / 2 - radius
+        depth[v][seen] = cameras.depth_of(rast[..., 2][seen]) - radius
         hits.append(rast[seen][:, [3, 0, 1]])
     # Slack sideways as well as in depth: at each corner of pixels the nearest of the 4 x 4 round it, one pixel all round
     # the four that a point there may lie between. Sheets seen edge-on and steep surfaces keep their half cell.

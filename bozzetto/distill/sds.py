@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, each
+from bozzetto.denoiser import Denoiser, each, interpolated
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,7 @@ def level(denoiser: Denoiser, share: Tensor) -> Tensor:
     """sigma at shares (...) in [0, 1] of a denoiser's levels: between two, linear in log sigma; shape of share, float64."""
     ladder = denoiser.sigmas.double().cpu().log()
     place = share.double() * (len(ladder) - 1)
-    low = place.floor().long().clamp(0, max(len(ladder) - 2, 0))
-    high = (low + 1).clamp(max=len(ladder) - 1)
-    return (ladder[low] + (place - low) * (ladder[high] - ladder[low])).exp()
+    return interpolated(place, torch.arange(len(ladder), dtype=torch.float64), ladder).exp()
 
 
 Weight = Callable[[Tensor], Tensor]

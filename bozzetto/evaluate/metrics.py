@@ -29,6 +29,7 @@ from torch import Tensor
 from bozzetto.data.renders import EXTENT, Drawable, carve_object
 from bozzetto.kernels import pool
 from bozzetto.kernels.carve import sample_grid
+from bozzetto.render import ssim as likeness
 
 POINTS = 16384  # a surface: a sampling floor of 0.007 for area 3
 TAU = 0.05  # of the F-score, longest sides; One-2-3-45's
@@ -203,42 +204,22 @@ def psnr(prediction: Tensor, truth: Tensor) -> float:
     Equal pictures have 100 dB; those in which both show nothing do not count (NaN if none is left).
     """
     union = _union(prediction, truth)
-    total = torch.zeros(len(truth), dtype=torch.float64)
-    for paper in (0.0, 1.0):
-        square = (_over(prediction, paper) - _over(truth, paper)).square().mean(-1)
-        total += (square * union).sum((1, 2)) / 2
-    count = union.sum((1, 2))
-    mse = (total / count.clamp(min=1)).clamp(min=1e-10)
-    return float((-10 * mse.log10())[count > 0].mean())
+    found = likeness.psnr(_over_both(prediction), _over_both(truth), union)
+    return float(found[union.any(2).any(1)].mean())
 
 
-def ssim(prediction: Tensor, truth: Tensor, window: int = 11, sigma: float = 1.5) -> float:
+def ssim(prediction: Tensor, truth: Tensor) -> float:
     """Structural similarity (Wang et al. 2004), mean over V pictures (V, H, W, 4) as for `psnr`, inside the union's bounding box.
 
-    Gaussian window, data range 1, K = (0.01, 0.03), the mean over colours, over pixels of the box and over both papers.
+    `render.ssim`'s window and constants, the mean over colours, over pixels of the box and over both papers.
     """
-    x = torch.arange(window, dtype=torch.float64) - (window - 1) / 2
-    g = torch.exp(-x.square() / (2 * sigma**2))
-    kernel = (torch.outer(g, g) / g.sum() ** 2)[None, None]
-
-    def blur(planes: Tensor) -> Tensor:
-        padded = F.pad(planes[:, None], (window // 2,) * 4, mode="replicate")
-        return F.conv2d(padded, kernel)[:, 0]
-
     scores = []
-    for a, b, union in zip(prediction, truth, _union(prediction, truth), strict=True):
+    for a, b, union in zip(_over_both(prediction), _over_both(truth), _union(prediction, truth), strict=True):
         if not union.any():
             continue
         rows, columns = union.any(1).nonzero()[:, 0], union.any(0).nonzero()[:, 0]
-        box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
-        values = []
-        for paper in (0.0, 1.0):
-            p, q = _over(a, paper).permute(2, 0, 1), _over(b, paper).permute(2, 0, 1)
-            mp, mq = blur(p), blur(q)
-            vp, vq, cov = blur(p * p) - mp * mp, blur(q * q) - mq * mq, blur(p * q) - mp * mq
-            index = (2 * mp * mq + 0.01**2) * (2 * cov + 0.03**2) / ((mp * mp + mq * mq + 0.01**2) * (vp + vq + 0.03**2))
-            values.append(index[:, box[0], box[1]].mean())
-        scores.append(torch.stack(values).mean())
+        index = likeness.similarity(a[None], b[None], border="replicate")[0]
+        scores.append(index[int(rows[0]) : int(rows[-1]) + 1, int(columns[0]) : int(columns[-1]) + 1].mean())
     return float(torch.stack(scores).mean()) if scores else float("nan")
 
 
@@ -259,9 +240,10 @@ def sharpness(pictures: Tensor) -> float:
     return float(magnitude[solid].mean())
 
 
-def _over(pictures: Tensor, paper: float) -> Tensor:
+def _over_both(pictures: Tensor) -> Tensor:
+    """(V, H, W, 6) float64: pictures (V, H, W, 4) over black, then over white."""
     p = pictures.double()
-    return p[..., :3] + (1 - p[..., 3:]) * paper
+    return torch.cat([p[..., :3], p[..., :3] + (1 - p[..., 3:])], -1)
 
 
 def _union(a: Tensor, b: Tensor) -> Tensor:

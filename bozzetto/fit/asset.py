@@ -20,7 +20,8 @@ from bozzetto.camera import Camera, orbit, to_gltf
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
 from bozzetto.fit.source import GREY, Source
-from bozzetto.mesh import Mesh, save_glb
+from bozzetto.formats.gltf import save as save_glb
+from bozzetto.mesh import Mesh
 from bozzetto.render.mesh import headlight, render_mesh
 
 SPLAT = "asset.ply"  # beside FILES, where the asset was made of Gaussians
@@ -105,15 +106,8 @@ def png(picture: Tensor) -> bytes:
 
 def _turntable(mesh: Mesh, frames: int = 36, size: int = 256) -> bytes:
     """An animated WebP, once round."""
-    from PIL import Image
-
-    pictures = []
-    for k in range(frames):
-        cameras = orbit([2 * math.pi * k / frames], [0.25], 2.6, size=2 * size, fov=0.55)
-        pictures.append(Image.fromarray(_look(mesh, cameras, lit=True)[0]))
-    buffer = io.BytesIO()
-    pictures[0].save(buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=70, loop=0, quality=85, method=2)
-    return buffer.getvalue()
+    ring = [orbit([2 * math.pi * k / frames], [0.25], 2.6, size=2 * size, fov=0.55) for k in range(frames)]
+    return image.animation([torch.from_numpy(_look(mesh, cameras, lit=True)[0]) / 255 for cameras in ring])
 
 
 def _look(mesh: Mesh, cameras: Camera, *, lit: bool, normals: bool = False) -> np.ndarray:

@@ -54,9 +54,7 @@ def own(weights: Mapping[str, float]) -> Term:
     return lambda shape, step: {k: Loss(weights[k], v) for k, v in shape.losses(step).items() if k in weights}
 
 
-def optimise(
-    shape: Shape, terms: Sequence[Term], run: Run, stage: str, *, steps: int, seed: int = 0, every: int = 25
-) -> dict[str, float]:
+def optimise(shape: Shape, terms: Sequence[Term], run: Run, stage: str, *, steps: int, seed: int = 0, every: int = 25) -> dict[str, float]:
     """Move a shape for so many steps, or until Ctrl-C; returns the last step's losses, unweighted, by name.
 
     A run that was killed goes on from its last checkpoint, and ends in the same numbers.
@@ -107,4 +105,3 @@ def optimise(
         number += 1
         run.progress(stage, number / steps)
     return {name: float(x.value.detach()) for name, x in parts.items()}
-

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Meshes as files: GLB (glTF 2.0, written here), OBJ, and what trimesh reads. The one border at which axes turn.
+"""Meshes as files: GLB (glTF 2.0, written here), and what trimesh reads. The one border at which axes turn.
 
 Written here because the bytes are the contract: the same mesh gives the same file, the Khronos validator has nothing to
 say about it, and the metadata sits where the standard wants it (`asset.extras`). Files appear whole or not at all.
@@ -31,7 +31,7 @@ FLOAT, USHORT, UINT = 5126, 5123, 5125  # component types
 LINEAR, TRILINEAR, CLAMP = 9729, 9987, 33071
 
 
-def save(mesh: Mesh, path: str | Path, *, extras: dict[str, Any], name: str = "bozzetto") -> None:
+def save(mesh: Mesh, path: str | Path, *, extras: dict[str, Any] | None = None, name: str = "bozzetto") -> None:
     """Write a GLB: one mesh, one material (no metal, roughness ROUGHNESS), the texture inside.
 
     extras  goes to `asset.extras`; whatever JSON holds, keys sorted
@@ -86,31 +86,10 @@ def save(mesh: Mesh, path: str | Path, *, extras: dict[str, Any], name: str = "b
     try:
         head = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False).encode()
     except (TypeError, ValueError) as e:
-        raise ValueError(f"save_glb: extras must be what JSON holds: {e}") from e
+        raise ValueError(f"save: extras must be what JSON holds: {e}") from e
     head += b" " * (-len(head) % 4)
     chunks = struct.pack("<I4s", len(head), b"JSON") + head + struct.pack("<I4s", len(body), b"BIN\0") + body
     _write(Path(path), struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks)
-
-
-def save_obj(mesh: Mesh, path: str | Path) -> None:
-    """Write `path` with, beside it, an MTL and (where there is a texture) a PNG of the same stem."""
-    _check(mesh)
-    path = Path(path)
-    normals = vertex_normals(mesh.vertices, mesh.faces) if mesh.normals is None else mesh.normals
-    lines = [f"mtllib {path.with_suffix('.mtl').name}"]
-    lines += [f"v {x:.9g} {y:.9g} {z:.9g}" for x, y, z in to_gltf(mesh.vertices).tolist()]  # nine digits hold a float32
-    if mesh.uv is not None:
-        lines += [f"vt {u:.9g} {v:.9g}" for u, v in flip_v(mesh.uv.detach().cpu().double()).tolist()]
-    lines += [f"vn {x:.9g} {y:.9g} {z:.9g}" for x, y, z in to_gltf(normals).tolist()]
-    corner = "{0}/{0}/{0}" if mesh.uv is not None else "{0}//{0}"
-    lines += ["usemtl look"]
-    lines += ["f " + " ".join(corner.format(i) for i in face) for face in (mesh.faces.cpu() + 1).tolist()]
-    material = "newmtl look\nKd 1 1 1\nKs 0 0 0\nillum 1\n"
-    if mesh.texture is not None and mesh.uv is not None:
-        material += f"map_Kd {path.with_suffix('.png').name}\n"
-        _write(path.with_suffix(".png"), _png(mesh.texture))
-    _write(path.with_suffix(".mtl"), material.encode())
-    _write(path, ("\n".join(lines) + "\n").encode())
 
 
 def load(path: str | Path) -> Mesh:

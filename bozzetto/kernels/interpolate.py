@@ -48,20 +48,6 @@ def interpolate(attributes: Tensor, rast: Tensor, clip: Tensor, faces: Tensor, a
     return out
 
 
-def footprint(attributes: Tensor, rast: Tensor, clip: Tensor, faces: Tensor, attribute_faces: Tensor | None = None) -> Tensor:
-    """How far attributes move from a pixel to the next: `[..., 0]` to the right, `[..., 1]` down; for `texture`'s mip levels.
-
-    The same arguments as `interpolate`; returns (B, H, W, C, 2) without gradient, 0 where nothing is seen.
-    """
-    tri = as_faces(faces, clip.shape[1], "footprint")
-    own = tri if attribute_faces is None else as_faces(attribute_faces, attributes.shape[-2], "footprint")
-    att, pos = _same(attributes, clip)
-    b, h, w = rast.shape[:3]
-    out = np.zeros((b, h, w, att.shape[2], 2), att.dtype)
-    pool.run(_footprint, b * h, att, as_array(rast, np.float32), pos, tri, own, out, grain=4 * BAND)
-    return torch.from_numpy(out).to(attributes)
-
-
 def _same(attributes: Tensor, clip: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """As arrays (1 or B, N, C) and (B, N, 4) of one dtype: float64 unless both are float32."""
     dtype = np.float32 if attributes.dtype == clip.dtype == torch.float32 else np.float64
@@ -142,36 +128,6 @@ def _forward(lo, hi, attributes, rast, clip, faces, own, out):
             i, j, k = own[f, 0], own[f, 1], own[f, 2]
             for m in range(channels):
                 out[b, r, c, m] = b0 * A[i, m] + b1 * A[j, m] + b2 * A[k, m]
-
-
-@njit
-def _footprint(lo, hi, attributes, rast, clip, faces, own, out):
-    """a_0 = p_1' x p_2', so da_0/dX = w_2 y_1' - w_1 y_2' and da_0/dY = w_1 x_2' - w_2 x_1', and cyclic."""
-    _, h, w, channels, _ = out.shape
-    for n in range(lo, hi):
-        b, r = n // h, n % h
-        A, points = attributes[b if len(attributes) > 1 else 0], clip[b]
-        Y = (2 * r + 1) / h - 1
-        for c in range(w):
-            f = int(rast[b, r, c, 3]) - 1
-            if not 0 <= f < len(faces):
-                continue
-            x0, y0, x1, y1, x2, y2 = _cross(points, f, faces, (2 * c + 1) / w - 1, Y)
-            w0, w1, w2 = np.float64(points[faces[f, 0], 3]), np.float64(points[faces[f, 1], 3]), np.float64(points[faces[f, 2], 3])
-            a0, a1, a2 = x1 * y2 - y1 * x2, x2 * y0 - y2 * x0, x0 * y1 - y0 * x1
-            s = 1 / (a0 + a1 + a2)
-            i, j, k = own[f, 0], own[f, 1], own[f, 2]
-            for axis in range(2):
-                if axis == 0:
-                    d0, d1, d2 = w2 * y1 - w1 * y2, w0 * y2 - w2 * y0, w1 * y0 - w0 * y1
-                    step = 2 / w  # of X, from a pixel to the next
-                else:
-                    d0, d1, d2 = w1 * x2 - w2 * x1, w2 * x0 - w0 * x2, w0 * x1 - w1 * x0
-                    step = 2 / h
-                ds = (d0 + d1 + d2) * s
-                e0, e1, e2 = (d0 - a0 * ds) * s * step, (d1 - a1 * ds) * s * step, (d2 - a2 * ds) * s * step
-                for m in range(channels):
-                    out[b, r, c, m, axis] = e0 * A[i, m] + e1 * A[j, m] + e2 * A[k, m]
 
 
 @njit

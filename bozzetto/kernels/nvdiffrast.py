@@ -49,13 +49,11 @@ def interpolate(attributes: Tensor, rast: Tensor, clip: Tensor, faces: Tensor) -
     return out.to(attributes.dtype)
 
 
-def texture(image: Tensor, uv: Tensor, footprint: Tensor | None, mode: str) -> Tensor:
-    """As `kernels.texture.texture`, with its own mip pyramid."""
+def texture(image: Tensor, uv: Tensor, mode: str) -> Tensor:
+    """As `kernels.texture.texture`."""
     import nvdiffrast.torch as dr
 
-    fine = {} if footprint is None else {"uv_da": footprint.flatten(-2).float().contiguous()}
-    kind = "linear" if footprint is None else "linear-mipmap-linear"
-    out: Tensor = dr.texture(image.float().contiguous(), uv.float().contiguous(), filter_mode=kind, boundary_mode=mode, **fine)
+    out: Tensor = dr.texture(image.float().contiguous(), uv.float().contiguous(), filter_mode="linear", boundary_mode=mode)
     return out.to(image.dtype)
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bozzetto.camera import rotations
 from bozzetto.kernels import gsplat, harmonics
 from bozzetto.kernels.blend import MIN_ALPHA, MIN_TRANSMITTANCE, blend
 from bozzetto.kernels.project import NEAR, in_picture, project
@@ -108,14 +109,3 @@ def facing(means: Tensor, quats: Tensor, scales: Tensor, position: Tensor) -> Te
     axis = rotations(quats).gather(2, scales.argmin(-1)[:, None, None].expand(-1, 3, 1))[..., 0]
     away = ((position[:, None].to(means) - means) * axis).sum(-1, keepdim=True) < 0
     return torch.where(away, -axis, axis)
-
-
-def rotations(quats: Tensor) -> Tensor:
-    """(N, 3, 3) of quaternions (N, 4), (w, x, y, z), of any length but 0; the axes are its columns."""
-    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
-    rows = [
-        torch.stack([1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)], -1),
-        torch.stack([2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)], -1),
-        torch.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)], -1),
-    ]
-    return torch.stack(rows, 1)

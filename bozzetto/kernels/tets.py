@@ -152,29 +152,3 @@ def _dot(a, b):
 @njit
 def _square(a):
     return _dot(a, a)
-
-
-@njit
-def locate(x, v, tets, low, size, bins, order, start, found):
-    """found[p] = the first tet that holds the point x[p], for each tet looking at the points in the bins that its box meets.
-
-    bins (3,) is how many there are, of `size`, from `low`; bin b holds the points order[start[b]:start[b + 1]]
-    """
-    a, b = np.empty(3, np.int64), np.empty(3, np.int64)
-    for t in range(len(tets)):
-        v0, v1, v2, v3 = v[tets[t, 0]], v[tets[t, 1]], v[tets[t, 2]], v[tets[t, 3]]
-        for k in range(3):
-            least, most = min(min(v0[k], v1[k]), min(v2[k], v3[k])), max(max(v0[k], v1[k]), max(v2[k], v3[k]))
-            a[k] = max(np.int64(np.floor((least - low[k]) / size - 1e-9)), 0)
-            b[k] = min(np.int64(np.floor((most - low[k]) / size + 1e-9)), bins[k] - 1)
-        for i in range(a[0], b[0] + 1):
-            for j in range(a[1], b[1] + 1):
-                row = (i * bins[1] + j) * bins[2]
-                for n in range(start[row + a[2]], start[row + b[2] + 1]):
-                    p = order[n]
-                    if found[p] < 0:
-                        e1, e2, e3, q = _sub(v1, v0), _sub(v2, v0), _sub(v3, v0), _sub(x[p], v0)
-                        det = _dot(_cross(e1, e2), e3)
-                        w1, w2, w3 = _dot(_cross(q, e2), e3) / det, _dot(_cross(e1, q), e3) / det, _dot(_cross(e1, e2), q) / det
-                        if min(min(w1, w2), min(w3, 1 - w1 - w2 - w3)) >= -1e-9:
-                            found[p] = t

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bozzetto.camera import FAR, NEAR, Camera
+from bozzetto.camera import Camera
 from bozzetto.kernels.antialias import antialias
 from bozzetto.kernels.interpolate import interpolate
 from bozzetto.kernels.rasterize import rasterize
@@ -93,5 +93,4 @@ def hint(vertices: Tensor, faces: Tensor, cameras: Camera, colour: Carried) -> H
 
 def _depth(rast: Tensor, cameras: Camera) -> Tensor:
     """(V, H, W) along the axis, 0 where nothing is."""
-    z = rast[..., 2]
-    return 2 * FAR * NEAR / (FAR + NEAR - z * (FAR - NEAR)) * (rast[..., 3] > 0)
+    return cameras.depth_of(rast[..., 2]) * (rast[..., 3] > 0)

@@ -32,6 +32,7 @@ from bozzetto.fit.settings import Within
 from bozzetto.fit.silhouette import Surface
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.terms import Like, Shown, absolute
+from bozzetto.formats.ply import to_ply
 from bozzetto.mesh import vertex_normals
 from bozzetto.priors.hint import carried
 from bozzetto.render.clean import taubin
@@ -39,7 +40,6 @@ from bozzetto.render.mesh import render_surface
 from bozzetto.shapes.discs import Discs, on_surface
 from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.shapes.looks import look, sphere, surface
-from bozzetto.formats.ply import to_ply
 
 SMOOTH = 20  # rounds: fused depths are as rough as their pixels, which a DMTet's field is not
 
@@ -142,13 +142,9 @@ def moved(g: Gaussians, clean: Clean) -> Gaussians:
 RECIPE = Recipe(
     "gaussians",
     {
-        "draft": FromGaussians(
-            cells=40, steps=120, picture=192, around=128, lattice=80, views=28, fused=192, finish=Finish(faces=10_000)
-        ),
+        "draft": FromGaussians(cells=40, steps=120, picture=192, around=128, lattice=80, views=28, fused=192, finish=Finish(faces=10_000)),
         "standard": FromGaussians(),
-        "fine": FromGaussians(
-            cells=72, steps=500, picture=384, around=224, lattice=144, views=56, fused=384, finish=Finish(faces=60_000)
-        ),
+        "fine": FromGaussians(cells=72, steps=500, picture=384, around=224, lattice=144, views=56, fused=384, finish=Finish(faces=60_000)),
     },
     lift,
     stages={"guess": 0.04, "shape": 0.5, "fuse": 0.2, "clean": 0.04, "texture": 0.22},

@@ -137,7 +137,14 @@ RECIPE = Recipe(
         "draft": Zero123(guess=DRAFT, steps=60, levels=levels_of(60), finish=Finish(faces=10_000)),
         "standard": Zero123(),
         "fine": replace(
-            Zero123(), guess=FINE, steps=800, levels=levels_of(800), around=Around(views=4), picture=256, colours=128, finish=Finish(faces=60_000)
+            Zero123(),
+            guess=FINE,
+            steps=800,
+            levels=levels_of(800),
+            around=Around(views=4),
+            picture=256,
+            colours=128,
+            finish=Finish(faces=60_000),
         ),
     },
     lift,

@@ -8,7 +8,6 @@ touches, get the point where the chart's plane continues, so that a linear field
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,15 +86,6 @@ def texels(mesh: Mesh, resolution: int) -> Texels:
     owned.ravel()[index] = face
     arrays = (owned >= 0, owned, core, index, bary, position, normal)
     return Texels(*(torch.from_numpy(x).to(mesh.vertices.device) for x in arrays))
-
-
-def bake(mesh: Mesh, resolution: int, colour: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """(R, R, C) of a field over the surface: `colour` takes positions (T, 3) and unit normals (T, 3), gives (T, C).
-
-    Every texel has a value: what lies between charts is the nearest chart's. raises ValueError for a mesh without uv.
-    """
-    t = texels(mesh, resolution)
-    return scatter(t, colour(t.position, t.normal))
 
 
 def scatter(t: Texels, values: Tensor) -> Tensor:

@@ -85,15 +85,6 @@ def lay_out(flat: np.ndarray, faces: np.ndarray, label: np.ndarray, resolution: 
     return key // count, index.reshape(-1, 3), uv.reshape(-1, 2)[first].astype(np.float32), side == resolution
 
 
-def overlaps(uv: np.ndarray, faces: np.ndarray, resolution: int) -> int:
-    """How many texel centres lie inside more than one face; uv (N, 2), faces (F, 3)."""
-    p = np.asarray(uv, np.float64)[faces] * resolution
-    taken = np.full((resolution, resolution), -1, np.int32)
-    again = np.zeros((resolution, resolution), bool)
-    _count(p, taken, again)
-    return int(again.sum())
-
-
 def _neighbours(faces: np.ndarray, n: int) -> np.ndarray:
     """(F, 3) face across edge (k, k + 1), or -1."""
     a, b = faces.ravel().astype(np.int64), np.roll(faces, -1, axis=1).ravel().astype(np.int64)
@@ -149,18 +140,6 @@ def _claim(flat, f, taken, owner):
                     elif taken[r, c] == owner:
                         return False
     return True
-
-
-@njit
-def _count(flat, taken, again):
-    for f in range(len(flat)):
-        lo_r, hi_r = _span(flat[f, 0, 1], flat[f, 1, 1], flat[f, 2, 1], len(taken))
-        lo_c, hi_c = _span(flat[f, 0, 0], flat[f, 1, 0], flat[f, 2, 0], len(taken))
-        for r in range(lo_r, hi_r):
-            for c in range(lo_c, hi_c):
-                if _inside(flat, f, c + 0.5, r + 0.5):
-                    again[r, c] = taken[r, c] >= 0
-                    taken[r, c] = f
 
 
 @njit

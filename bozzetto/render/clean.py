@@ -81,25 +81,6 @@ def decimate(mesh: Mesh, faces: int) -> Mesh:
     return Mesh(mesh.vertices, mesh.faces)
 
 
-def split_nonmanifold_vertices(mesh: Mesh) -> Mesh:
-    """Each vertex where several fans of faces meet becomes one vertex for each fan, at the same place.
-
-    raises ValueError where an edge does not run once each way: that is no question of vertices
-    """
-    p, f = _arrays(mesh.vertices, mesh.faces)
-    mate = _mates(f, len(p))
-    if mate is None:
-        raise ValueError("split_nonmanifold_vertices: expected every edge once in each direction; close the surface first")
-    fans, fan = _fans(mate)
-    first = np.full(fans, len(fan))
-    np.minimum.at(first, fan, np.arange(len(fan)))
-    order = np.lexsort((first, f.ravel()[first]))  # by the vertex that each came from
-    rank = np.empty(fans, np.int64)
-    rank[order] = np.arange(fans)
-    source = torch.from_numpy(f.ravel()[first][order]).to(mesh.vertices.device)
-    return Mesh(mesh.vertices[source], torch.from_numpy(rank[fan].reshape(-1, 3)).to(mesh.faces))
-
-
 def taubin(vertices: Tensor, faces: Tensor, iterations: int) -> Tensor:
     """Vertices (N, 3) smoothed without shrinking: one step towards the mean of the neighbours, one a little longer back.
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bozzetto.camera import FAR, NEAR, Camera
+from bozzetto.camera import Camera
 from bozzetto.kernels.antialias import antialias
 from bozzetto.kernels.interpolate import interpolate
 from bozzetto.kernels.rasterize import rasterize
@@ -83,8 +83,7 @@ def headlight(cameras: Camera, ambient: float = 0.55) -> Callable[[Tensor, Tenso
 def _views(rgb: Tensor, rast: Tensor, seen: Tensor, normal: Tensor, clip: Tensor, faces: Tensor, cameras: Camera) -> Views:
     mask = seen[..., None].to(rgb)
     smooth = antialias(torch.cat([rgb, mask], -1), rast, clip, faces)
-    z = rast[..., 2:3].to(rgb)
-    depth = ((FAR - NEAR) * z + FAR + NEAR) / 2 if cameras.is_orthographic else 2 * FAR * NEAR / (FAR + NEAR - z * (FAR - NEAR))
+    depth = cameras.depth_of(rast[..., 2:3].to(rgb))
     return Views(smooth[..., :3], smooth[..., 3:], depth * mask, normal * mask, cameras)
 
 

@@ -19,7 +19,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bozzetto.kernels.splat import Splats, rotations
+from bozzetto.camera import rotations
+from bozzetto.kernels.splat import Splats
 from bozzetto.shapes.gaussians import NAMES, Gaussians
 
 SPLIT = 1.6  # children are this much smaller

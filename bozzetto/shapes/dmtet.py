@@ -12,21 +12,20 @@ Letters: N grid vertices, s SDF (negative inside), o offset parameter, v' = v + 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bozzetto.camera import Camera
 from bozzetto.kernels.marching import crossed_edges, marching_tetrahedra
 from bozzetto.mesh import Mesh
 from bozzetto.shapes import start
 from bozzetto.shapes.start import EmptySurface, Occupancy
-from bozzetto.shapes.tetgrid import Cells, Corner, TetGrid, barycentric, locate, subdivide_surface
+from bozzetto.shapes.tetgrid import Cells, Corner, TetGrid, subdivide_surface
 
-__all__ = ["DMTet", "EmptySurface", "area_normals", "carry_moments", "laplacian_loss", "normal_consistency", "sign_loss"]
+__all__ = ["DMTet", "EmptySurface", "area_normals", "normal_consistency", "sign_loss"]
 
 
 class DMTet(nn.Module):
@@ -35,17 +34,16 @@ class DMTet(nn.Module):
     grid    where vertices rest
     sdf     (N,), negative inside
     deform  share of the reach that offsets may use, in [0, 1]; 0 keeps vertices where they are
-    steps   of the optimisation at which `grow` subdivides
     """
 
     rest: Tensor
     reach: Tensor
 
-    def __init__(self, grid: TetGrid, sdf: Tensor, *, deform: float = 1.0, steps: Sequence[int] = ()) -> None:
+    def __init__(self, grid: TetGrid, sdf: Tensor, *, deform: float = 1.0) -> None:
         super().__init__()
         if sdf.shape != (len(grid.vertices),) or not 0 <= deform <= 1:
             raise ValueError(f"dmtet: expected {len(grid.vertices)} SDF values and deform in [0, 1], got {tuple(sdf.shape)} and {deform}")
-        self.deform, self.steps = deform, tuple(steps)
+        self.deform = deform
         self._use(grid, sdf.detach().to(grid.vertices.dtype))
 
     def _use(self, grid: TetGrid, sdf: Tensor) -> None:
@@ -84,29 +82,12 @@ class DMTet(nn.Module):
         return cls(grid, start.occupancy(grid, occupancy))
 
     @classmethod
-    def from_visual_hull(cls, masks: Tensor, cameras: Camera, cells: Cells = 64, lower: Corner = -0.55, upper: Corner = 0.55) -> DMTet:
-        """The largest shape with these silhouettes.
-
-        masks    (V, H, W) or (V, H, W, 1), coverage in [0, 1]; the object is taken to be wholly in each picture
-        cameras  V of them, of that picture size
-        raises   EmptySurface where no vertex is inside all silhouettes
-        """
-        grid = TetGrid.kuhn(cells, lower, upper)
-        return cls(grid, start.visual_hull(grid, masks, cameras))
-
-    @classmethod
-    def from_mesh(cls, mesh: Mesh, cells: Cells = 64, lower: Corner = -0.55, upper: Corner = 0.55) -> DMTet:
-        """The solid that a mesh bounds, its holes bridged; EmptySurface if no vertex of the grid lies in it."""
-        grid = TetGrid.kuhn(cells, lower, upper)
-        return cls(grid, start.mesh(grid, mesh))
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor], *, deform: float = 1.0, steps: Sequence[int] = ()) -> DMTet:
+    def from_state(cls, state: Mapping[str, Tensor], *, deform: float = 1.0) -> DMTet:
         """The shape of a `state_dict`, grid and all: subdivided shapes have their own sizes."""
         cells = tuple(state["grid_cells"].tolist())
         listed = state["grid_tets"].cpu() if not any(cells) else None
         grid = TetGrid(state["rest"].cpu(), state["grid_side"].cpu(), cells=cells if any(cells) else None, listed=listed)
-        shape = cls(grid, state["sdf"], deform=deform, steps=steps)
+        shape = cls(grid, state["sdf"], deform=deform)
         shape.load_state_dict(state)
         return shape
 
@@ -137,14 +118,6 @@ class DMTet(nn.Module):
             vertices, faces = self.surface()
             return Mesh(vertices.float().cpu(), faces.cpu(), normals=area_normals(vertices, faces).float().cpu())
 
-    def sdf_at(self, points: Tensor) -> Tensor:
-        """The SDF (P,) at points (P, 3), linear in each (moved) tet, with gradients; NaN where no tet is."""
-        vertices = self.positions()
-        found = locate(points, vertices.detach(), self.grid.tets).to(points.device)
-        tets = self.grid.tets.to(points.device)[found.clamp(min=0)]
-        values = (barycentric(points, vertices[tets]) * self.field()[tets]).sum(1)
-        return torch.where(found >= 0, values, torch.nan)
-
     def recover(self, radius: float | None = None) -> None:
         """Plant a small ball (2.5 grid spacings unless given) where the SDF is nearest to 0, if there is no surface."""
         with torch.no_grad():
@@ -170,17 +143,6 @@ class DMTet(nn.Module):
             raise EmptySurface(str(error)) from error
         self._use(grid, sdf)
         return parents
-
-    def grow(self, step: int, optimizer: torch.optim.Optimizer | None = None) -> bool:
-        """Subdivide if `step` is one of `steps`; an optimizer's parameters and moments follow. True if anything changed."""
-        if step not in self.steps:
-            return False
-        old = self.sdf, self.offset
-        parents = self.subdivide()
-        if optimizer is not None:
-            for before, after in zip(old, (self.sdf, self.offset), strict=True):
-                carry_moments(optimizer, before, after, parents)
-        return True
 
     def smooth_gradients(self, passes: int = 3) -> None:
         """Between `backward` and the optimizer's step: average the SDF's gradient over neighbours, so many times.
@@ -211,12 +173,6 @@ class DMTet(nn.Module):
         s = self.field()
         return sign_loss(s / self.grid.spacing, crossed_edges(s, self.grid))
 
-    def losses(self, surface: tuple[Tensor, Tensor] | None = None) -> dict[str, Tensor]:
-        """`sign`, `laplacian` (in units of the spacing squared) and `normal`; pass the surface if there is one already."""
-        vertices, faces = self.surface() if surface is None else surface
-        smooth = laplacian_loss(vertices, faces) / self.grid.spacing**2
-        return {"sign": self.sign_loss(), "laplacian": smooth, "normal": normal_consistency(vertices, faces)}
-
 
 def sign_loss(sdf: Tensor, ends: Tensor) -> Tensor:
     """Mean over crossed edges (a, b) of BCE(sigmoid(s_a), [s_b > 0]) + BCE(sigmoid(s_b), [s_a > 0]); 0 without any.
@@ -229,15 +185,6 @@ def sign_loss(sdf: Tensor, ends: Tensor) -> Tensor:
     bce = functional.binary_cross_entropy_with_logits
     total = bce(a, (b > 0).to(a), reduction="sum") + bce(b, (a > 0).to(b), reduction="sum")
     return total / max(len(a), 1)
-
-
-def laplacian_loss(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Mean squared distance of each vertex of a closed mesh from the mean of its neighbours (units of length squared)."""
-    total, count = torch.zeros_like(vertices), vertices.new_zeros(len(vertices), 1)
-    for i, j, k in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):  # each edge is seen from two faces: both sums double
-        total = total.index_add(0, faces[:, i], vertices[faces[:, j]] + vertices[faces[:, k]])
-        count = count.index_add(0, faces[:, i], vertices.new_full((len(faces), 1), 2))
-    return (total / count.clamp(min=1) - vertices).square().sum(1).mean()
 
 
 def normal_consistency(vertices: Tensor, faces: Tensor, normals: Tensor | None = None) -> Tensor:
@@ -257,15 +204,3 @@ def area_normals(vertices: Tensor, faces: Tensor) -> Tensor:
         total = total.index_add(0, faces[:, i], normal)
     length = total.square().sum(1, keepdim=True)
     return total * torch.where(length > 0, length.clamp(min=torch.finfo(length.dtype).tiny).rsqrt(), 0)
-
-
-def carry_moments(optimizer: torch.optim.Optimizer, before: Tensor, after: Tensor, parents: Tensor) -> None:
-    """Put the parameter `after` in the place of `before`; what the optimizer knew of each vertex is averaged over `parents`."""
-    for group in optimizer.param_groups:
-        group["params"] = [after if p is before else p for p in group["params"]]
-    state = optimizer.state.pop(before, None)
-    if state is not None:
-        p = parents.to(before.device)
-        optimizer.state[after] = {
-            k: (x[p[:, 0]] + x[p[:, 1]]) / 2 if isinstance(x, Tensor) and x.shape == before.shape else x for k, x in state.items()
-        }

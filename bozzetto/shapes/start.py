@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""First SDFs on a Kuhn lattice, from what one may have: an ellipsoid, occupancy logits, silhouettes, a mesh.
+"""First SDFs on a Kuhn lattice, from what one may have: an ellipsoid, or occupancy logits.
 
 All are in object units, negative inside, (N,) in the order and dtype of the grid's vertices, and have a zero set: a shape that is
 empty on this grid raises `EmptySurface`. Values are cut off at two grid spacings: no crossed edge of a distance field reaches that
@@ -10,15 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bozzetto.camera import Camera
 from bozzetto.kernels.marching import crossed_edges
-from bozzetto.kernels.winding import unsigned_distance, winding_number
-from bozzetto.mesh import Mesh
 from bozzetto.shapes.tetgrid import Corner, TetGrid
 
 BAND = 2.0  # grid spacings; above sqrt(3), the longest edge of a cube's tets
@@ -64,50 +60,8 @@ def occupancy(grid: TetGrid, logits: Occupancy) -> Tensor:
     return cut
 
 
-def visual_hull(grid: TetGrid, masks: Tensor, cameras: Camera) -> Tensor:
-    """The largest distance from any silhouette, in the plane of the point: at most the distance from the hull.
-
-    masks  (V, H, W) or (V, H, W, 1), coverage in [0, 1]; outside its picture a point is outside the object, behind a camera unjudged
-    """
-    alpha = masks.detach().double().cpu().reshape(len(cameras), *cameras.size)
-    pixels, depth = cameras.to("cpu").project(grid.vertices.double())
-    unit = torch.ones_like(depth) if cameras.is_orthographic else depth
-    sdf = torch.full((len(grid.vertices),), -torch.inf, dtype=torch.float64)
-    for a, uv, d, z, K in zip(alpha, pixels, depth, unit, cameras.K.cpu(), strict=True):
-        sdf = torch.where(d > 0, torch.maximum(sdf, _silhouette_distance(a, uv) * z / K[0, 0]), sdf)
-    return _finish(grid, sdf, "no grid vertex lies inside all silhouettes; do masks and cameras belong together")
-
-
-def mesh(grid: TetGrid, surface: Mesh) -> Tensor:
-    """The distance from a mesh, exact beside it, inside where the generalised winding number exceeds 1/2, so holes are bridged."""
-    v = grid.vertices.double()
-    number = winding_number(v, surface.vertices, surface.faces)
-    sign = _finish(grid, 0.5 - number, "no grid vertex lies inside the mesh; are its faces clockwise, or are there too few cells")
-    near = torch.unique(crossed_edges(sign, grid))
-    sdf = torch.full_like(sign, BAND * grid.spacing)
-    sdf[near] = unsigned_distance(v[near], surface.vertices, surface.faces).to(sign).clamp(max=BAND * grid.spacing)
-    return torch.where(sign > 0, sdf, -sdf)
-
-
 def _finish(grid: TetGrid, sdf: Tensor, why: str) -> Tensor:
     held = grid.hold(sdf.to(grid.vertices.dtype).clamp(-BAND * grid.spacing, BAND * grid.spacing))
     if not (held <= 0).any():
         raise EmptySurface(f"dmtet: {why}")
     return held
-
-
-def _silhouette_distance(alpha: Tensor, uv: Tensor) -> Tensor:
-    """Distance in pixels (N,) from a silhouette (H, W), negative inside, at uv (N, 2) as (column, row); coverage decides beside it."""
-    from scipy.ndimage import distance_transform_edt
-
-    padded = np.pad(alpha.numpy(), 1)  # all round the picture is outside
-    inside = padded > 0.5
-    if not inside.any():
-        return torch.full((len(uv),), torch.inf, dtype=torch.float64)
-    to_in, to_out = distance_transform_edt(~inside), distance_transform_edt(inside)
-    d = np.where(to_in + to_out > 1, np.where(inside, 0.5 - to_out, to_in - 0.5), 0.5 - padded)
-    size = torch.tensor([d.shape[1], d.shape[0]], dtype=torch.float64)
-    x = (uv.double() + 1) / size * 2 - 1
-    value = functional.grid_sample(torch.from_numpy(d)[None, None], x.view(1, 1, -1, 2), padding_mode="border", align_corners=False)
-    outside = ((x.abs() - 1).clamp(min=0) * size / 2).nan_to_num(nan=0, posinf=1e6)  # beyond the padding, distances grow on
-    return value.reshape(-1) + outside.norm(dim=1)

@@ -83,15 +83,6 @@ class TetGrid:
         side[1:-1, 1:-1, 1:-1] = 0
         return cls(vertices, side.reshape(-1), cells=n)
 
-    @classmethod
-    def from_tets(cls, vertices: Tensor, tets: Tensor) -> TetGrid:
-        """Any grid: vertices (N, 3), tets (T, 4) int64 with positive determinants; its boundary is outside."""
-        if tets.ndim != 2 or tets.shape[1] != 4 or not (determinants(vertices, tets) > 0).all():
-            raise ValueError("tet grid: tets must be (T, 4) with positive determinants; swap two vertices of a mirrored tet")
-        side = torch.zeros(len(vertices), dtype=torch.int8)
-        side[_open_faces(tets).reshape(-1)] = 1
-        return cls(vertices, side, listed=tets)
-
     @cached_property
     def tets(self) -> Tensor:
         """(T, 4) int64, all of positive determinant."""
@@ -231,29 +222,3 @@ def _open_faces(tets: Tensor) -> Tensor:
     single[1:] &= ~same
     single[:-1] &= ~same
     return f[single]
-
-
-def locate(points: Tensor, vertices: Tensor, tets: Tensor) -> Tensor:
-    """(P,) int64, the first tet that holds each point (P, 3), or -1. Points on a face belong to either side."""
-    v = np.ascontiguousarray(vertices.detach().cpu().double().numpy())
-    x = np.ascontiguousarray(points.detach().cpu().double().numpy())
-    lo, hi = v.min(0), v.max(0)
-    size = max(float((hi - lo).max()) / 64, 1e-12)
-    bins = np.floor((hi - lo) / size).astype(np.int64) + 1
-    at = np.clip(np.floor(np.nan_to_num((x - lo) / size, nan=-1.0)), -1, bins).astype(np.int64)
-    valid = ((at >= 0) & (at < bins)).all(1)
-    code = np.where(valid, (at[:, 0] * bins[1] + at[:, 1]) * bins[2] + at[:, 2], bins.prod())
-    order = np.argsort(code, kind="stable")
-    start = np.searchsorted(code[order], np.arange(bins.prod() + 1))
-    found = np.full(len(x), -1, np.int64)
-    tables.locate(x, v, tets.cpu().numpy(), lo, size, bins, order, start, found)
-    return torch.from_numpy(found)
-
-
-def barycentric(points: Tensor, corners: Tensor) -> Tensor:
-    """(P, 4) weights of points (P, 3) in tets with corners (P, 4, 3); they sum to 1; differentiable in both."""
-    e1, e2, e3 = (corners[:, i] - corners[:, 0] for i in (1, 2, 3))
-    q = points - corners[:, 0]
-    det = (torch.linalg.cross(e1, e2) * e3).sum(1)
-    w = [(torch.linalg.cross(a, b) * c).sum(1) / det for a, b, c in ((q, e2, e3), (e1, q, e3), (e1, e2, q))]
-    return torch.stack([1 - w[0] - w[1] - w[2], *w], 1)

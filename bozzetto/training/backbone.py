@@ -28,6 +28,7 @@ from bozzetto.priors.latent import ConditionedUNet
 from bozzetto.priors.sampling import SMALL, Sampler, sample
 from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.zero123 import Zero123, moved, pose_projection
+from bozzetto.render.ssim import psnr
 from bozzetto.training.loop import LoopSettings, samples_seen, train
 from bozzetto.training.towers import WIDTH, tokens
 
@@ -226,9 +227,7 @@ def drawn(prior: Zero123, batch: dict[str, Tensor], sampler: Sampler = SMALL, *,
 
 def pixel_psnr(made: Tensor, truth: Tensor) -> float:
     """Mean over pictures (N, H, W, 3) in [0, 1], over white, of the PSNR over the union of what either shows, dB."""
-    inside = ((made < PAPER).any(-1) | (truth < PAPER).any(-1)).float()
-    error = ((made - truth).square().mean(-1) * inside).sum((1, 2)) / inside.sum((1, 2)).clamp(min=1)
-    return float((-10 * error.clamp(min=1e-8).log10()).mean())
+    return float(psnr(made, truth, (made < PAPER).any(-1) | (truth < PAPER).any(-1)).mean())
 
 
 def outline_iou(made: Tensor, truth: Tensor) -> float:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from bozzetto.priors.codec import CodecConfig, LinearCodec
+from bozzetto.render import ssim as likeness
 from bozzetto.training.loop import LoopSettings, train
 
 
@@ -103,8 +104,7 @@ def loss(network: nn.Module, batch: dict[str, Tensor], spread: Tensor) -> tuple[
 
 def psnr(made: Tensor, picture: Tensor) -> float:
     """Mean over pictures (N, 3, H, W) in [-1, 1], dB, the whole picture."""
-    error = ((made.clamp(-1, 1) - picture) / 2).square().flatten(1).mean(1)
-    return float((-10 * error.clamp(min=1e-10).log10()).mean())
+    return float(likeness.psnr(made.clamp(-1, 1).movedim(1, -1) / 2, picture.movedim(1, -1) / 2).mean())
 
 
 @torch.no_grad()

@@ -17,21 +17,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from bozzetto.camera import Camera
 from bozzetto.errors import InputError
-from bozzetto.mesh import Mesh, save_glb, vertex_normals
 from bozzetto.fit.clean import tidy
 from bozzetto.fit.run import Progress
+from bozzetto.formats.gltf import save as save_glb
+from bozzetto.formats.ply import from_ply
 from bozzetto.formats.scene import Scene, load
+from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.render.bake import blend, scatter, seen, texels
 from bozzetto.render.extend import extend
 from bozzetto.render.mesh import render_mesh
 from bozzetto.render.unwrap import unwrap
 from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.shapes.looks import Looks, look, sphere, surface
-from bozzetto.formats.ply import from_ply
 
 POWER = 6.0  # many views see each texel: the one that looks squarely at it counts most, and the texture stays sharp
 SURE = 0.25  # sum of weights that is enough

@@ -28,18 +28,18 @@ from bozzetto import __version__
 from bozzetto.camera import Camera, looked_at
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
-from bozzetto.kernels import harmonics
 from bozzetto.fit.loop import Loss, Term, optimise, own
 from bozzetto.fit.run import Run
 from bozzetto.fit.terms import order_of
+from bozzetto.formats.ply import spz_library, to_ply, to_splat, to_spz
 from bozzetto.formats.scene import Scene, load
+from bozzetto.image import animation
+from bozzetto.kernels import harmonics
 from bozzetto.render.ssim import ssim
 from bozzetto.shapes.densify import MCMC_FIRST, Densify, Mcmc, Schedule, Strategy
 from bozzetto.shapes.gaussians import Gaussians, scene_extent
 from bozzetto.shapes.growing import PUBLISHED, Growing
 from bozzetto.shapes.shape import Shape, Step
-from bozzetto.formats.ply import spz_library, to_ply, to_splat, to_spz
-
 
 
 @dataclass(frozen=True)
@@ -225,10 +225,6 @@ def measure(g: Gaussians, scene: Scene, s: Splat, *, background: tuple[float, fl
 
 def orbit_video(g: Gaussians, scene: Scene, s: Splat, frames: int = 36, size: int = 256) -> bytes:
     """An animated WebP: once round what the cameras look at, as high above it and as far away as they are in the mean."""
-    import io
-
-    from PIL import Image
-
     c2w = torch.cat([c.c2w for c in scene.cameras])
     centre, radius = looked_at(c2w)
     up = F.normalize(c2w[:, :, 1].mean(0), dim=0)
@@ -246,7 +242,5 @@ def orbit_video(g: Gaussians, scene: Scene, s: Splat, frames: int = 36, size: in
         view = Camera(pose, camera.K, camera.size).resized((round(camera.size[0] * zoom), round(camera.size[1] * zoom)))
         with torch.no_grad():
             rgb = g.draw(view, background=torch.full((3,), 0.93 if scene.has_alpha else 0.0), antialiased=s.antialiased).rgb[0]
-        pictures.append(Image.fromarray((rgb.clamp(0, 1) * 255).round().to(torch.uint8).numpy()))
-    buffer = io.BytesIO()
-    pictures[0].save(buffer, "WEBP", save_all=True, append_images=pictures[1:], duration=70, loop=0, quality=85, method=2)
-    return buffer.getvalue()
+        pictures.append(rgb)
+    return animation(pictures)

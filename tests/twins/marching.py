@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 
 import torch
 from torch import Tensor
+
+from bozzetto.shapes.tetgrid import TetGrid
 
 
 def marching_tetrahedra(vertices: Tensor, sdf: Tensor, tets: Tensor) -> tuple[Tensor, list[list[int]], list[tuple[int, int]]]:
@@ -87,9 +90,22 @@ def vertex_fans(faces: Tensor) -> int:
     return bad
 
 
-def winding_number(point: Tensor, vertices: Tensor, faces: Tensor) -> Tensor:
-    """Sum of solid angles over 4 pi (Van Oosterom & Strackee 1983)."""
-    a, b, c = (vertices[faces[:, i]] - point for i in range(3))
-    la, lb, lc = a.norm(dim=1), b.norm(dim=1), c.norm(dim=1)
-    det = (torch.linalg.cross(a, b) * c).sum(1)
-    return torch.atan2(det, la * lb * lc + (a * b).sum(1) * lc + (b * c).sum(1) * la + (c * a).sum(1) * lb).sum() / (2 * torch.pi)
+def grid_of(vertices: Tensor, tets: Tensor) -> TetGrid:
+    """Any tets as a grid; vertices of faces that one tet alone has are held outside."""
+    faces = Counter(tuple(sorted(f)) for tet in tets.tolist() for f in itertools.combinations(tet, 3))
+    side = torch.zeros(len(vertices), dtype=torch.int8)
+    side[sorted({i for f, count in faces.items() if count == 1 for i in f})] = 1
+    return TetGrid(vertices, side, listed=tets)
+
+
+def interpolated(points: Tensor, vertices: Tensor, tets: Tensor, values: Tensor) -> Tensor:
+    """The function (P,) at points (P, 3), linear in each tet and with these values (N,) at vertices; every tet is asked."""
+    inverse = torch.linalg.inv((vertices[tets[:, 1:]] - vertices[tets[:, :1]]).mT)  # (T, 3, 3): offsets to weights
+    out = []
+    for p in points:
+        w = (inverse @ (p - vertices[tets[:, 0]])[..., None])[..., 0]
+        least = torch.minimum(w.amin(1), 1 - w.sum(1))
+        t = int(least.argmax())
+        assert least[t] > -1e-9, f"{p.tolist()} is in no tet"
+        out.append(values[tets[t, 0]] + w[t] @ (values[tets[t, 1:]] - values[tets[t, 0]]))
+    return torch.stack(out)

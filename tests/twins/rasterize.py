@@ -153,20 +153,10 @@ def is_end(p: Tensor, faces: Tensor, f: int, other: tuple[int, int], i: int, j: 
     return not has_width or float(line(p, i, j, p[mine]) * line(p, i, j, p[faces[other[0], other[1]]])) > 0
 
 
-def texture(image: Tensor, uv: Tensor, level: Tensor | None = None, mode: str = "wrap") -> Tensor:
-    """Pixel by pixel. `level` (B, h, w) blends the pictures of a list of halves, given in place of the image."""
+def texture(image: Tensor, uv: Tensor, mode: str = "wrap") -> Tensor:
+    """Pixel by pixel."""
     b, h, w, _ = uv.shape
-    pixels = []
-    for n in range(b):
-        for r in range(h):
-            for c in range(w):
-                if level is None:
-                    pixels.append(bilinear(image[min(n, len(image) - 1)], uv[n, r, c], mode))
-                else:
-                    low = int(level[n, r, c])
-                    high, t = min(low + 1, len(image) - 1), float(level[n, r, c]) - low
-                    both = [bilinear(image[k][min(n, len(image[k]) - 1)], uv[n, r, c], mode) for k in (low, high)]
-                    pixels.append((1 - t) * both[0] + t * both[1])
+    pixels = [bilinear(image[min(n, len(image) - 1)], uv[n, r, c], mode) for n in range(b) for r in range(h) for c in range(w)]
     return torch.stack(pixels).view(b, h, w, -1)
 
 
