@@ -65,5 +65,5 @@ def test_what_no_file_can_hold_is_refused():
     class Odd:
         name: str
 
-    with pytest.raises(TypeError, match="Odd.name"):
+    with pytest.raises(TypeError, match=r"Odd\.name"):
         pack(Odd("x"))

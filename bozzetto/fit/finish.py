@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
@@ -55,21 +55,20 @@ def finish(
     camera: Camera,
     settings: Finish,
     run: Run,
+    told: Mapping[str, Any],
     *,
     drawn: bool = False,
     files: Callable[[Clean], dict[str, bytes]] = lambda clean: {},
-    **measured: Any,
 ) -> Lifted:
     """Stages `clean` and `texture`.
 
     colours    for what the picture does not show, in the crop's frame, once the clean mesh is known
     camera     of the crop, 512 pixels a side
+    told       numbers for the asset; `losses` by name
     drawn      these colours are a prior's, with details of their own (`paint`)
     files      further ones, by name, once the clean mesh is known
-    measured   numbers for the asset; `losses` by name
     """
     clean = run.stage("clean", lambda: tidy(surface.vertices, surface.faces, settings.faces), Clean)
     mesh = run.stage("texture", lambda: paint(source, colours(clean), clean, camera, settings.texture, drawn=drawn), Mesh)
-    if "losses" in measured:
-        measured["losses"] = {k: round(v, 6) for k, v in measured["losses"].items()}
-    return Lifted(mesh, clean.camera(camera), measured, files(clean))
+    losses = {k: round(v, 6) for k, v in told.get("losses", {}).items()}
+    return Lifted(mesh, clean.camera(camera), {**told, "losses": losses}, files(clean))

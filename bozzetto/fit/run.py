@@ -3,7 +3,8 @@
 
 A stage is a function from nothing to a dataclass of tensors. Its result is one safetensors file in the run's folder, written by
 rename; a stage whose file is there is not run again. Long stages save their own state every so often with `checkpoint`.
-A run without a folder is the same in memory, and keeps nothing. The first Ctrl-C asks a stage that is a long loop to finish with what it has (`must_stop`); the second stops at once.
+A run without a folder is the same in memory, and keeps nothing.
+The first Ctrl-C asks a stage that is a long loop to finish with what it has (`must_stop`); the second stops at once.
 """
 
 from __future__ import annotations

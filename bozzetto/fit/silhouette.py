@@ -13,7 +13,7 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from bozzetto.fit.loop import optimise, own
+from bozzetto.fit.loop import Term, optimise, own
 from bozzetto.fit.run import Run
 from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Solid
@@ -59,7 +59,7 @@ class Surface:
 def meet_silhouette(source: Source, solid: Solid, settings: Silhouette, run: Run, stage: str = "shape") -> Surface:
     """The solid as a surface whose coverage is the picture's."""
     tets = Tets(solid.dmtet(1 / settings.cells), Course(settings.lr, fall=FALL))
-    terms = [
+    terms: list[Term] = [
         Shown(source, solid.frustum.camera, settings.picture, mask=settings.mask_weight, coarse=0.5),
         own({"keep": settings.keep_weight, "smooth": settings.smooth_weight, "sign": settings.sign_weight}),
     ]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a shape is asked to satisfy: the picture, and what a prior finds likely from elsewhere. `loop.own` is the third: its regularisers."""
+"""What a shape is asked to satisfy: the picture, and what a prior finds likely from elsewhere. The third is `loop.own`."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from bozzetto.errors import InputError
 from bozzetto.fit.asset import SPLAT
 from bozzetto.fit.clean import Clean
 from bozzetto.fit.finish import Finish, Lifted, finish
-from bozzetto.fit.loop import optimise, own
+from bozzetto.fit.loop import Term, optimise, own
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.settings import Within
 from bozzetto.fit.silhouette import Surface
@@ -96,8 +96,8 @@ def lift(job: Job[FromGaussians]) -> Lifted:
     g.degree = 0
     fused = run.stage("fuse", lambda: fuse(g, camera, job), Surface)
     told = {**solid.told(), "losses": made.losses, "gaussians": len(g)}
-    files = lambda clean: {SPLAT: to_ply(moved(g, clean))}  # noqa: E731
-    return finish(job.source, fused, lambda clean: solid.colours, camera, s.finish, run, files=files, **told)
+    splat = lambda clean: {SPLAT: to_ply(moved(g, clean))}  # noqa: E731
+    return finish(job.source, fused, lambda clean: solid.colours, camera, s.finish, run, told, files=splat)
 
 
 def fit(job: Job[FromGaussians], solid: Solid) -> Moved:
@@ -115,7 +115,7 @@ def fit(job: Job[FromGaussians], solid: Solid) -> Moved:
     cameras = sphere(discs.gaussians, s.views, s.around)
     targets = render_surface(*rough, vertex_normals(*rough), cameras, lambda x, n: known(x, n)[0])
     weights = {"guess_rgb": s.guess_rgb_weight, "guess_mask": s.guess_mask_weight, "guess_depth": s.guess_depth_weight}
-    terms = [
+    terms: list[Term] = [
         Shown(job.source, camera, s.picture, mask=s.mask_weight, rgb=s.rgb_weight, colours=absolute),
         Like(targets, weights, job.seed),
         own({"keep": s.keep_weight}),

@@ -14,6 +14,7 @@ Kin: One-2-3-45 (arXiv:2306.16928), which reconstructs from Zero-1-to-3's views 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ from bozzetto.fit.framed import Framed
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.settings import Within
 from bozzetto.fit.silhouette import Silhouette, Surface, meet_silhouette
-from bozzetto.fit.solid import Colours
+from bozzetto.fit.solid import Colours, Solid
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def lift(job: Job[FromViews]) -> Lifted:
     solid = job.guess()
     told: dict[str, Any] = solid.told()
     rough, camera = solid.surface(), solid.frustum.camera
-    carved, colours = solid, lambda clean: solid.colours
+    carved: Solid = solid
+    colours: Callable[[Clean], Colours] = lambda clean: solid.colours  # noqa: E731
     if rough is not None:  # an empty field has nothing to look at; the ball that stands in for it is kept as it is
         framed = Framed.of(source, camera, *rough, max(settings.size, job.views.size))
         around = cameras_around(framed, settings)
@@ -67,13 +69,11 @@ def lift(job: Job[FromViews]) -> Lifted:
         placed = framed.placed(around.resized(made.pictures.shape[1]))
         carved = replace(solid, occupancy=carve(solid, made, placed, settings.carve))
         told["trust"] = round(float(made.trust.mean()), 4)
-
-        def colours(clean: Clean) -> Colours:
-            return colours_from(made, placed, clean, solid.colours)
+        colours = lambda clean: colours_from(made, placed, clean, solid.colours)  # noqa: E731
 
     shape = run.stage("shape", lambda: meet_silhouette(source, carved, settings.guess, run), Surface)
     told["losses"] = shape.losses
-    return finish(source, shape, colours, camera, settings.finish, run, drawn=True, **told)
+    return finish(source, shape, colours, camera, settings.finish, run, told, drawn=True)
 
 
 def cameras_around(framed: Framed, settings: FromViews) -> Camera:

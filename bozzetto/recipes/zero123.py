@@ -25,7 +25,7 @@ from bozzetto.distill.sds import Levels, Ramp
 from bozzetto.fit.around import Around
 from bozzetto.fit.finish import Finish, Lifted, finish
 from bozzetto.fit.framed import Framed
-from bozzetto.fit.loop import optimise, own
+from bozzetto.fit.loop import Term, optimise, own
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.settings import Within
 from bozzetto.fit.silhouette import Silhouette, Surface, meet_silhouette
@@ -99,7 +99,7 @@ def lift(job: Job[Zero123]) -> Lifted:
     grid = ColourGrid(**made.colours).requires_grad_(False)
     camera = solid.frustum.camera
     told = {**solid.told(), "losses": made.losses}
-    return finish(source, made, lambda clean: grid, camera, s.finish, run, drawn=True, **told)
+    return finish(source, made, lambda clean: grid, camera, s.finish, run, told, drawn=True)
 
 
 def distill(job: Job[Zero123], solid: Solid, shape: Surface) -> Distilled:
@@ -110,7 +110,7 @@ def distill(job: Job[Zero123], solid: Solid, shape: Surface) -> Distilled:
     margin = 0.1 * (upper - lower).max()
     colours = ColourGrid.of(solid.colours, lower - margin, upper + margin, s.colours)
     tets = Tets(DMTet.from_state(shape.dmtet), Course(s.lr, smooth=5, still=s.still, colour_lr=s.colour_lr), colours)
-    terms = [
+    terms: list[Term] = [
         Shown(job.source, camera, s.picture, mask=s.mask_weight, rgb=s.rgb_weight),
         own({"keep": s.keep_weight, "smooth": s.smooth_weight, "sign": s.sign_weight}),
         Pull(
@@ -131,21 +131,13 @@ def distill(job: Job[Zero123], solid: Solid, shape: Surface) -> Distilled:
 
 
 DRAFT, FINE = Silhouette(cells=40, steps=40, picture=192), Silhouette(cells=72, steps=100, picture=384)
+LONG = Zero123(steps=800, levels=levels_of(800))
 RECIPE = Recipe(
     "zero123",
     {
         "draft": Zero123(guess=DRAFT, steps=60, levels=levels_of(60), finish=Finish(faces=10_000)),
         "standard": Zero123(),
-        "fine": replace(
-            Zero123(),
-            guess=FINE,
-            steps=800,
-            levels=levels_of(800),
-            around=Around(views=4),
-            picture=256,
-            colours=128,
-            finish=Finish(faces=60_000),
-        ),
+        "fine": replace(LONG, guess=FINE, around=Around(views=4), picture=256, colours=128, finish=Finish(faces=60_000)),
     },
     lift,
     stages={"guess": 0.01, "shape": 0.08, "distill": 0.82, "clean": 0.02, "texture": 0.07},
