@@ -97,6 +97,16 @@ def test_resample_keeps_linear_ramps() -> None:
         assert abs(float((got - want).mean())) < (1e-9 if s <= 1 else 0.02)
 
 
+def test_a_crops_box_says_where_its_pixels_come_from() -> None:
+    cut = crop(noise(90, 70, 3), rectangle(90, 70, 11, 62, 7, 30), 128)
+    left, top, side = cut.box
+    j, i = torch.meshgrid(torch.arange(128) + 0.5, torch.arange(128) + 0.5, indexing="ij")
+    x, y = left + i * side / 128, top + j * side / 128  # in the source picture
+    inside = (x > 8) & (x < 29) & (y > 12) & (y < 61)  # a pixel away from the edges
+    outside = (x < 6) | (x > 31) | (y < 10) | (y > 63)
+    assert (cut.alpha[inside] == 1).all() and (cut.alpha[outside] == 0).all() and inside.sum() > 1000
+
+
 def test_crop_refuses_emptiness_and_wrong_shapes() -> None:
     with pytest.raises(InputError, match=r"chair.png: no object found \(alpha is nowhere above one half\)"):
         crop(torch.ones(20, 20, 3), torch.full((20, 20), 0.5), 16, name="chair.png")
