@@ -16,8 +16,8 @@ from PIL import Image
 
 from bozzetto import cli
 from bozzetto.errors import InputError
-from bozzetto.recipes.batch import jobs
 from bozzetto.priors.loading import MINI
+from bozzetto.recipes.batch import jobs
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"

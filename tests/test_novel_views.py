@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from bozzetto.errors import InputError
-from bozzetto.recipes.asset import Source
 from bozzetto.priors.sampling import PUBLISHED, SMALL
+from bozzetto.recipes.asset import Source
 from bozzetto.recipes.novel_views import FOV, NovelViews, draw_views, picture_to_views, ring
 from bozzetto.recipes.scene import load as load_scene
 from tests.test_recipe_zero123 import CHAIR, ELEVATION, Oracle, truth
