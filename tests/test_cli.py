@@ -17,7 +17,11 @@ from PIL import Image
 from bozzetto import cli
 from bozzetto.errors import InputError
 from bozzetto.priors.loading import MINI
+<<<<<<< HEAD
 from bozzetto.verbs.batch import jobs
+=======
+from bozzetto.recipes.batch import jobs
+>>>>>>> priors
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"

@@ -56,6 +56,41 @@ def test_native_and_denoising_losses_agree_with_their_weights(prediction):
     torch.testing.assert_close(snr_weight(prediction, sigma, 5.0) * brought, capped, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_a_denoisers_own_loss_is_the_native_one_at_its_levels(prediction):
+    """Value and gradient; between two levels it is the error of x0 with what the prediction brings along."""
+    x0, eps, k = batch(seed=2)
+    net = nn.Linear(3, 3, dtype=F64)
+
+    def network(x_t, step):
+        return net(x_t) * torch.cos(step.double())[:, None]
+
+    denoiser = VPDenoiser(network, ALPHA_BAR, prediction)
+    sigma = sigma_of(ALPHA_BAR)[k]
+    own, native = denoiser.loss(x0, eps, sigma), prediction_loss(network, x0, eps, k, ALPHA_BAR, prediction)
+    torch.testing.assert_close(own, native, rtol=1e-11, atol=1e-14)  # 1 - alpha_bar passes through sigma: some digits
+    slopes = [torch.autograd.grad(loss.mean(), tuple(net.parameters())) for loss in (own, native)]
+    for a, b in zip(*slopes, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+    between = sigma * 1.0003
+    brought = {"x0": torch.ones_like(sigma), "eps": between**-2, "v": 1 + between**-2}[prediction]
+    own, plain = denoiser.loss(x0, eps, between), denoising_loss(denoiser, x0, eps, between)
+    torch.testing.assert_close(own, brought * plain, rtol=1e-6, atol=1e-9)
+    assert float(denoiser.loss(x0[:1], eps[:1], 2.0).detach()) > 0  # one number for all
+    with pytest.raises(ValueError, match="expected a prediction"):
+        VPDenoiser(lambda x, step: x[:, :1], ALPHA_BAR, prediction).loss(x0, eps, sigma)
+
+
+def test_the_loss_of_a_joint_sample_is_a_mean_over_its_views():
+    """x0 (B, V, C, h, w) with one level a sample."""
+    x0, eps = torch.randn(2, 3, 4, 2, 5, 5, generator=seeded(7), dtype=F64).unbind(0)
+    sigma = torch.tensor([0.1, 1.0, 10.0], dtype=F64)
+    denoiser = VPDenoiser(lambda x, step: 0.5 * x, ALPHA_BAR, "v")
+    whole = denoiser.loss(x0, eps, sigma)
+    views = torch.stack([denoiser.loss(x0[:, v], eps[:, v], sigma) for v in range(4)])
+    torch.testing.assert_close(whole, views.mean(0), rtol=1e-12, atol=0)
+
+
 def test_ddpm_4_simple_loss_has_its_floor_on_gaussian_data():
     """eps* = sqrt(1 - a) x_t / v_t leaves a c**2 / v_t a dimension, v_t = a c**2 + 1 - a."""
     c2, n = 0.25, 100_000

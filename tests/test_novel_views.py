@@ -17,7 +17,7 @@ from bozzetto.fit.source import Source
 from bozzetto.formats.scene import load as load_scene
 from bozzetto.priors.sampling import PUBLISHED, SMALL
 from bozzetto.verbs.views import FOV, NovelViews, draw_views, picture_to_views, ring
-from tests.test_recipe_zero123 import CHAIR, ELEVATION, Oracle, truth
+from tests.twins.block import ELEVATION, Oracle, truth
 from tests.twins import zero123 as twin
 
 SETTINGS = NovelViews(count=3, steps=6, size=64, guidance=1.0, batch=2)

@@ -3,113 +3,84 @@
 
 from __future__ import annotations
 
-import math
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
-import trimesh
 
-from bozzetto.denoiser import Adapted
 from bozzetto.distill.sds import Levels, Ramp
 from bozzetto.errors import InputError
+from bozzetto.fit.around import Around
+from bozzetto.fit.finish import Finish
+from bozzetto.fit.loop import optimise
 from bozzetto.fit.run import Run
-from bozzetto.fit.source import Source
-from bozzetto.frustum import frustum_camera
-from bozzetto.mesh import vertex_normals
+from bozzetto.fit.silhouette import Silhouette
 from bozzetto.priors.loading import MINI
-from bozzetto.priors.sampling import PUBLISHED
-from bozzetto.recipes import guess as first
 from bozzetto.recipes import zero123
-from bozzetto.render.mesh import render_surface
+from bozzetto.shapes.colours import ColourGrid
+from bozzetto.shapes.shape import Step
 from bozzetto.verbs.lift import lift
+from tests.twins import block
 from tests.twins import zero123 as twin
+from tests.twins.block import BLUE
 
 CHAIR = Path(__file__).parent.parent / "examples" / "wooden-chair.png"
-ELEVATION, P, SIDE = math.radians(20), 0.4, 32
-RED, BLUE = torch.tensor([0.85, 0.15, 0.1]), torch.tensor([0.1, 0.2, 0.85])
-
-
-def truth(cameras):
-    """A block, half as deep as it is wide, red in front (+x) and blue behind."""
-    box = trimesh.creation.box((0.35, 0.7, 0.5)).subdivide().subdivide()
-    vertices, faces = torch.tensor(box.vertices).float(), torch.tensor(box.faces).long()
-    colour = lambda x, n: torch.where(x[:, :1] > 0, RED, BLUE)  # noqa: E731
-    return render_surface(vertices, faces, vertex_normals(vertices, faces), cameras, colour)
-
-
-class Oracle:
-    """A prior whose data are the object's own pictures: one point for each camera, and grey for none."""
-
-    background, size, shape, sampler, uses_hint = 1.0, SIDE, (3, SIDE, SIDE), PUBLISHED, False
-
-    def __init__(self):
-        self.asked = 0
-        self.denoiser = Adapted(self.denoise, torch.logspace(-1.5, 1.2, 1000, dtype=torch.float64))
-
-    def denoise(self, x, sigma, cond):
-        self.asked += 1
-        assert not x.requires_grad
-        return cond["x0"].to(x).expand_as(x)
-
-    def encode(self, views, *, generator=None):
-        return self.encode_pictures(views.over(1.0).clamp(0, 1).float())
-
-    def encode_pictures(self, rgb, *, generator=None):
-        return F.interpolate(2 * rgb.movedim(-1, 1) - 1, (SIDE, SIDE), mode="area")
-
-    def encode_reference(self, reference):
-        return reference
-
-    def condition(self, reference=None, cameras=None, text=None, hint=None):
-        if cameras is None:
-            return {"x0": torch.zeros(1, 3, SIDE, SIDE)}
-        return {"x0": self.encode_pictures(truth(cameras).over(1.0))}
+COURSE = Path(__file__).parent / "data" / "zero123_course.json"
 
 
 @pytest.fixture(scope="module")
 def source():
-    views = truth(frustum_camera(0.0, ELEVATION, P, 256))
-    rgb = views.rgb[0] / views.alpha[0].clamp(min=1e-3)
-    return Source("block.png", rgb.clamp(0, 1), views.alpha[0, ..., 0], rgb, "0")
+    return block.picture()
 
 
-SETTINGS = replace(
-    zero123.PRESETS["draft"],
-    guess=replace(first.PRESETS["draft"], steps=20, cells=32, texture=256),
+SETTINGS = zero123.Zero123(
+    guess=Silhouette(cells=32, steps=20, picture=192),
     steps=120,
     picture=64,
     guidance=1.0,
     levels=Levels(Ramp(0.3, 0.3), Ramp(0.7, 0.7)),
     colours=32,
+    finish=Finish(faces=10_000, texture=256),
 )
 
 
 @pytest.fixture(autouse=True)
 def sums_in_a_fixed_order():
-    """As `lift_picture` has it."""
+    """As `bozzetto.lift` has it."""
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
 
 
-@pytest.fixture(autouse=True)
-def too_deep(monkeypatch):
-    """In the network's place: a guess that is twice as deep as the block, and red all over. No weights matter here."""
-    from bozzetto.frustum import DEPTH_RANGE, from_frustum
-
-    depth, row, column = torch.meshgrid(*(torch.arange(64) + 0.5 for _ in range(3)), indexing="ij")
-    where = torch.stack([column / 64, row / 64, (depth / 32 - 1) * DEPTH_RANGE], -1).reshape(-1, 3)
-    at = from_frustum(where, frustum_camera(0.0, ELEVATION, P, 64), P).reshape(64, 64, 64, 3)
-    solid = (at.abs() < torch.tensor([0.35, 0.35, 0.25])).all(-1)
-    guess = {"occupancy": solid * 6.0 - 3.0, "colour": RED.view(3, 1, 1, 1).repeat(1, 12, 32, 32), "view": torch.tensor([ELEVATION, P])}
-    monkeypatch.setattr(first, "predict", lambda source, network: guess)
+def run(source, folder, settings=SETTINGS, seed=3, centre=block.CENTRE, spread=0.05, **kw):
+    return zero123.lift(block.job(source, settings, Run(folder, {"test": 1}, **kw), seed=seed, centre=centre, spread=spread))
 
 
-def run(source, folder, settings=SETTINGS, **kw):
-    return zero123.lift(source, None, Oracle(), settings, Run(folder, {"test": 1}, **kw), elevation=ELEVATION, seed=3)
+def test_the_course_of_the_losses_is_as_recorded(tmp_path, monkeypatch):
+    """Every loss of every step, as the recipe's first form had them, which was one loop of its own."""
+    course = []
+
+    def noted(shape, terms, *a, **kw):
+        def note(term):
+            def asked(shape, step):
+                found = term(shape, step)
+                course.extend([{}] * (step.number + 1 - len(course)))
+                course[step.number] = course[step.number] | {k: float(v.value.detach()) for k, v in found.items()}
+                return found
+
+            return asked
+
+        return optimise(shape, [note(t) for t in terms], *a, **kw)
+
+    monkeypatch.setattr(zero123, "optimise", noted)
+    origin = torch.zeros(3)
+    run(block.picture(centre=origin), tmp_path, replace(SETTINGS, steps=40), centre=origin, spread=0.0)
+    recorded = json.loads(COURSE.read_text())["steps"]
+    assert len(course) == len(recorded) == 40
+    for n, (mine, theirs) in enumerate(zip(course, recorded, strict=True)):
+        assert mine == pytest.approx(theirs, rel=1e-6 if n < 5 else 1e-4, abs=1e-6), n
 
 
 def judged(lifted):
@@ -162,7 +133,7 @@ def test_seeds_give_other_runs_and_one_seed_the_same(source, tmp_path):
     settings = replace(SETTINGS, steps=10)
 
     def vertices(seed, name):
-        return zero123.lift(source, None, Oracle(), settings, Run(tmp_path / name, {}), elevation=ELEVATION, seed=seed).mesh.texture
+        return run(source, tmp_path / name, settings, seed).mesh.texture
 
     assert torch.equal(vertices(0, "a"), vertices(0, "b"))
     assert not torch.equal(vertices(0, "c"), vertices(1, "d"))
@@ -170,9 +141,8 @@ def test_seeds_give_other_runs_and_one_seed_the_same(source, tmp_path):
 
 def test_views_spread_from_the_pictures_side():
     g = torch.Generator().manual_seed(0)
-    many = replace(SETTINGS, views=500)
-    for share, reach in ((0.0, 60), (0.2, 120), (0.5, 180)):
-        azimuth, elevation = zero123._around(0.3, share, many, g)
+    for number, reach in ((0, 60), (20, 120), (50, 180)):
+        azimuth, elevation = Around(views=500)(0.3, Step(number, 100, g))
         off = torch.rad2deg(azimuth - 0.3)
         assert off.abs().max() <= reach + 1e-6 and off.abs().max() > 0.95 * reach
         up = torch.rad2deg(elevation)
@@ -182,7 +152,7 @@ def test_views_spread_from_the_pictures_side():
 def test_a_grid_of_colours_agrees_with_its_function():
     low, high = torch.tensor([-1.0, -0.5, -0.5]), torch.tensor([1.0, 0.5, 0.7])
     f = lambda x, n: (x - low) / (high - low) * 0.6 + 0.2  # noqa: E731 — linear, and so nearly is its logit between cells
-    grid = zero123.ColourGrid.of(f, low, high, 32)
+    grid = ColourGrid.of(f, low, high, 32)
     inside = low + (high - low) * (0.05 + 0.9 * torch.rand(200, 3, generator=torch.Generator().manual_seed(1)))
     torch.testing.assert_close(grid(inside), f(inside, None), atol=2e-3, rtol=0)
 
@@ -198,7 +168,7 @@ def weights(tmp_path_factory):
 
 
 def test_lift_takes_published_weights_and_ends_in_the_same_bytes(weights, tmp_path, monkeypatch):
-    monkeypatch.setitem(zero123.PRESETS, "draft", replace(SETTINGS, steps=6, guidance=3.0))
+    monkeypatch.setitem(zero123.RECIPE.presets, "draft", replace(SETTINGS, steps=6, guidance=3.0))
     made = []
     for name in ("a", "b"):
         asset = lift(CHAIR, tmp_path / name, preset="draft", recipe="zero123", prior=weights, seed=1)
@@ -211,7 +181,7 @@ def test_lift_takes_published_weights_and_ends_in_the_same_bytes(weights, tmp_pa
     ("options", "words"),
     [
         ({"prior": Path("mini/none")}, "embeds no such diffusion prior"),
-        ({"recipe": "guess", "kind": "zero123"}, "add one or leave it out"),
+        ({"recipe": "guess", "kind": "zero123"}, "leave it out"),
         ({"prior": Path("nowhere")}, "no such folder"),
         ({"prior": MINI / "first_guess"}, "model_index.json"),
         ({"prior": "weights", "kind": "stable-zero123"}, "kind"),
