@@ -19,7 +19,7 @@ from bozzetto.evaluate import baselines, lifting, report
 from bozzetto.evaluate.baselines import bank, copied, extruded, inflated, judge, training_objects
 from bozzetto.evaluate.metrics import bare, solid
 from bozzetto.evaluate.pictures import drawn, moved, novel_cameras, shoot, triangles
-from bozzetto.frustum import to_frustum
+from bozzetto.frustum import Frustum
 from bozzetto.mesh import Mesh
 from bozzetto_objects import HELD_OUT_FAMILIES, make
 
@@ -36,8 +36,8 @@ def disc(radius: float = 0.4) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def in_frustum(mesh: Mesh, p: float) -> np.ndarray:
-    camera = baselines.frustum_camera(0.0, math.radians(baselines.ELEVATION_DEG), p, SIZE)
-    return to_frustum(mesh.vertices.double(), camera, p).numpy()
+    frustum = Frustum.of(0.0, math.radians(baselines.ELEVATION_DEG), p, SIZE)
+    return frustum.coordinates(mesh.vertices.double()).numpy()
 
 
 def is_closed(faces: np.ndarray) -> bool:

@@ -17,11 +17,7 @@ from PIL import Image
 from bozzetto import cli
 from bozzetto.errors import InputError
 from bozzetto.priors.loading import MINI
-<<<<<<< HEAD
 from bozzetto.verbs.batch import jobs
-=======
-from bozzetto.recipes.batch import jobs
->>>>>>> priors
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"
@@ -187,7 +183,7 @@ def test_a_full_disk_is_said_and_leaves_nothing_half_written(capsys, monkeypatch
 
 
 def test_numbers_that_run_away_in_one_picture_stop_no_other(capsys, monkeypatch, tmp_path):
-    from bozzetto.recipes import lift
+    from bozzetto.verbs import lift
 
     tried = []
 
@@ -195,7 +191,7 @@ def test_numbers_that_run_away_in_one_picture_stop_no_other(capsys, monkeypatch,
         tried.append(path.name)
         raise FloatingPointError("stage shape, step 3: the loss is nan")
 
-    monkeypatch.setattr(lift, "lift_picture", fails)
+    monkeypatch.setattr(lift, "lift", fails)
     for name in ("a", "b"):
         shutil.copy(CHAIR, tmp_path / f"{name}.png")
     code, said = run(capsys, monkeypatch, "lift", tmp_path / "a.png", tmp_path / "b.png", "--out", tmp_path / "out")
@@ -210,9 +206,9 @@ def test_a_stage_that_no_ctrl_c_cut_short_is_kept(tmp_path):
 
     run = Run(tmp_path, {})
     run.interrupted = True  # while the first runs
-    run.stage("whole", lambda: {"x": torch.ones(1)})
-    run.stage("loop", lambda: {"x": torch.full((1,), float(run.must_stop()))})
-    run.stage("of the loop", lambda: {"x": torch.ones(1)})
+    run.stage("whole", lambda: {"x": torch.ones(1)}, dict)
+    run.stage("loop", lambda: {"x": torch.full((1,), float(run.must_stop()))}, dict)
+    run.stage("of the loop", lambda: {"x": torch.ones(1)}, dict)
     assert [p.name for p in (tmp_path / ".run").glob("*.safetensors")] == ["whole.safetensors"]
 
 

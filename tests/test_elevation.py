@@ -14,7 +14,7 @@ from bozzetto.camera import Camera, orbit
 from bozzetto.denoiser import Adapted
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.source import Source
-from bozzetto.frustum import frustum_camera
+from bozzetto.frustum import Frustum
 from bozzetto.priors.elevation import (
     DEGREE,
     FOV,
@@ -205,7 +205,7 @@ def test_misfits_are_their_closed_form_and_least_at_the_truth():
 
 def test_an_object_that_leans_looks_the_same_in_its_picture():
     """Object and camera turn together: only the horizon moves. There and back is where one was."""
-    before, after = (frustum_camera(0.0, e, 0.5, 256) for e in (0.1, 0.6))
+    before, after = (Frustum.of(0.0, e, 0.5, 256).camera for e in (0.1, 0.6))
     g = torch.Generator().manual_seed(0)
     vertices = torch.rand(40, 3, generator=g) * torch.tensor([0.4, 0.7, 0.5]) - torch.tensor([0.2, 0.35, 0.25])
     alpha = torch.zeros(64, 64)

@@ -11,7 +11,7 @@ import torch
 
 from bozzetto.data.objects import Object
 from bozzetto.data.renders import EXTENT, GRID, MARGIN, carve_object, crop_camera, draw_sample, drawable, frustum_occupancy, render
-from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera, to_frustum
+from bozzetto.frustum import DEPTH_RANGE, Frustum
 from bozzetto.image import crop
 
 
@@ -38,10 +38,11 @@ def ball(radius: float = 0.4, n: int = 48) -> Object:
 
 
 def test_frustum_coordinates_round_trip_and_agree_with_the_camera():
-    camera = frustum_camera(0.7, 0.3, 0.6, 128)
+    frustum = Frustum.of(0.7, 0.3, 0.6, 128)
+    camera = frustum.camera
     x = 0.4 * torch.randn(50, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    uvt = to_frustum(x, camera, 0.6)
-    torch.testing.assert_close(from_frustum(uvt, camera, 0.6), x, rtol=0, atol=1e-13)
+    uvt = frustum.coordinates(x)
+    torch.testing.assert_close(frustum.points(uvt), x, rtol=0, atol=1e-13)
     pixels, depth = camera.project(x)
     torch.testing.assert_close(uvt[:, :2] * 128, pixels[0], rtol=0, atol=1e-9)
     torch.testing.assert_close(1 / 0.6 + uvt[:, 2], depth[0], rtol=0, atol=1e-13)  # S = 1 here

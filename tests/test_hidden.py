@@ -17,16 +17,17 @@ from bozzetto.data.renders import Drawable
 from bozzetto.evaluate.colours import chroma_distance, colours, hidden_colour, hidden_from, one_colour
 from bozzetto.evaluate.metrics import bare, solid
 from bozzetto.evaluate.pictures import Shot, shoot
+from bozzetto.fit.clean import Clean
 from bozzetto.fit.paint import Colours, paint
 from bozzetto.fit.source import Source
-from bozzetto.frustum import frustum_camera
+from bozzetto.frustum import Frustum
 from bozzetto.mesh import Mesh, vertex_normals
 from bozzetto.render.bake import seen
 from bozzetto.render.extend import extend
 from bozzetto.render.hidden import MOST, Taught, looked_up, sure, taught
 from bozzetto.render.mesh import render_mesh
 
-CAMERA = frustum_camera(0.0, math.radians(15), 0.3, 512)
+CAMERA = Frustum.of(0.0, math.radians(15), 0.3, 512).camera
 RED, BLUE = torch.tensor([0.75, 0.12, 0.1]), torch.tensor([0.1, 0.2, 0.7])
 
 
@@ -58,7 +59,7 @@ def pictured(true: Colours, rim: float = 0.0) -> tuple[Source, dict[str, torch.T
         rgb[torch.from_numpy(distance_transform_edt(alpha.numpy() > 0.99) <= rim)] = 1.0
     low, high = vertices.amin(0), vertices.amax(0)
     centre, scale = (low + high) / 2, 1 / (high - low).max()
-    clean = {"vertices": (vertices - centre) * scale, "faces": faces, "centre": centre, "scale": scale}
+    clean = Clean((vertices - centre) * scale, faces, centre, scale)
     return Source("pear", rgb, alpha, rgb, ""), clean
 
 

@@ -12,7 +12,7 @@ import trimesh
 from bozzetto.camera import orbit
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.source import Source
-from bozzetto.frustum import frustum_camera
+from bozzetto.frustum import Frustum
 from bozzetto.priors.hint import FRAME, PLANES, carried, hint
 from bozzetto.render.mesh import render_surface
 
@@ -65,7 +65,7 @@ def test_a_framed_object_fills_its_share_and_its_cameras_see_it_centred(sphere):
     """A sphere beside the crop's axis: its box's centre is found, and the picture is cut so that it is in the middle."""
     vertices, faces = sphere
     p = 0.5
-    camera = frustum_camera(0.0, 0.3, p, 128)
+    camera = Frustum.of(0.0, 0.3, p, 128).camera
     rgb, alpha, _ = picture(128)
     source = Source("ball", rgb, alpha, rgb, "0")
     framed = Framed.of(source, camera, vertices + torch.tensor([0.0, 0.05, 0.02]), faces, 64)
@@ -103,7 +103,7 @@ def test_an_object_beside_the_axis_is_cut_out_round_its_own_centre():
     The outline is the corners' hull, so that its box in the frame is known. Cut round the crop's axis it would lie pixels off on both axes.
     """
     size, small = 256, 64
-    camera = frustum_camera(-0.4, 0.6, 0.3, size)
+    camera = Frustum.of(-0.4, 0.6, 0.3, size).camera
     vertices, faces = wedge(camera)
     normals = torch.zeros_like(vertices).index_fill(1, torch.tensor([2]), 1).float()
     shown = render_surface(vertices.float(), faces, normals, camera, lambda x, n: RED.expand(len(x), 3))

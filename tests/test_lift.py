@@ -207,7 +207,7 @@ def test_a_folder_of_pictures_gives_a_folder_of_assets_and_one_failure_stops_not
 @pytest.mark.parametrize("azimuth", [0.0, 1.2])
 def test_the_front_is_where_the_picture_was_taken_from(azimuth):
     """A lifted object's camera stands on +x at azimuth 0, and at `azimuth` otherwise."""
-    from bozzetto.frustum import frustum_camera
+    from bozzetto.frustum import Frustum
 
-    p = frustum_camera(azimuth, 0.0, 0.5, 64).position[0]
+    p = Frustum.of(azimuth, 0.0, 0.5, 64).camera.position[0]
     assert float(torch.atan2(p[1], p[0])) == pytest.approx(azimuth)

@@ -1,54 +1,51 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`bozzetto lift --shape gaussians`: discs lie on the surface, each side follows whom it should, and a kill costs nothing."""
+"""`bozzetto lift --recipe gaussians`: discs lie on the surface, each side follows whom it should, and a kill costs nothing."""
 
 from __future__ import annotations
 
 import json
-import sys
 
 import pytest
 import torch
 
-from bozzetto import cli, image
+from bozzetto import image
 from bozzetto.camera import orbit, rotations
 from bozzetto.errors import InputError
 from bozzetto.fit.asset import FILES, SPLAT
+from bozzetto.fit.finish import Finish
+from bozzetto.fit.recipe import Job, Priors
 from bozzetto.fit.run import Run
+from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source
 from bozzetto.formats.gltf import load
 from bozzetto.formats.ply import from_ply
-from bozzetto.frustum import DEPTH_RANGE, from_frustum, frustum_camera
+from bozzetto.frustum import Frustum, cell_centres
 from bozzetto.mesh import vertex_normals
 from bozzetto.priors.solid import EMPTY
-from bozzetto.recipes import guess as first
-from bozzetto.recipes import lift_gaussians as recipe
+from bozzetto.recipes import gaussians as recipe
+from bozzetto.recipes import guess
 from bozzetto.render.clean import is_watertight_manifold
 from bozzetto.render.mesh import render_mesh
+from bozzetto.shapes.discs import on_surface
+from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.verbs.lift import lift
-from bozzetto.verbs.mesh import SplatMesh
-from bozzetto.verbs.splat import gaussians_of
-from tests.test_recipe_zero123 import CHAIR, ELEVATION, RED, P
+from tests.twins.block import CHAIR, ELEVATION, RED, P
 from tests.twins.meshes import weld
 
 RADIUS, CELLS = 0.37, 24
 SMALL = recipe.FromGaussians(
-    guess=first.Guess(cells=CELLS, faces=3000, texture=128),
-    steps=60,
-    picture=96,
-    around=64,
-    mesh=SplatMesh(cells=48, views=16, picture=128),
+    cells=CELLS, steps=60, picture=96, around=64, lattice=48, views=16, fused=128, finish=Finish(faces=3000, texture=128)
 )
-CAMERA = frustum_camera(0.0, ELEVATION, P, 512)
+FRUSTUM = Frustum.of(0.0, ELEVATION, P)
+CAMERA = FRUSTUM.camera
 
 
-def grey_ball() -> first.Tensors:
+def grey_ball() -> Solid:
     """A guess: a ball round the origin."""
     n = 48
-    k, j, i = torch.meshgrid(*(torch.arange(n) for _ in range(3)), indexing="ij")
-    where = torch.stack([(i + 0.5) / n, (j + 0.5) / n, ((k + 0.5) / n * 2 - 1) * DEPTH_RANGE], -1).view(-1, 3)
-    far = from_frustum(where, CAMERA, P).norm(dim=1).view(n, n, n)
+    far = FRUSTUM.points(cell_centres(n, n, n).view(-1, 3)).norm(dim=1).view(n, n, n)
     occupancy = ((RADIUS - far) * 60).clamp(EMPTY, -EMPTY)
-    return {"occupancy": occupancy, "colour": torch.full((3, 12, 24, 24), 0.5), "view": torch.tensor([ELEVATION, P])}
+    return Solid(occupancy, torch.full((3, 12, 24, 24), 0.5), torch.ones(1, n, n), 0.0, ELEVATION, P)
 
 
 def red_ball() -> Source:
@@ -62,12 +59,12 @@ def red_ball() -> Source:
 
 @pytest.fixture(scope="module")
 def rough():
-    return first.rough_surface(grey_ball(), CAMERA, P, 1 / CELLS)
+    return grey_ball().surface(1 / CELLS)
 
 
 def test_gaussians_begin_as_discs_along_the_surface(rough):
     """Their shortest axis is the normal, and seen from anywhere they close the surface: inside the outline nothing shines through."""
-    g = recipe.begin(*rough, lambda x, n: torch.full_like(x, 0.5))
+    g = on_surface(*rough, lambda x, n: torch.full_like(x, 0.5))
     assert len(g) == len(rough[0]) and g.degree == 0
     axis = rotations(g.quats.detach())[..., 2]
     assert (g.scales.argmin(-1) == 2).all()
@@ -83,12 +80,12 @@ def test_gaussians_begin_as_discs_along_the_surface(rough):
 
 def test_the_front_takes_the_picture_and_the_back_stays_with_the_guess(tmp_path):
     """A grey ball that the picture says is red: red in front, grey behind, and the fused surface is still the ball."""
-    made = recipe.fit(red_ball(), grey_ball(), CAMERA, P, SMALL, Run(tmp_path, {}), 0)
-    g = gaussians_of(made)
+    job = Job(red_ball(), Priors(), SMALL, Run(tmp_path, {}))
+    g = Gaussians(**recipe.fit(job, grey_ball()).gaussians)
     g.degree = 0
     colour = {}
     for side, azimuth in (("front", 0.0), ("behind", 3.1416)):
-        camera = frustum_camera(azimuth, ELEVATION if side == "front" else -ELEVATION, P, 96)
+        camera = Frustum.of(azimuth, ELEVATION if side == "front" else -ELEVATION, P, 96).camera
         with torch.no_grad():
             views = g.render(camera)
         middle = views.alpha[0, 36:60, 36:60]
@@ -96,10 +93,10 @@ def test_the_front_takes_the_picture_and_the_back_stays_with_the_guess(tmp_path)
         colour[side] = (views.rgb[0, 36:60, 36:60] / middle).mean((0, 1))
     assert float((colour["front"] - RED).abs().max()) < 0.06
     assert float((colour["behind"] - 0.5).abs().max()) < 0.06
-    fused = recipe.fuse(g, CAMERA, SMALL, Run(tmp_path, {}))
-    assert is_watertight_manifold(fused["vertices"], fused["faces"])
-    error = fused["vertices"].norm(dim=1) - RADIUS
-    spacing = 2 * RADIUS / SMALL.mesh.cells
+    fused = recipe.fuse(g, CAMERA, job)
+    assert is_watertight_manifold(fused.vertices, fused.faces)
+    error = fused.vertices.norm(dim=1) - RADIUS
+    spacing = 2 * RADIUS / SMALL.lattice
     assert float(error.mean().abs()) < spacing and float(error.abs().quantile(0.99)) < 2.5 * spacing
 
 
@@ -108,8 +105,8 @@ def chair(tmp_path_factory):
     """The example at small settings: (asset, folder)."""
     out = tmp_path_factory.mktemp("lift") / "chair"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(recipe.PRESETS, "draft", SMALL)
-        return lift(CHAIR, out, preset="draft", shape="gaussians"), out
+        patch.setitem(recipe.RECIPE.presets, "draft", SMALL)
+        return lift(CHAIR, out, preset="draft", recipe="gaussians"), out
 
 
 def test_the_asset_is_whole(chair, validate_gltf):
@@ -120,11 +117,11 @@ def test_the_asset_is_whole(chair, validate_gltf):
     assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues
     mesh = load(out / "asset.glb")
     whole = weld(mesh)
-    assert mesh.texture is not None and len(mesh.faces) <= SMALL.guess.faces
+    assert mesh.texture is not None and len(mesh.faces) <= SMALL.finish.faces
     assert is_watertight_manifold(whole.vertices, whole.faces)
     g = from_ply(out / SPLAT)
     said = json.loads((out / "asset.json").read_text())
-    assert said["gaussians"] == len(g) and said["settings"]["shape"] == "gaussians"
+    assert said["gaussians"] == len(g) and said["settings"]["recipe"] == "gaussians"
     near = torch.cdist(whole.vertices.float(), g.means.detach()).amin(1)
     assert float(near.quantile(0.9)) < 2 / CELLS
     crop = image.crop(asset.source.rgb, asset.source.alpha, 128)
@@ -141,7 +138,7 @@ def test_the_asset_is_whole(chair, validate_gltf):
 
 def test_killed_and_resumed_it_ends_in_the_same_bytes_and_a_seed_is_a_file(chair, tmp_path, monkeypatch):
     _, out = chair
-    monkeypatch.setitem(recipe.PRESETS, "draft", SMALL)
+    monkeypatch.setitem(recipe.RECIPE.presets, "draft", SMALL)
 
     class Killed(Exception):
         pass
@@ -151,29 +148,22 @@ def test_killed_and_resumed_it_ends_in_the_same_bytes_and_a_seed_is_a_file(chair
             raise Killed
 
     with pytest.raises(Killed):
-        lift(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", progress=kill)
+        lift(CHAIR, tmp_path / "a", preset="draft", recipe="gaussians", progress=kill)
     assert not (tmp_path / "a" / "asset.glb").exists() and (tmp_path / "a" / ".run" / "shape.partial").is_file()
     with pytest.raises(InputError, match="other"):
         lift(CHAIR, tmp_path / "a", preset="draft", resume=True)  # as a mesh
-    lift(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", resume=True)
+    lift(CHAIR, tmp_path / "a", preset="draft", recipe="gaussians", resume=True)
     for name in ("asset.glb", SPLAT):
         assert (tmp_path / "a" / name).read_bytes() == (out / name).read_bytes()
-    lift(CHAIR, tmp_path / "a", preset="draft", shape="gaussians", seed=2**62 + 1)
+    lift(CHAIR, tmp_path / "a", preset="draft", recipe="gaussians", seed=2**62 + 1)
     assert (tmp_path / "a" / SPLAT).read_bytes() != (out / SPLAT).read_bytes()
-    monkeypatch.setitem(first.PRESETS, "draft", first.Guess(cells=16, steps=2, picture=64, faces=500, texture=64))
+    tiny = guess.Guess(cells=16, steps=2, picture=64, finish=Finish(faces=500, texture=64))
+    monkeypatch.setitem(guess.RECIPE.presets, "draft", tiny)
     lift(CHAIR, tmp_path / "a", preset="draft")
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == sorted(FILES)  # the splat of another lift is gone
 
 
-def test_wrong_combinations_get_one_sentence(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(
-        sys, "argv", ["bozzetto", "lift", str(CHAIR), "--shape", "gaussians", "--recipe", "views", "--out", str(tmp_path / "x")]
-    )
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    said = capsys.readouterr().err
-    assert caught.value.code == 2 and "only --recipe guess" in said and said.count("\n") == 1 and not (tmp_path / "x").exists()
-    empty = {**grey_ball(), "occupancy": torch.full((48, 48, 48), EMPTY)}
-    monkeypatch.setattr(first, "rough_surface", lambda *a: None)
-    with pytest.raises(InputError, match="nothing solid"):
-        recipe.fit(red_ball(), empty, CAMERA, P, SMALL, Run(tmp_path / "y", {}), 0)
+def test_a_guess_of_nothing_gets_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(Solid, "surface", lambda *a: None)
+    with pytest.raises(InputError, match="nothing solid here; use --recipe guess"):
+        recipe.fit(Job(red_ball(), Priors(), SMALL, Run(tmp_path, {})), grey_ball())

@@ -13,19 +13,15 @@ import torch
 from PIL import Image
 
 from bozzetto.errors import InputError
+from bozzetto.fit.drawings import Drawing
 from bozzetto.fit.source import Source
 from bozzetto.formats.scene import load as load_scene
 from bozzetto.priors.sampling import PUBLISHED, SMALL
 from bozzetto.verbs.views import FOV, NovelViews, draw_views, picture_to_views, ring
-from tests.twins.block import ELEVATION, Oracle, truth
 from tests.twins import zero123 as twin
+from tests.twins.block import CHAIR, ELEVATION, Oracle, truth
 
-SETTINGS = NovelViews(count=3, steps=6, size=64, guidance=1.0, batch=2)
-
-
-class Decoding(Oracle):
-    def decode(self, x0):
-        return (x0 / 2 + 0.5).clamp(0, 1).movedim(1, -1)
+SETTINGS = NovelViews(3, size=64, drawing=Drawing(steps=6, guidance=1.0, batch=2))
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +32,9 @@ def source():
 
 def test_each_view_is_what_the_prior_knows_from_there(source):
     """A prior of one point: whatever the noise, DDIM ends at it, and each camera gets its own."""
-    pictures, cameras = draw_views(source, Decoding(), ELEVATION, SETTINGS)
+    pictures, cameras = draw_views(source, Oracle(0.0), ELEVATION, SETTINGS)
     assert cameras.size == pictures.shape[1:3] == (32, 32)
-    wanted = Decoding().decode(Decoding().encode_pictures(truth(cameras.resized(64)).over(1.0)))
+    wanted = Oracle(0.0).decode(Oracle(0.0).encode_pictures(truth(cameras.resized(64)).over(1.0)))
     torch.testing.assert_close(pictures, wanted, atol=1e-5, rtol=0)
     assert (wanted[0] - wanted[1]).abs().max() > 0.2  # the views differ, so that order matters
 
@@ -55,14 +51,14 @@ def test_a_prior_is_sampled_as_suits_it_unless_told():
         def __init__(self, sampler):
             self.sampler = sampler
 
-    assert NovelViews().sampler(Sampled(SMALL)) == SMALL and NovelViews().sampler(Sampled(PUBLISHED)) == PUBLISHED
-    assert NovelViews(steps=3, guidance=0.0, eta=0.0).sampler(Sampled(SMALL)) == (3, 0.0, 0.0)
-    assert NovelViews(guidance=2.0).sampler(Sampled(PUBLISHED)) == (50, 2.0, 1.0)
+    assert Drawing().sampler(Sampled(SMALL)) == SMALL and Drawing().sampler(Sampled(PUBLISHED)) == PUBLISHED
+    assert Drawing(steps=3, guidance=0.0, eta=0.0).sampler(Sampled(SMALL)) == (3, 0.0, 0.0)
+    assert Drawing(guidance=2.0).sampler(Sampled(PUBLISHED)) == (50, 2.0, 1.0)
 
 
 def test_half_precision_draws_nearly_the_same(tmp_path):
     weights = twin.write_port(tmp_path / "prior", twin.port_parts(), 1)
-    settings = NovelViews(count=1, steps=2, size=32, guidance=1.0)
+    settings = NovelViews(1, size=32, drawing=Drawing(steps=2, guidance=1.0))
     for precision in ("float32", "bfloat16"):
         picture_to_views(CHAIR, tmp_path / precision, settings, prior=weights, kind="zero123", elevation=0.2, precision=precision)
     a, b = (np.asarray(Image.open(tmp_path / p / "view_000.png"), float) for p in ("float32", "bfloat16"))
@@ -72,7 +68,7 @@ def test_half_precision_draws_nearly_the_same(tmp_path):
 def test_files_seeds_and_cameras(tmp_path):
     weights = twin.write_port(tmp_path / "prior", twin.port_parts(), 1)
     options = {"prior": weights, "kind": "zero123", "elevation": 0.2}
-    settings = NovelViews(count=3, steps=3, size=32, batch=2)
+    settings = NovelViews(3, size=32, drawing=Drawing(steps=3, batch=2))
     for name, seed in (("a", 0), ("b", 0), ("c", 7)):
         picture_to_views(CHAIR, tmp_path / name, settings, seed=seed, **options)
     names = sorted(p.name for p in (tmp_path / "a").iterdir())

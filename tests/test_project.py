@@ -314,9 +314,9 @@ def test_doctor_finds_this_machine_fit():
 
 
 def test_doctor_knows_every_preset():
-    from bozzetto.recipes.guess import PRESETS
+    from bozzetto.recipes.guess import RECIPE
 
-    assert list(doctor.COSTS) == list(PRESETS)
+    assert list(doctor.COSTS) == list(RECIPE.presets)
 
 
 def test_doctor_says_what_is_wrong_with_the_prior(monkeypatch, tmp_path, capsys):

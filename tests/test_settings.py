@@ -8,13 +8,13 @@ from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
-from bozzetto.verbs.lift_gaussians import UNUSED
 
 from bozzetto import cli
 from bozzetto.errors import InputError
+from bozzetto.fit import finish
 from bozzetto.fit.settings import Within, changed, listed, value_of
-from bozzetto.recipes import guess, zero123
-from bozzetto.verbs.lift import RECIPES, presets
+from bozzetto.recipes import RECIPES, guess, zero123
+from bozzetto.verbs.lift import lift
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"
@@ -29,38 +29,31 @@ def leaves(settings: object, prefix: str = "") -> list[str]:
     return names
 
 
-UNREAD = {
-    "views": {"drawing.count", "drawing.elevation_deg", "drawing.size"},
-    "gaussians": {f"guess.{name}" for name in UNUSED} | {"mesh.faces", "mesh.texture", "mesh.floater"},
-}
-
-
-@pytest.mark.parametrize(("recipe", "shape"), [*((r, "mesh") for r in RECIPES), ("guess", "gaussians")])
-def test_every_setting_has_a_name_and_a_meaning_and_its_presets_obey_its_limits(recipe, shape):
-    unread = UNREAD.get(recipe if shape == "mesh" else shape, set())
-    for settings in presets(recipe, shape).values():
-        assert unread <= set(leaves(settings))
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_setting_has_a_name_and_a_meaning_and_its_presets_obey_its_limits(recipe):
+    for settings in RECIPES[recipe].presets.values():
         rows = list(listed(type(settings)))
-        assert [s.name for s in rows] == [n for n in leaves(settings) if n not in unread]
+        assert [s.name for s in rows] == leaves(settings)
         assert all(s.meaning for s in rows)
         for s in rows:  # what a preset holds can be written on the command line, and reading it changes nothing
             assert changed(settings, [f"{s.name}={value_of(settings, s.name)}"]) == settings, s.name
 
 
 def test_a_change_is_of_that_setting_alone_and_presets_stay():
-    standard = zero123.PRESETS["standard"]
+    standard = zero123.RECIPE.presets["standard"]
     made = changed(standard, ["guess.steps=7", "mask-weight = 2.5", "levels.lowest.after=0.3", "guess.steps=9"])
     levels = replace(standard.levels, lowest=replace(standard.levels.lowest, after=0.3))
     assert made == replace(standard, guess=replace(standard.guess, steps=9), mask_weight=2.5, levels=levels)
-    assert zero123.PRESETS["standard"] == standard == zero123.Zero123()
+    assert zero123.RECIPE.presets["standard"] == standard == zero123.Zero123()
     assert changed(standard, []) == standard
-    views = presets("views")["draft"]
+    assert changed(standard, ["texture=512", "views=3"]) == changed(standard, ["finish.texture=512", "around.views=3"])  # nobody else's
+    views = RECIPES["views"].presets["draft"]
     assert changed(views, ["drawing.guidance=4"]).drawing.guidance == 4.0
     assert changed(changed(views, ["drawing.guidance=4"]), ["drawing.guidance=none"]) == views
 
 
 def test_limits_hold_at_their_ends():
-    draft = guess.PRESETS["draft"]
+    draft = guess.RECIPE.presets["draft"]
     limits = next(s.within for s in listed(guess.Guess) if s.name == "cells")
     assert isinstance(limits, Within)
     for value in (limits.low, limits.high):
@@ -75,7 +68,7 @@ def test_limits_hold_at_their_ends():
     [
         ("guess", ["stpes=20"], "did you mean steps?"),
         ("guess", ["mask-wieght=2"], "did you mean mask_weight?"),
-        ("views", ["texture=512"], "did you mean guess.texture?"),
+        ("zero123", ["after=0.5"], "did you mean levels.lowest.after or levels.highest.after?"),
         ("views", ["drawing.count=3"], "there is no such setting"),
         ("guess", ["steps"], "expected NAME=VALUE, such as cells=40"),
         ("guess", ["steps=2.5"], "--set steps=2.5: expected a whole number from 1"),
@@ -103,7 +96,7 @@ def test_what_cannot_be_set_is_said_in_one_sentence_before_anything_is_written(c
 def test_settings_are_written_and_a_resumed_run_must_have_the_same(capsys, monkeypatch, tmp_path):
     """A tiny lift, stopped by its first checkpoint; the record and the GLB's texture are as asked for."""
     out = tmp_path / "out"
-    words = ["--preset", "draft", "--set", "steps=4", "--set", "cells=20", "--set", "texture=128", "--set", "faces=800"]
+    words = ["--preset", "draft", "--set", "steps=4", "--set", "cells=20", "--set", "texture=128", "--set", "finish.faces=800"]
 
     def run(*more: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["bozzetto", "lift", str(CHAIR), "--out", str(out), *words, *more])
@@ -112,20 +105,20 @@ def test_settings_are_written_and_a_resumed_run_must_have_the_same(capsys, monke
         said = capsys.readouterr()
         return int(left.value.code or 0), said.out, said.err
 
-    stops = guess.tidy
+    stops = finish.tidy
 
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(guess, "tidy", stop)
+    monkeypatch.setattr(finish, "tidy", stop)
     assert run()[0] == 130 and (out / ".run" / "shape.safetensors").exists()
-    monkeypatch.setattr(guess, "tidy", stops)
+    monkeypatch.setattr(finish, "tidy", stops)
     code, _, said = run("--set", "lr=0.1", "--set", "steps=5", "--resume")
     assert code == 2 and "other settings.lr, settings.steps;" in said and said.count("\n") == 1, said
     code, told, _ = run("--resume", "--json")
     assert code == 0
     described = json.loads((out / "asset.json").read_text())
-    made = replace(guess.PRESETS["draft"], steps=4, cells=20, texture=128, faces=800)
+    made = replace(guess.RECIPE.presets["draft"], steps=4, cells=20, finish=finish.Finish(faces=800, texture=128))
     assert {k: described["settings"][k] for k in asdict(made)} == asdict(made) and described["settings"]["preset"] == "draft"
     assert json.loads(told)["settings"] == described["settings"] and described["faces"] <= 800
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from bozzetto.mesh import vertex_normals
 from bozzetto.priors.sampling import PUBLISHED
 from bozzetto.render.mesh import render_surface
 
+CHAIR = Path(__file__).parent.parent.parent / "examples" / "wooden-chair.png"
 ELEVATION, P, SIDE = math.radians(20), 0.4, 32
 RED, BLUE = torch.tensor([0.85, 0.15, 0.1]), torch.tensor([0.1, 0.2, 0.85])
 FRUSTUM = Frustum.of(0.0, ELEVATION, P, 256)
@@ -49,7 +51,8 @@ def guess(deep=2.0, centre=CENTRE):
     at = FRUSTUM.points(cell_centres(64, 64, 64).reshape(-1, 3)).view(64, 64, 64, 3) - centre
     solid = (at.abs() < SIZE * torch.tensor([deep, 1.0, 1.0]) / 2).all(-1)
     coverage = F.adaptive_avg_pool2d(picture(128, centre).crop(128).alpha[None], 64)
-    return Solid(solid * 6.0 - 3.0, RED.view(3, 1, 1, 1).repeat(1, 12, 32, 32), coverage, 0.0, ELEVATION, P)
+    p = float(torch.tensor(P))  # as a network's answer would have it
+    return Solid(solid * 6.0 - 3.0, RED.view(3, 1, 1, 1).repeat(1, 12, 32, 32), coverage, 0.0, ELEVATION, p)
 
 
 class Oracle:
