@@ -21,10 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bozzetto.brief import brief
+
 NEAR, FAR = 0.05, 50.0  # object units; clip planes of every renderer
 Array = TypeVar("Array", Tensor, np.ndarray)
 
 
+@brief
 @dataclass(frozen=True)
 class Camera:
     """A batch of V cameras that share a picture size.

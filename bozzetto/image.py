@@ -29,6 +29,7 @@ from PIL import Image, ImageCms
 from torch import Tensor
 
 from bozzetto import pixels as pixels_of
+from bozzetto.brief import brief
 from bozzetto.errors import InputError
 
 MIN_SIDE = 16  # pixels: less holds no object that could be told from noise
@@ -37,6 +38,7 @@ WORK_SIDE = 2048  # pixels: larger pictures are shrunk to this when loaded; the 
 _ADVICE = "save it as PNG, JPEG or WebP"
 
 
+@brief
 @dataclass(frozen=True)
 class Picture:
     """One picture in memory.
@@ -58,6 +60,7 @@ class Picture:
         return str(self.path)
 
 
+@brief
 @dataclass(frozen=True)
 class Crop:
     """A square cut out of a picture and scaled to S x S pixels.

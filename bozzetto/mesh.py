@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bozzetto.brief import brief
 
+
+@brief
 @dataclass(frozen=True)
 class Mesh:
     """Triangles in the world frame (z up, front +x), with what is known of their look.

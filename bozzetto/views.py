@@ -8,9 +8,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from bozzetto.brief import brief
 from bozzetto.camera import Camera
 
 
+@brief
 @dataclass(frozen=True)
 class Views:
     """What a renderer makes and a prior reads. Channels last, float32, V pictures of H x W.

@@ -149,8 +149,8 @@ def test_painted_textures_have_it_too_and_the_same_bytes_twice():
     K[:, :2] /= side
     camera = Camera(CAMERA.c2w, K, CAMERA.size)  # sees the crop, as a recipe's camera does
     one, two = (paint(source, dull(plain(RED)), clean, camera, 128) for _ in range(2))
-    assert all(torch.equal(one[k], two[k]) for k in one)
-    hidden = one["texture"][one["confidence"] == 0]
+    assert all(torch.equal(a, b) for a, b in zip(vars(one).values(), vars(two).values(), strict=True))
+    hidden = one.texture[one.confidence == 0]
     distance = off(hidden, RED.expand(len(hidden), 3))
     assert np.quantile(distance, 0.9) < 3.0 and len(hidden) > 1000
 

@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 
 UNUSED = {
     "camera.Camera.rays": "comes with NeuS, whose field is sampled along rays",
+    "denoiser.Trainable": "comes with LoRA and VSD, whose second denoiser it is",
     "denoiser.EDMDenoiser": "library of the paper: EDM, Table 1",
     "diffusion.guidance.autoguidance": "library of the paper: Karras et al. 2024",
     "diffusion.guidance.classifier": "library of the paper: Dhariwal & Nichol 2021",

@@ -19,7 +19,7 @@ HOLDS = """
 import sys, torch
 from bozzetto.fit.run import Run
 run = Run(sys.argv[1], {"picture": "first"})
-run.stage("shape", lambda: {"x": torch.ones(3)})
+run.stage("shape", lambda: {"x": torch.ones(3)}, dict)
 print("at work", flush=True)
 sys.stdin.readline()
 """
@@ -49,7 +49,7 @@ def test_a_killed_runs_folder_is_free_and_what_it_did_is_not_taken_for_anothers(
     other.kill()
     other.wait()
     run = Run(tmp_path / "out", {"picture": "second"})
-    assert not run.stage("shape", lambda: {"x": torch.zeros(3)})["x"].any()
+    assert not run.stage("shape", lambda: {"x": torch.zeros(3)}, dict)["x"].any()
 
 
 @pytest.mark.parametrize("how", ["finished", "failed", "refused"])

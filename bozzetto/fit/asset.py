@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bozzetto import image
+from bozzetto.brief import brief
 from bozzetto.camera import Camera, orbit, to_gltf
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
@@ -28,6 +29,7 @@ SPLAT = "asset.ply"  # beside FILES, where the asset was made of Gaussians
 FILES = ("asset.glb", "asset.json", "confidence.png", "mask.png", "sheet.png", "turntable.webp")
 
 
+@brief
 @dataclass(frozen=True)
 class Asset:
     """A finished model.

@@ -8,11 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bozzetto.brief import brief
 from bozzetto.camera import Camera
 from bozzetto.mesh import Mesh
 from bozzetto.render.clean import decimate, remove_floaters, taubin
 
 
+@brief
 @dataclass(frozen=True)
 class Clean:
     """vertices (N, 3) in the asset's frame: box centred, longest side 1; faces (F, 3); x = (crop's x - centre) scale."""

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bozzetto.brief import brief
 from bozzetto.camera import Camera
 from bozzetto.fit.clean import Clean
 from bozzetto.fit.framed import Framed
@@ -96,6 +97,7 @@ def draw_framed(
     return sample_views(prior, some, len(cameras), settings, seed, progress)
 
 
+@brief
 @dataclass(frozen=True)
 class Drawings:
     """pictures (V, H, W, 3) sRGB over the prior's background; alpha and trust (V, H, W) in [0, 1]."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Protocol
 
 from torch import Tensor
 
+from bozzetto.brief import brief
 from bozzetto.camera import Camera
 from bozzetto.fit.clean import Clean, tidy
 from bozzetto.fit.paint import paint
@@ -29,6 +30,7 @@ class Finish:
     """texels a side"""
 
 
+@brief
 @dataclass(frozen=True)
 class Lifted:
     """What a recipe hands to the asset: a textured mesh, the picture's camera in its frame, numbers to report, further files by name."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bozzetto import image
+from bozzetto.brief import brief
 from bozzetto.camera import Camera, orbit
 from bozzetto.fit.solid import Colours
 from bozzetto.fit.source import Source
@@ -22,6 +23,7 @@ from bozzetto.priors.hint import FRAME, carried, hint
 from bozzetto.priors.prior import Hinting, Reference
 
 
+@brief
 @dataclass(frozen=True)
 class Framed:
     """An object of a rough shape as a prior's pictures show it: its box's centre in their middle, FRAME times its longest side wide.

@@ -142,10 +142,10 @@ def _replaced(settings: Any, tree: dict[str, Any]) -> Any:
 
 
 def _meanings(kind: type) -> dict[str, str]:
-    """The strings below the fields of a dataclass, by field."""
+    """The strings below the fields of a dataclass, by field; those it inherits, too."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
-    out = {}
+    out = {name: meaning for base in kind.__bases__ if is_dataclass(base) for name, meaning in _meanings(base).items()}
     for above, below in zip(body.body, body.body[1:], strict=False):
         if isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name) and isinstance(below, ast.Expr):
             out[above.target.id] = " ".join(ast.literal_eval(below.value).split())

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bozzetto.brief import brief
 from bozzetto.fit.source import Source
 from bozzetto.frustum import DEPTH_RANGE, Frustum, cell_centres
 from bozzetto.priors.first_guess import FirstGuess, colour_at
@@ -23,6 +24,7 @@ Colours = Callable[[Tensor, Tensor], Tensor]
 """Points and unit normals (N, 3) of the crop's frame to sRGB (N, 3)"""
 
 
+@brief
 @dataclass(frozen=True)
 class Solid:
     """What is behind a picture, in the cells of its frustum.

@@ -15,12 +15,14 @@ import numpy as np
 from torch import Tensor
 
 from bozzetto import image
+from bozzetto.brief import brief
 from bozzetto.errors import InputError
 from bozzetto.matting import Method, cut_out, foreground
 
 GREY = 0.93  # behind everything that is shown
 
 
+@brief
 @dataclass(frozen=True)
 class Source:
     """A picture with its object cut out.

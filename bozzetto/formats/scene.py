@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from bozzetto import image
+from bozzetto.brief import brief
 from bozzetto.camera import Camera, from_colmap
 from bozzetto.errors import InputError
 from bozzetto.formats import colmap, transforms
@@ -28,6 +29,7 @@ HOLD = 8  # every so-manieth picture is held back
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG")
 
 
+@brief
 @dataclass(frozen=True)
 class Scene:
     """V pictures, of which sizes may differ.

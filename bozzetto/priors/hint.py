@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bozzetto.brief import brief
 from bozzetto.camera import Camera
 from bozzetto.kernels.antialias import antialias
 from bozzetto.kernels.interpolate import interpolate
@@ -32,6 +33,7 @@ Carried = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Points and unit normals (P, 3) to sRGB (P, 3) and how far the picture shows them, (P,) in [0, 1]."""
 
 
+@brief
 @dataclass(frozen=True)
 class Hint:
     """What the rough surface looks like from some cameras.

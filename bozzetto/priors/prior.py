@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from bozzetto.brief import brief
 from bozzetto.camera import Camera
 from bozzetto.denoiser import Denoiser
 from bozzetto.priors.hint import Hint
@@ -31,6 +32,7 @@ Hinting = Callable[[Camera], Hint]
 """the rough geometry as some cameras see it (`priors.hint`)"""
 
 
+@brief
 @dataclass(frozen=True)
 class Reference:
     """Pictures of the object that are known, and the cameras that took them.

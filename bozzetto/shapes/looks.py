@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bozzetto.brief import brief
 from bozzetto.camera import Camera, looked_at, orbit
 from bozzetto.errors import InputError
 from bozzetto.kernels.marching import marching_tetrahedra
@@ -20,6 +21,7 @@ from bozzetto.shapes.tetgrid import TetGrid
 TAIL = 5e-4  # share of the points on each side that may be stray and do not stretch the box
 
 
+@brief
 @dataclass(frozen=True)
 class Looks:
     """V pictures of Gaussians. rgb (V, H, W, 3) premultiplied sRGB, alpha and depth (V, H, W)."""
