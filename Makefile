@@ -4,10 +4,11 @@
 # make data    pack training objects (Debian)             make train   train the first guess on them
 # make course-pack, then make course wherever a GPU is for a quarter of an hour: docs/gpu.md
 #
-# Another interpreter: make test PYTHON=python3.12. An environment that is there: make test VENV=path.
+# Another interpreter: make test PYTHON=python3.12. An environment that is there: make test VENV=path. More processes: make test WORKERS=8.
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bozzetto-installed
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
@@ -41,10 +42,10 @@ demo: venv
 	$(BIN)/bozzetto lift examples/wooden-chair.png --out out/wooden-chair
 
 test: venv node-tools
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST)
 
 test-all: venv node-tools
-	$(BIN)/python -m pytest $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
 
 # The Khronos validator, for the tests alone.
 node-tools: .node/node_modules/gltf-validator/package.json

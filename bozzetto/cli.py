@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from bozzetto.errors import InputError
 from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
@@ -87,7 +87,7 @@ def lift(args: Lift) -> int:
     from bozzetto.verbs.lift import lift as lift_one
 
     recipe = RECIPES[args.recipe]
-    chosen = changed(recipe.presets[args.preset], args.set)
+    chosen, priors = changed(recipe.presets[args.preset], args.set), _priors(args.prior)
     failed = 0
     for path, out in jobs:
         with _progress(path.name, args.quiet, recipe.stages) as progress:
@@ -98,8 +98,9 @@ def lift(args: Lift) -> int:
                     preset=args.preset,
                     settings=chosen,
                     recipe=recipe,
-                    prior=args.prior,
+                    prior=priors,
                     kind=args.kind,
+                    text=args.text,
                     mask=args.mask,
                     matting=args.matting,
                     azimuth=math.radians(args.azimuth_deg),
@@ -139,6 +140,18 @@ def lift(args: Lift) -> int:
             print(f"error: {error}", file=sys.stderr)
             failed = max(failed, 2)
     return failed
+
+
+def _priors(given: tuple[str, ...]) -> Any:
+    """One folder, or folders by need, as `bozzetto.lift` takes them."""
+    from bozzetto.fit.recipe import Need
+
+    by_need = {need: folder for need, _, folder in (x.partition("=") for x in given) if need in get_args(Need) and folder}
+    if len(given) > 1 and len(by_need) < len(given):
+        raise InputError(
+            f"--prior {' '.join(given)}: of several, each needs its name, NEED=FOLDER, once; names are {', '.join(get_args(Need))}"
+        )
+    return by_need or (Path(given[0]) if given else None)
 
 
 def _check_seed(seed: int, bits: int = 63) -> None:
