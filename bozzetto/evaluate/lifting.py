@@ -49,6 +49,7 @@ from bozzetto.recipes import lift_gaussians
 from bozzetto.recipes.asset import Asset, Source
 from bozzetto.recipes.lift import MINI, RECIPES, lift_picture
 from bozzetto.recipes.run import peak_gb
+from bozzetto.workers import end_with_parent
 from bozzetto_objects import FAMILIES, HELD_OUT_FAMILIES
 
 OFFSETS = tuple(math.radians(40.0 * k) for k in range(1, 9))
@@ -190,7 +191,8 @@ def _done(tasks: list[Task], workers: int) -> Iterator[tuple[Task, dict[str, Any
     if workers <= 1 or len(tasks) <= 1:
         yield from ((t, measure(t)) for t in tasks)
         return
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawn, initializer=end_with_parent) as pool:
         yield from zip(tasks, pool.map(measure, tasks), strict=True)
 
 
