@@ -89,8 +89,7 @@ def load(path: str | Path) -> Picture:
     """A picture file, upright, as floats.
 
     path     PNG, JPEG or WebP, told by content and not by name; grey, palette, CMYK and 16 bits per channel are all read.
-             A colour profile is converted to sRGB (with 16 bits, one of tables instead of curves is ignored). Side >= 16 pixels,
-             at most 64 megapixels.
+             A colour profile is converted to sRGB. Side >= 16 pixels, at most 64 megapixels.
     returns  a Picture, shrunk (area filter, premultiplied) so that its longer side is at most 2048 pixels
     raises   InputError, one sentence, for anything that is not one still picture with something to see
     """
