@@ -194,19 +194,20 @@ def from_lab(values: np.ndarray) -> np.ndarray:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
 
 
-def read_pixels(path: str | Path, *, upright: bool = True) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
+def read_pixels(path: str | Path, *, upright: bool = True, most: int = WORK_SIDE) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
     """A file's pixels without any question about what they show: `load` for pictures that may be masks.
 
     upright  turn the picture as its EXIF orientation says; without, as the pixels lie in the file
+    most     pixels of the longer side: a larger picture is shrunk to it
     returns  rgb (H, W, 3) float32 in [0, 1], not premultiplied; alpha (H, W) float32 or None; the file's (height, width)
     raises   InputError for what is not one still PNG, JPEG or WebP of a sensible size
     """
     pixels = _decode(path, _read(path), upright)
     size = pixels.shape[:2]
-    scale = min(1.0, WORK_SIDE / max(size))
+    scale = min(1.0, most / max(size))
     height, width = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     if min(height, width) < MIN_SIDE <= min(size):
-        thin = f"{size[1]} x {size[0]} pixels are too long and thin (more than {WORK_SIDE // MIN_SIDE} to 1)"
+        thin = f"{size[1]} x {size[0]} pixels are too long and thin (more than {most // MIN_SIDE} to 1)"
         raise InputError(f"{path}: {thin}; cut it to the object")
     if min(height, width) < MIN_SIDE:
         raise InputError(f"{path}: {size[1]} x {size[0]} pixels are too few; give a picture of at least {MIN_SIDE} pixels a side")
