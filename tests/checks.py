@@ -117,8 +117,8 @@ def table(recorder: Recorder) -> str:
     lines = [
         "# Checks",
         "",
-        "Those with an ID. Printed by `python -m tests.checks > docs/checks.md`. The error is the largest seen, beside the share of its tolerance;",
-        "many tolerances are bounds of statistics, five standard errors mostly. A dash stands for an exact equality or an inequality.",
+        "Those with an ID, printed by `python -m tests.checks > docs/checks.md`. The error is the largest seen, beside the share of its",
+        "tolerance; many are bounds of statistics, five standard errors mostly. A dash stands for an exact equality or an inequality.",
         "",
         "| check | asserts | file | error | of its tolerance |",
         "| --- | --- | --- | --- | --- |",
