@@ -228,10 +228,12 @@ def splat(args: Splat) -> int:
     _check_seed(args.seed, bits=31)
     from bozzetto.verbs import splat as verb
 
-    names = ("steps", "strategy", "start", "points", "max_count", "degree", "antialiased")
+    names = ("steps", "size", "strategy", "start", "points", "max_count", "degree", "antialiased")
     settings = verb.Splat(**{name: getattr(args, name) for name in names})
     with _progress(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
-        result = verb.splat_scene(args.scene, args.out, settings, seed=args.seed, resume=args.resume, spz=args.spz, progress=progress)
+        more = {} if args.quiet else {"tell": lambda sentence: print(sentence, file=sys.stderr)}
+        flags: Any = {"seed": args.seed, "resume": args.resume, "spz": args.spz, "progress": progress, **more}
+        result = verb.splat_scene(args.scene, args.out, settings, **flags)
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if not result.is_complete:

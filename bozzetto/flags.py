@@ -79,6 +79,8 @@ class Splat:
     """the Gaussians; .splat, .json (metrics) and .webp (an orbit) come beside it"""
     steps: int = 7000
     """of one picture each; 30000 is the published number, at which all its other times are counted"""
+    size: int = 800
+    """pixels of a picture's longer side; larger pictures are shrunk to it"""
     strategy: Literal["densify", "mcmc"] = "densify"
     """how Gaussians multiply: as first published, or by Markov chain Monte Carlo"""
     start: Literal["auto", "points", "random"] = "auto"
