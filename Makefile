@@ -21,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all node-tools viewer-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-more train-digits course-pack course figures data clean
+.PHONY: help venv demo test test-slow test-all node-tools viewer-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-more train-digits course-pack course figures data clean
 
 help:
 	@sed -n '2,7s/^# \{0,1\}//p' Makefile
@@ -44,8 +44,10 @@ demo: venv
 test: venv node-tools
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST)
 
-test-all: venv node-tools
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(PYTEST)
+test-slow: venv node-tools
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST)
+
+test-all: test test-slow
 
 # The Khronos validator, for the tests alone.
 node-tools: .node/node_modules/gltf-validator/package.json
