@@ -135,11 +135,12 @@ def armed(moments: str, *words: str | Path) -> list[str]:
     return [sys.executable, "-c", LIFT, moments, *map(str, words)]
 
 
-def test_killed_at_ten_moments_and_resumed_it_ends_in_the_same_bytes(chair, tmp_path):
+@pytest.mark.parametrize("moments", [MOMENTS[3:10:3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["at three moments", "at ten"])
+def test_killed_and_resumed_it_ends_in_the_same_bytes(chair, tmp_path, moments):
     """A real process, really killed, each time where the last one left off; every kill must strike."""
     _, out = chair
     folder = tmp_path / "killed"
-    for moment in MOMENTS:
+    for moment in moments:
         killed = subprocess.run(
             armed(f"kill {moment}", "lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT
         )

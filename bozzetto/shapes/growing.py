@@ -27,14 +27,26 @@ class Growing(nn.Module):
     degree        of the harmonics, reached by one each 1,000 published steps
     antialiased   opacities make up for the low-pass filter
     is_isotropic  all stay round; for ablations
+    cells, views, size  of `surface`: the lattice along its longest side, how many cameras see it, pixels a side of each
     """
 
     def __init__(
-        self, gaussians: Gaussians, strategy: Strategy, extent: float, *, degree: int, antialiased: bool = False, is_isotropic: bool = False
+        self,
+        gaussians: Gaussians,
+        strategy: Strategy,
+        extent: float,
+        *,
+        degree: int,
+        antialiased: bool = False,
+        is_isotropic: bool = False,
+        cells: int = 128,
+        views: int = 64,
+        size: int = 384,
     ) -> None:
         super().__init__()
         self.gaussians, self.strategy, self.extent, self.degree = gaussians, strategy, extent, degree
         self.antialiased, self.is_isotropic = antialiased, is_isotropic
+        self.cells, self.views, self.size = cells, views, size
         self.optimiser = gaussians.optimiser(extent)
         self._drawn: tuple[Splats, tuple[int, int]] | None = None
 
@@ -75,7 +87,7 @@ class Growing(nn.Module):
     @torch.no_grad()
     def surface(self) -> tuple[Tensor, Tensor]:
         """The fused depths from a sphere of cameras."""
-        return surface(look(self.gaussians, sphere(self.gaussians, 64, 384)), 128)
+        return surface(look(self.gaussians, sphere(self.gaussians, self.views, self.size)), self.cells)
 
     def state(self) -> Tensors:
         tensors = self.gaussians.tensors() | {f"strategy.{k}": v for k, v in self.strategy.state().items()}

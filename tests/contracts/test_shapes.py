@@ -42,7 +42,7 @@ def gaussians():
 def growing(strategy):
     g = gaussians()
     schedule = Schedule(start=1, every=2, stop=50, threshold=1e-3, max_count=5000)
-    return Growing(g, strategy(schedule, 1.0), 1.0, degree=0)
+    return Growing(g, strategy(schedule, 1.0), 1.0, degree=0, cells=48, views=24, size=96)
 
 
 SHAPES = {
