@@ -29,7 +29,7 @@ Need = Literal["first_guess", "views"]
 
 @dataclass(frozen=True)
 class Priors:
-    """What a recipe asked for by `needs`."""
+    """The priors that a recipe named in `needs`; the others are None."""
 
     first_guess: FirstGuess | None = None
     views: Prior | None = None
@@ -75,7 +75,7 @@ class Recipe(Generic[S]):
     lift     the function
     stages   of a run, in order, with their shares of the time
     needs    which priors are loaded; `--prior` names the folder of the last one
-    about    one line for help texts
+    about    one line on how it lifts
     """
 
     name: str
