@@ -4,10 +4,11 @@
 # make data    pack training objects (Debian)             make train   train the first guess on them
 # make course-pack, then make course wherever a GPU is for a quarter of an hour: docs/gpu.md
 #
-# Another interpreter: make test PYTHON=python3.12. An environment that is there: make test VENV=path.
+# Another interpreter: make test PYTHON=python3.12. An environment that is there: make test VENV=path. More processes: make test WORKERS=8.
 
 PYTHON ?= python3
 VENV ?= .venv
+WORKERS ?= 2
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.bozzetto-installed
 TORCH := $(shell sed -n '/^torch==/p' constraints.txt)
@@ -20,7 +21,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-all node-tools viewer-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-more train-digits course-pack course figures data clean
+.PHONY: help venv demo test test-slow test-all node-tools viewer-tools lint bench docs train album train-codec train-towers train-backbone train-gpu train-more train-digits course-pack course figures data clean
 
 help:
 	@sed -n '2,7s/^# \{0,1\}//p' Makefile
@@ -41,10 +42,12 @@ demo: venv
 	$(BIN)/bozzetto lift examples/wooden-chair.png --out out/wooden-chair
 
 test: venv node-tools
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST)
 
-test-all: venv node-tools
-	$(BIN)/python -m pytest $(PYTEST)
+test-slow: venv node-tools
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST)
+
+test-all: test test-slow
 
 # The Khronos validator, for the tests alone.
 node-tools: .node/node_modules/gltf-validator/package.json

@@ -14,10 +14,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from bozzetto.bar import Bar
 from bozzetto.errors import InputError
 from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
 
@@ -87,10 +87,10 @@ def lift(args: Lift) -> int:
     from bozzetto.verbs.lift import lift as lift_one
 
     recipe = RECIPES[args.recipe]
-    chosen = changed(recipe.presets[args.preset], args.set)
+    chosen, priors = changed(recipe.presets[args.preset], args.set), _priors(args.prior)
     failed = 0
     for path, out in jobs:
-        with _progress(path.name, args.quiet, recipe.stages) as progress:
+        with Bar(path.name, args.quiet, recipe.stages) as progress:
             try:
                 asset = lift_one(
                     path,
@@ -98,8 +98,9 @@ def lift(args: Lift) -> int:
                     preset=args.preset,
                     settings=chosen,
                     recipe=recipe,
-                    prior=args.prior,
+                    prior=priors,
                     kind=args.kind,
+                    text=args.text,
                     mask=args.mask,
                     matting=args.matting,
                     azimuth=math.radians(args.azimuth_deg),
@@ -141,6 +142,18 @@ def lift(args: Lift) -> int:
     return failed
 
 
+def _priors(given: tuple[str, ...]) -> Any:
+    """One folder, or folders by need, as `bozzetto.lift` takes them."""
+    from bozzetto.fit.recipe import Need
+
+    by_need = {need: folder for need, _, folder in (x.partition("=") for x in given) if need in get_args(Need) and folder}
+    if len(given) > 1 and len(by_need) < len(given):
+        raise InputError(
+            f"--prior {' '.join(given)}: of several, each needs its name, NEED=FOLDER, once; names are {', '.join(get_args(Need))}"
+        )
+    return by_need or (Path(given[0]) if given else None)
+
+
 def _check_seed(seed: int, bits: int = 63) -> None:
     if not 0 <= seed < 2**bits:
         raise InputError(f"--seed {seed}: expected a whole number from 0 to 2^{bits} - 1")
@@ -178,47 +191,17 @@ def settings(args: Settings) -> int:
     return 0
 
 
-class _progress:
-    """A bar with an estimate on stderr, or silence; called as `Progress`."""
-
-    def __init__(self, title: str, quiet: bool, weights: Mapping[str, float]) -> None:
-        self.title, self.quiet = title, quiet or not sys.stderr.isatty()
-        self.weights = weights
-
-    def __enter__(self) -> _progress:
-        if not self.quiet:
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-            self.bar.start()
-            self.task = self.bar.add_task(self.title, total=1.0)
-        return self
-
-    def __call__(self, stage: str, share: float) -> None:
-        if not self.quiet:
-            done = 0.0
-            for name, weight in self.weights.items():
-                if name == stage:
-                    break
-                done += weight
-            self.bar.update(self.task, completed=done + self.weights.get(stage, 0) * share, description=f"{self.title}: {stage}")
-
-    def __exit__(self, *_: object) -> None:
-        if not self.quiet:
-            self.bar.stop()
-
-
 def splat(args: Splat) -> int:
     """See `bozzetto.verbs.splat`."""
     _check_seed(args.seed, bits=31)
     from bozzetto.verbs import splat as verb
 
-    names = ("steps", "strategy", "start", "points", "max_count", "degree", "antialiased")
+    names = ("steps", "size", "strategy", "start", "points", "max_count", "degree", "antialiased")
     settings = verb.Splat(**{name: getattr(args, name) for name in names})
-    with _progress(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
-        result = verb.splat_scene(args.scene, args.out, settings, seed=args.seed, resume=args.resume, spz=args.spz, progress=progress)
+    with Bar(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
+        more = {} if args.quiet else {"tell": lambda sentence: print(sentence, file=sys.stderr)}
+        flags: Any = {"seed": args.seed, "resume": args.resume, "spz": args.spz, "progress": progress, **more}
+        result = verb.splat_scene(args.scene, args.out, settings, **flags)
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if not result.is_complete:
@@ -238,7 +221,7 @@ def mesh(args: Mesh) -> int:
 
     out = args.gaussians.with_suffix(".glb") if args.out is None else args.out
     settings = verb.SplatMesh(cells=args.cells, faces=args.faces, texture=args.texture)
-    with _progress(args.gaussians.name, args.quiet, {"look": 0.3, "fuse": 0.25, "clean": 0.15, "texture": 0.3}) as progress:
+    with Bar(args.gaussians.name, args.quiet, {"look": 0.3, "fuse": 0.25, "clean": 0.15, "texture": 0.3}) as progress:
         made = verb.mesh_file(args.gaussians, out, settings, scene=args.scene, progress=progress)
     if not args.quiet:
         _say(f"{out}: {len(made.faces)} faces")
@@ -264,7 +247,7 @@ def views(args: Views) -> int:
     from bozzetto.fit.drawings import Drawing
     from bozzetto.verbs.views import NovelViews, picture_to_views
 
-    with _progress(args.picture.name, args.quiet, {"views": 1.0}) as progress:
+    with Bar(args.picture.name, args.quiet, {"views": 1.0}) as progress:
         sheet = picture_to_views(
             args.picture,
             args.out,
@@ -290,7 +273,7 @@ def draw(args: Draw) -> int:
     from bozzetto.verbs.draw import draw_text
 
     names = ("count", "steps", "guidance", "prior", "towers", "seed", "device", "precision")
-    with _progress("draw", args.quiet, {"views": 1.0}) as progress:
+    with Bar("draw", args.quiet, {"views": 1.0}) as progress:
         _say(draw_text(args.text, args.out, **{name: getattr(args, name) for name in names}, progress=progress))
     return 0
 

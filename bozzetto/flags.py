@@ -31,10 +31,13 @@ class Lift:
     recipe: str = "guess"
     """how to lift: guess is the embedded network alone; gaussians moves its guess as Gaussians, and leaves a splat, too (asset.ply);
     views lets a diffusion prior draw the hidden sides and follows the drawings; zero123 goes on from the guess by score distillation"""
-    prior: Path | None = None
-    """folder of weights: the embedded ones by default; for views and zero123, Zero-1-to-3 or its kin (see docs/priors.md)"""
+    prior: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """folder of weights: the embedded ones by default; for views and zero123, Zero-1-to-3 or its kin (see docs/priors.md); of a recipe
+    with several priors, --prior views=FOLDER --prior first_guess=FOLDER"""
     kind: str | None = None
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
+    text: str | None = None
+    """what the picture shows, in words, for a recipe that reads them"""
     mask: Path | None = None
     """a picture that is white where the object is, for one picture"""
     matting: Literal["auto", "classical", "rembg"] = "auto"
@@ -76,6 +79,8 @@ class Splat:
     """the Gaussians; .splat, .json (metrics) and .webp (an orbit) come beside it"""
     steps: int = 7000
     """of one picture each; 30000 is the published number, at which all its other times are counted"""
+    size: int = 800
+    """pixels of a picture's longer side; larger pictures are shrunk to it"""
     strategy: Literal["densify", "mcmc"] = "densify"
     """how Gaussians multiply: as first published, or by Markov chain Monte Carlo"""
     start: Literal["auto", "points", "random"] = "auto"

@@ -83,8 +83,7 @@ def load(path: str | Path, data: bytes | None = None) -> Picture:
     """A picture file, upright, as floats; its bytes may be in hand already, and `path` is then only what errors call it.
 
     path     PNG, JPEG or WebP, told by content and not by name; grey, palette, CMYK and 16 bits per channel are all read.
-             A colour profile is converted to sRGB (with 16 bits, one of tables instead of curves is ignored). Side >= 16 pixels,
-             at most 64 megapixels.
+             A colour profile is converted to sRGB. Side >= 16 pixels, at most 64 megapixels.
     returns  a Picture, shrunk (area filter, premultiplied) so that its longer side is at most 2048 pixels
     raises   InputError, one sentence, for anything that is not one still picture with something to see
     """
@@ -190,20 +189,21 @@ def from_lab(values: np.ndarray) -> np.ndarray:
 
 
 def read_pixels(
-    path: str | Path, data: bytes | None = None, *, upright: bool = True
+    path: str | Path, data: bytes | None = None, *, upright: bool = True, most: int = WORK_SIDE
 ) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int]]:
     """A file's pixels without any question about what they show: `load` for pictures that may be masks.
 
     upright  turn the picture as its EXIF orientation says; without, as the pixels lie in the file
+    most     pixels of the longer side: a larger picture is shrunk to it
     returns  rgb (H, W, 3) float32 in [0, 1], not premultiplied; alpha (H, W) float32 or None; the file's (height, width)
     raises   InputError for what is not one still PNG, JPEG or WebP of a sensible size
     """
     pixels = _decode(path, _read(path) if data is None else data, upright)
     size = pixels.shape[:2]
-    scale = min(1.0, WORK_SIDE / max(size))
+    scale = min(1.0, most / max(size))
     height, width = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
     if min(height, width) < MIN_SIDE <= min(size):
-        thin = f"{size[1]} x {size[0]} pixels are too long and thin (more than {WORK_SIDE // MIN_SIDE} to 1)"
+        thin = f"{size[1]} x {size[0]} pixels are too long and thin (more than {most // MIN_SIDE} to 1)"
         raise InputError(f"{path}: {thin}; cut it to the object")
     if min(height, width) < MIN_SIDE:
         raise InputError(f"{path}: {size[1]} x {size[0]} pixels are too few; give a picture of at least {MIN_SIDE} pixels a side")

@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What our decoders leave undone: PNG's transparent colour in 16 bits, its texts that Pillow will not read, colour profiles in 16 bits.
 
-Profiles: ICC.1:2010, those that are a curve a channel and a matrix (or one curve, of a grey picture); others, with tables, are left.
+Profiles: ICC.1:2010. Those that are a curve a channel and a matrix (or one curve, of a grey picture) are exact; of others, with tables,
+Little CMS says what becomes of a lattice of colours in 8 bits, and what lies between is interpolated.
 """
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from PIL import Image, ImageCms
 
 # Primaries of sRGB as columns, adapted to ICC's white D50 (as in every sRGB profile)
 SRGB_D50 = np.array([[0.4360747, 0.3850649, 0.1430804], [0.2225045, 0.7168786, 0.0606169], [0.0139322, 0.0971045, 0.7141733]])
@@ -19,6 +23,7 @@ TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 ORIENTED = (b"XML:com.adobe.xmp", b"Raw profile type ")  # texts that may say how the picture is turned
 MAX_TEXT = 1 << 20  # bytes, Pillow's limit
 ROWS = 256  # converted at once, for memory
+LATTICE = 52  # colours a side: every fifth of 8 bits
 
 
 def chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
@@ -65,12 +70,11 @@ def transparent_colour(data: bytes) -> tuple[int, ...] | None:
 
 
 def in_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
-    """Pixels (H, W, 3), uint8 or uint16, of a colour profile, in sRGB; as they are where the profile has no curves, or is sRGB."""
-    found = _curves(profile)
+    """Pixels (H, W, 3), uint8 or uint16, of a colour profile, in sRGB; as they are where the profile is broken, or is sRGB."""
+    found, most = _curves(profile), int(np.iinfo(pixels.dtype).max)
     if found is None:
-        return pixels
+        return _by_lattice(pixels, profile, most)
     curves, matrix = found
-    most = int(np.iinfo(pixels.dtype).max)
     levels = np.linspace(0, 1, most + 1)
     tables = [curve(levels).astype(np.float32) for curve in curves]
 
@@ -83,6 +87,32 @@ def in_srgb(pixels: np.ndarray, profile: bytes) -> np.ndarray:
     grid = np.stack(np.meshgrid(*[np.linspace(0, most, 9)] * 3), -1).round().astype(pixels.dtype)
     if np.abs(convert(grid).astype(float) - grid).max() < most / 255:
         return pixels
+    return np.concatenate([convert(pixels[row : row + ROWS]) for row in range(0, len(pixels), ROWS)])
+
+
+def _by_lattice(pixels: np.ndarray, profile: bytes, most: int) -> np.ndarray:
+    """The same where tables stand for curves; as they are where Little CMS refuses the profile, or it is sRGB."""
+    levels = np.arange(0, 256, 255 // (LATTICE - 1), dtype=np.uint8)
+    nodes = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), -1)
+    flat = Image.fromarray(nodes.reshape(LATTICE, -1, 3))
+    try:
+        source: Any = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        grey = is_of_grey(profile)
+        to_srgb = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "L" if grey else "RGB", "RGB")
+        done = ImageCms.applyTransform(flat.getchannel(0) if grey else flat, to_srgb)  # a grey picture's channels are alike
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return pixels
+    from scipy.ndimage import map_coordinates  # seldom, and slow to import
+
+    table = np.asarray(done, np.float32).reshape(nodes.shape)
+    if np.abs(table - nodes).max() <= 2:
+        return pixels
+
+    def convert(part: np.ndarray) -> np.ndarray:
+        at = np.moveaxis(part.astype(np.float32) * ((LATTICE - 1) / most), -1, 0)
+        done = np.stack([map_coordinates(table[..., c], at, np.float32, order=1, mode="nearest") for c in range(3)], -1)
+        return (done * (most / 255)).round().clip(0, most).astype(pixels.dtype)
+
     return np.concatenate([convert(pixels[row : row + ROWS]) for row in range(0, len(pixels), ROWS)])
 
 

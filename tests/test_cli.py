@@ -40,6 +40,16 @@ def refused(capsys, monkeypatch, out: Path, says: str, *words) -> None:
     assert not out.exists()
 
 
+def test_python_m_bozzetto_is_the_command(tmp_path):
+    for words, code in ((["--version"], 0), (["lift", str(tmp_path / "missing.png")], 2)):
+        by = [
+            subprocess.run([sys.executable, "-m", module, *words], cwd=ROOT, capture_output=True, text=True)
+            for module in ("bozzetto", "bozzetto.cli")
+        ]
+        assert (by[0].returncode, by[0].stdout, by[0].stderr) == (by[1].returncode, by[1].stdout, by[1].stderr)
+        assert by[0].returncode == code and (by[0].stdout.startswith("bozzetto 0.") or "no such file" in by[0].stderr)
+
+
 def test_no_such_picture(capsys, monkeypatch, tmp_path):
     refused(capsys, monkeypatch, tmp_path / "out", "no such file", tmp_path / "missing.png")
 
@@ -95,7 +105,7 @@ def test_pictures_that_cannot_be_lifted(capsys, monkeypatch, tmp_path, kind, say
         (("--elevation-deg", "91"), "-90 to 90"),
         (("--recipe", "gues"), "did you mean guess?"),
         (("--recipe", "Views"), "did you mean views?"),
-        (("--recipe", "dream"), "there are guess, views, zero123"),
+        (("--recipe", "dream"), "there are gaussians, guess, views, zero123"),
         (("--device", "tpu"), "expected cpu"),
         (("--device", "cuda:x"), "expected cpu"),
         (("--device", "cpu:7"), "expected cpu"),

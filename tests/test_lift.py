@@ -8,7 +8,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -157,13 +156,11 @@ def test_killed_at_ten_moments_and_resumed_it_ends_in_the_same_bytes(chair, tmp_
 def test_the_first_interrupt_exports_what_there_is_and_resuming_finishes(chair, tmp_path):
     _, out = chair
     folder = tmp_path / "stopped"
-    running = subprocess.Popen(command("lift", CHAIR, "--preset", "draft", "--out", folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (folder / ".run" / "guess.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=120)
-    assert running.returncode == 130 and "--resume" in said, said
+    moment = "interrupt after guess.safetensors"
+    stopped = subprocess.run(
+        armed(moment, "lift", CHAIR, "--preset", "draft", "--out", folder), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    assert stopped.returncode == 130 and "--resume" in stopped.stderr, stopped.stderr
     assert not json.loads((folder / "asset.json").read_text())["complete"]
     assert load(folder / "asset.glb").texture is not None
     done = subprocess.run(command("lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT)
@@ -177,16 +174,14 @@ def test_the_first_interrupt_exports_what_there_is_and_resuming_finishes(chair, 
 
 
 def test_a_second_interrupt_stops_at_once_and_leaves_nothing_half_written(tmp_path):
+    """The first is heeded after a step; the second comes as the first output, whole under another name, is about to appear."""
     folder = tmp_path / "stopped"
-    running = subprocess.Popen(command("lift", CHAIR, "--preset", "draft", "--out", folder), cwd=ROOT, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (folder / ".run" / "guess.safetensors").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    for _ in range(2):  # the first is heeded after a step, and what follows it, texture and pictures, takes seconds
-        running.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-    _, said = running.communicate(timeout=120)
-    assert running.returncode == 130 and said.splitlines()[-1] == "stopped; go on with --resume" and "Traceback" not in said, said
+    moments = "interrupt after guess.safetensors, interrupt before turntable.webp"
+    stopped = subprocess.run(
+        armed(moments, "lift", CHAIR, "--preset", "draft", "--out", folder), cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    said = stopped.stderr
+    assert stopped.returncode == 130 and said.splitlines()[-1] == "stopped; go on with --resume" and "Traceback" not in said, said
     assert [p.name for p in folder.iterdir()] == [".run"] and (folder / ".run" / "guess.safetensors").exists()
 
 

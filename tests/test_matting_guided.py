@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bozzetto.errors import InputError
 from bozzetto.image import Picture, load
-from bozzetto.matting import cut_out, doubtful, guided, matte, u2net
+from bozzetto.matting import cut_out, doubtful, faint, guided, matte, u2net
 from bozzetto.matting.classical import Ground
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -146,6 +146,21 @@ def test_odd_masks_are_doubted(kind: str, says: str) -> None:
     whole = np.zeros((200, 200), np.float32)
     whole[40:160, 60:130] = 1
     assert doubtful(whole) is None
+
+
+@pytest.mark.parametrize("like", ["nothing", "half", "all"])
+def test_an_outline_that_can_hardly_be_told_is_doubted(monkeypatch: pytest.MonkeyPatch, like: str) -> None:
+    """A white disc on white whose upper half, lower half, or neither is grey: the share is that of the outline, within the window."""
+    v, u = np.mgrid[0:128, 0:128] + 0.5
+    alpha = (np.hypot(u - 64, v - 64) < 40).astype(np.float32)
+    grey = alpha * (1 if like == "nothing" else v < 64 if like == "half" else 0)
+    rgb = (1 - 0.02 * alpha - 0.3 * grey)[..., None].repeat(3, -1).astype(np.float32)
+    expected = {"nothing": 0, "half": 0.5, "all": 1}[like]
+    assert faint(rgb, alpha) == pytest.approx(expected, abs=0.05)
+    monkeypatch.setattr(guided, "search", lambda rgb: (alpha, "network"))
+    said = cut_out(Picture(torch.from_numpy(rgb), None, Path("disc.png"), (128, 128))).warnings
+    assert len(said) == (expected > 0)
+    assert all("can hardly be told from the background; if mask.png is wrong, give a mask with --mask" in s for s in said)
 
 
 def test_a_doubt_is_one_sentence_that_names_mask(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -156,3 +156,43 @@ def test_a_16_bit_picture_without_profile_or_key_has_neither_changed(tmp_path):
     assert picture.alpha is None
     np.testing.assert_allclose(picture.rgb, values / 65535, atol=1e-7)
     assert Image.open(io.BytesIO(png(values // 256, 8, 2))).mode == "RGB"
+
+
+def tables(swap: bool, kind: bytes = b"mntr") -> bytes:
+    """A profile of tables alone, from sRGB's numbers or those with red and green changed to Lab: lut16, 33 nodes a side."""
+    nodes = np.stack(np.meshgrid(*[np.linspace(0, 1, 33)] * 3, indexing="ij"), -1)
+    source = nodes[..., [1, 0, 2]] if swap else nodes
+    linear = np.where(source <= 0.04045, source / 12.92, ((source + 0.055) / 1.055) ** 2.4)
+    t = linear @ SRGB_D50.T / np.array([0.9642, 1.0, 0.8249])
+    f = np.where(t > (6 / 29) ** 3, np.cbrt(t), t / (3 * (6 / 29) ** 2) + 4 / 29)
+    lab = np.stack([116 * f[..., 1] - 16, 500 * (f[..., 0] - f[..., 1]), 200 * (f[..., 1] - f[..., 2])], -1)
+    values = np.stack([lab[..., 0] * 652.8, (lab[..., 1] + 128) * 256, (lab[..., 2] + 128) * 256], -1).round().clip(0, 65535)
+    lut = b"mft2\0\0\0\0" + struct.pack(">4B9i2H", 3, 3, 33, 0, *(65536 * np.eye(3, dtype=int)).flatten().tolist(), 2, 2)
+    straight = struct.pack(">6H", *[0, 65535] * 3)
+    lut += straight + values.astype(">u2").tobytes() + straight
+    tags = {b"desc": b"desc\0\0\0\0" + struct.pack(">I", 2) + b"t\0" + bytes(79), b"cprt": b"text\0\0\0\0none\0"}
+    tags |= {b"wtpt": b"XYZ \0\0\0\0" + struct.pack(">3i", 63190, 65536, 54061), b"A2B0": lut}
+    table, body = b"", b""
+    for tag, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += struct.pack(">4sII", tag, 132 + 12 * len(tags) + len(body), len(content))
+        body += content
+    whole = struct.pack(">I", len(tags)) + table + body
+    head = struct.pack(">I4sI4s4s4s", 128 + len(whole), b"\0" * 4, 0x02100000, b"scnr", b"RGB ", b"Lab ")
+    head += bytes(12) + b"acsp" + bytes(28) + struct.pack(">3i", 63190, 65536, 54061)
+    return head + bytes(128 - len(head)) + whole
+
+
+@pytest.mark.parametrize("depth", [8, 16])
+def test_a_profile_of_tables_is_obeyed(tmp_path, depth):
+    """Red and green changed places; within what 33 nodes of a table and 8 bits of the lattice leave. A deep picture keeps its shades."""
+    values = colours(2**depth)
+    if depth == 16:
+        values[0, :, :] = 30_000 + 16 * np.arange(32)[:, None]  # a grey slope of two steps of 8 bits
+    expected = values[..., [1, 0, 2]] / (2**depth - 1)
+    rgb = load(written(tmp_path, png(values, depth, 2, chunk(b"iCCP", b"x\0\0" + zlib.compress(tables(swap=True)))))).rgb.numpy()
+    error = np.abs(rgb - expected)
+    assert np.percentile(error, 95) < 3 / 255 and error.max() < 12 / 255, "dark colours are steep between the nodes"
+    assert np.abs(values / (2**depth - 1) - expected).max() > 0.5, "the control: to ignore it would be seen"
+    if depth == 16:
+        assert len(np.unique(rgb[0, :, 0])) > 8 and (np.diff(rgb[0, :, 0]) >= 0).all()

@@ -139,6 +139,26 @@ def test_nerf_synthetic_gives_cameras_pictures_and_alpha_back(tmp_path):
     assert load(tmp_path).held == [False] * 6 + [True] * 3
 
 
+@pytest.mark.parametrize("kind", ["colmap", "transforms"])
+def test_pictures_are_shrunk_to_a_size_and_their_cameras_with_them(tmp_path, kind):
+    """Four fifths of 20 x 30; the mean colour stays, to rounding, and a size beyond the pictures' changes nothing."""
+    if kind == "colmap":
+        write_colmap(tmp_path, texts())
+    else:
+        write_pictures(tmp_path, [f"r_{i}.png" for i in range(N)], 4)
+        (tmp_path / "transforms.json").write_text(
+            json.dumps(to_nerf_synthetic(orbit([0.7 * i for i in range(N)], 0.3, 3.0, size=SIZE, fov=0.8)))
+        )
+    whole, small = load(tmp_path), load(tmp_path, 24)
+    assert load(tmp_path, 30).digest() == whole.digest() != small.digest()
+    for p, q, c, d in zip(whole.pictures, small.pictures, whole.cameras, small.cameras, strict=True):
+        assert q.shape[:2] == d.size == (16, 24)
+        torch.testing.assert_close(d.K[0, :2], 0.8 * c.K[0, :2], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(d.c2w, c.c2w, rtol=0, atol=0)
+        if kind == "colmap":  # with alpha, colours are weighted by it
+            torch.testing.assert_close(q.float().mean((0, 1)), p.float().mean((0, 1)), rtol=0, atol=0.5)
+
+
 @pytest.mark.parametrize("distortion", [(0.4, 0, 0, 0), (-0.2, 0.05, 0.004, -0.006)])
 def test_an_undistorted_picture_shows_along_each_ray_what_the_lens_saw(distortion):
     """A picture is a smooth function of the ray; distortion as COLMAP writes it: x' = x (1 + k1 r^2 + k2 r^4) + tangential terms."""

@@ -174,6 +174,7 @@ def test_markov_chain_monte_carlo_fits_and_keeps_to_its_count(scene, tmp_path, m
     [
         (["--out", "a.obj"], "ends in .ply"),
         (["--steps", "0"], "--steps 0"),
+        (["--size", "15"], "--size 15: expected a whole number of at least 16"),
         (["--degree", "4"], "--degree 4"),
         (["--seed", "-1"], "--seed -1"),
     ],
@@ -183,6 +184,19 @@ def test_wrong_flags_get_one_sentence(tmp_path, monkeypatch, capsys, flags, word
     with pytest.raises(SystemExit) as caught:
         cli.main()
     assert caught.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_how_long_it_will_take_is_said_before_the_fit_and_once(scene, tmp_path):
+    said: list[str] = []
+    settings = recipe.Splat(steps=3, points=50, size=24)
+    recipe.splat_scene(scene, tmp_path / "a.ply", settings, progress=lambda stage, share: said.append(stage), tell=said.append)
+    (sentence,) = [s for s in said if "at least" in s]
+    assert (
+        sentence == "3 steps on pictures of up to 24 x 24 pixels will take a minute at least; a smaller --size or fewer --steps take less"
+    )
+    assert "begin" in said[: said.index(sentence)] and "fit" not in said[: said.index(sentence)] and "fit" in said
+    g = recipe.begin(load(scene), settings, 0)
+    assert "hours at least" in recipe.patience(g, load(scene), recipe.Splat(steps=10**9)) and all(p.grad is None for p in g.parameters())
 
 
 def test_points_are_asked_for_where_there_are_none(scene):

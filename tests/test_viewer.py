@@ -54,6 +54,16 @@ def test_a_page_is_served_and_holds_the_scene(what, request):
         shown.stop()
 
 
+@pytest.mark.parametrize("name", ["BALL.PLY", "Ball.Ply", "ASSET.GLB"])
+def test_suffixes_may_be_in_capitals(name, splat, model, tmp_path):
+    (tmp_path / name).write_bytes((model / "asset.glb" if name.endswith("GLB") else splat).read_bytes())
+    shown = viewer.serve(tmp_path / name, 0)
+    try:
+        assert shown.node.name == ("/model" if name.endswith("GLB") else "/gaussians")
+    finally:
+        shown.stop()
+
+
 def test_what_cannot_be_shown_is_refused(tmp_path, splat):
     (tmp_path / "a.obj").write_text("v 0 0 0\n")
     (tmp_path / "cut.ply").write_bytes(splat.read_bytes()[:-100])

@@ -51,6 +51,7 @@ from bozzetto.priors import first_guess
 from bozzetto.priors.loading import MINI
 from bozzetto.verbs.lift import lift as lift_picture
 from bozzetto.verbs.lift import recipe_of
+from bozzetto.workers import end_with_parent
 from bozzetto_objects import FAMILIES, HELD_OUT_FAMILIES
 
 OFFSETS = tuple(math.radians(40.0 * k) for k in range(1, 9))
@@ -188,7 +189,8 @@ def _done(tasks: list[Task], workers: int) -> Iterator[tuple[Task, dict[str, Any
     if workers <= 1 or len(tasks) <= 1:
         yield from ((t, measure(t)) for t in tasks)
         return
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=multiprocessing.get_context("spawn")) as pool:
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=spawn, initializer=end_with_parent) as pool:
         yield from zip(tasks, pool.map(measure, tasks), strict=True)
 
 

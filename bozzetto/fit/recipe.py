@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from bozzetto.fit.finish import Lifted
 from bozzetto.fit.run import Run
@@ -23,8 +23,9 @@ from bozzetto.priors.prior import Prior
 
 S = TypeVar("S")
 
-Need = Literal["first_guess", "views"]
-"""first_guess is the embedded network, which most lifts begin with; views a prior that draws an object from other sides"""
+Need = Literal["first_guess", "views", "text"]
+"""first_guess is the embedded network, which most lifts begin with; views a prior that draws an object from other sides; text one that
+is conditioned on text"""
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Priors:
 
     first_guess: FirstGuess | None = None
     views: Prior | None = None
+    text: Prior | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Job(Generic[S]):
     azimuth    of the picture, radians; 0 makes the side that the picture shows the front
     elevation  of the picture, radians, or None to estimate it
     seed       of everything random
+    text       what the picture shows, in words, for a recipe that asks
     """
 
     source: Source
@@ -51,20 +54,24 @@ class Job(Generic[S]):
     azimuth: float = 0.0
     elevation: float | None = None
     seed: int = 0
+    text: str | None = None
 
     def guess(self) -> Solid:
         """Stage `guess`: the solid behind the picture, from the embedded network."""
-        network = self.priors.first_guess
-        if network is None:
-            raise ValueError("recipe: it asks for a first guess; name first_guess among its needs")
+        network = self.prior("first_guess")
         return self.run.stage("guess", lambda: Solid.guess(self.source, network, self.azimuth, self.elevation), Solid)
 
     @property
     def views(self) -> Prior:
         """The prior of views."""
-        if self.priors.views is None:
-            raise ValueError("recipe: it asks for a prior of views; name views among its needs")
-        return self.priors.views
+        found: Prior = self.prior("views")
+        return found
+
+    def prior(self, need: Need) -> Any:
+        """One of the priors; raises ValueError where the recipe does not name it among its needs."""
+        if (found := getattr(self.priors, need)) is None:
+            raise ValueError(f"recipe: it asks for the prior {need}; name it among its needs")
+        return found
 
 
 @dataclass(frozen=True)
@@ -74,7 +81,7 @@ class Recipe(Generic[S]):
     presets  settings by name, all of one frozen dataclass, whose fields are annotated as `settings` reads them
     lift     the function
     stages   of a run, in order, with their shares of the time
-    needs    which priors are loaded; `--prior` names the folder of the last one
+    needs    which priors are loaded; `--prior FOLDER` is that of the last one, `--prior NEED=FOLDER` of any
     about    one line on how it lifts
     """
 

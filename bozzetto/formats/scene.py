@@ -62,23 +62,24 @@ class Scene:
         return h.hexdigest()
 
 
-def load(folder: str | Path) -> Scene:
+def load(folder: str | Path, size: int = image.WORK_SIDE) -> Scene:
     """Read a scene's folder.
 
+    size    pixels of a picture's longer side: larger ones are shrunk to it as they are read, their cameras with them
     raises  InputError for what is missing, damaged, of different sizes or channels, or too little (3 pictures at least)
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one with a COLMAP model and images/, or with transforms.json")
     if any((folder / name).is_file() for name in ("transforms_train.json", "transforms.json")):
-        scene = _nerf(folder)
+        scene = _nerf(folder, size)
     else:
         roots = [folder, folder / "colmap", folder / "dense", folder / "dense" / "0"]  # COLMAP's, nerfstudio's, its reconstructor's
         models = [f for root in roots for f in (root / "sparse" / "0", root / "sparse", root)]
         model = next((f for f in models if any((f / f"cameras{s}").is_file() for s in (".bin", ".txt"))), None)
         if model is None:
             raise InputError(f"{folder}: holds neither transforms.json nor sparse/0/cameras.bin; give such a scene")
-        scene = _colmap(folder, model)
+        scene = _colmap(folder, model, size)
     if len(scene.pictures) < 3 or all(scene.held) or not any(scene.held):
         raise InputError(f"{folder}: {len(scene.pictures)} pictures are too few to train on some and test on others; give at least 3")
     if len({p.shape[2] for p in scene.pictures}) > 1:
@@ -86,7 +87,7 @@ def load(folder: str | Path) -> Scene:
     return scene
 
 
-def _nerf(folder: Path) -> Scene:
+def _nerf(folder: Path, most: int) -> Scene:
     split = (folder / "transforms_train.json").is_file()
     files = (
         [(folder / "transforms_train.json", False), (folder / "transforms_test.json", True)]
@@ -102,7 +103,7 @@ def _nerf(folder: Path) -> Scene:
             if source is None:
                 missing.append(frame.name)
                 continue
-            picture, size = _picture(source)
+            picture, size = _picture(source, most)
             lens = frame.lens(size)
             if lens is None:
                 took = f"{frame.said.get('w', size[1]):g} x {frame.said.get('h', size[0]):g}"
@@ -139,7 +140,7 @@ def _left_out(source: Path, missing: list[str], there: int) -> tuple[str, ...]:
     return (f"{source}: {whole}; these frames are left out",)
 
 
-def _colmap(folder: Path, model: Path) -> Scene:
+def _colmap(folder: Path, model: Path, most: int) -> Scene:
     found = colmap.read(model)
     root = model.parent.parent if model.parent.name == "sparse" else model.parent if model.name == "sparse" else model
     where = next((f for f in (root / "images", folder / "images") if f.is_dir()), folder)
@@ -149,7 +150,7 @@ def _colmap(folder: Path, model: Path) -> Scene:
         if source is None:
             missing.append(shot.name)
             continue
-        picture, size = _picture(source)
+        picture, size = _picture(source, most)
         if size != lens.size:
             took = f"{lens.size[1]} x {lens.size[0]}"
             raise InputError(f"{source}: has {size[1]} x {size[0]} pixels, its camera took {took}; give the original pictures")
@@ -186,8 +187,8 @@ def undistorted(picture: Tensor, K: np.ndarray, distortion: np.ndarray) -> tuple
     return torch.from_numpy(pixels), new + half
 
 
-def _picture(path: Path) -> tuple[Tensor, tuple[int, int]]:
+def _picture(path: Path, most: int) -> tuple[Tensor, tuple[int, int]]:
     """Pixels as uint8, as they lie in the file, and the file's size."""
-    rgb, alpha, size = image.read_pixels(path, upright=False)
+    rgb, alpha, size = image.read_pixels(path, upright=False, most=most)
     both = rgb if alpha is None else np.concatenate([rgb, alpha[..., None]], -1)
     return torch.from_numpy((both * 255).round().clip(0, 255).astype(np.uint8)), (int(size[0]), int(size[1]))

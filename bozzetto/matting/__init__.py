@@ -28,6 +28,8 @@ package rembg, which must be installed and fetches weights of its own"""
 
 _HINT = "give a picture with a plain background or transparency, or a mask with --mask"
 SLIVER, NEARLY_ALL, MANY = 0.005, 0.9, 60  # share of the picture, share, parts: what a mask is doubted beyond
+HARDLY = 4.0  # CIELAB, as much as a background changes by itself (`classical.TAU`)
+FAINT = 0.3  # share of the outline: a white mug on white has .66, the examples have 0
 WIDE = 0.004  # an object's mean width by its longer side: a knife has 0.05, a net of wires 0.01
 
 
@@ -72,6 +74,8 @@ def cut_out(picture: Picture, *, mask: str | Path | None = None, method: Method 
     if alpha is None or not (alpha > 0.5).any():
         raise InputError(f"{picture.name}: no object found (nothing stands out from the background); {_HINT}")
     doubts = [doubt] if (doubt := doubtful(alpha)) else []
+    if (share := faint(rgb, alpha)) > FAINT:
+        doubts.append(f"{100 * share:.0f} % of the outline found can hardly be told from the background")
     if is_chequered(rgb):
         doubts.append(
             "the background is a chequerboard, perhaps one that stood for transparency; see whether --matting classical does better"
@@ -95,6 +99,28 @@ def doubtful(alpha: np.ndarray) -> str | None:
     if width < WIDE * max(w, h) + 2:
         return f"the object found is a sliver, at most {width:.0f} pixels wide"
     return None
+
+
+def faint(rgb: np.ndarray, alpha: np.ndarray) -> float:
+    """The share of an outline where the object differs by less than HARDLY from what is beside it: white on white, black on black.
+
+    Compared are means of either side over 11 pixels, the four along the outline left out, at the size of the search.
+    """
+    small = classical.shrunk(rgb)
+    h, w = small.shape[:2]
+    solid = (cv2.resize(alpha, (w, h), interpolation=cv2.INTER_AREA) > 0.5).astype(np.uint8)
+    lab, near = cv2.cvtColor(small, cv2.COLOR_RGB2LAB), np.ones((3, 3), np.uint8)
+    edge = (solid > 0) & (cv2.erode(solid, near, borderValue=1) == 0)
+    means = []
+    for side in (cv2.erode(solid, near, iterations=2, borderValue=1), 1 - cv2.dilate(solid, near, iterations=2)):
+        count = _sum(side.astype(np.float32))
+        means.append(_sum(lab * side[..., None]) / np.maximum(count, 1)[..., None])
+        edge &= count > 5  # else too thin to be compared
+    return float((np.linalg.norm(means[0] - means[1], axis=-1)[edge] < HARDLY).mean()) if edge.any() else 0.0
+
+
+def _sum(plane: np.ndarray) -> np.ndarray:
+    return cv2.boxFilter(plane, cv2.CV_32F, (11, 11), normalize=False, borderType=cv2.BORDER_CONSTANT)
 
 
 def foreground(picture: Picture, alpha: Tensor) -> Tensor:

@@ -42,17 +42,19 @@ P = TypeVar("P")
 class Layout(NamedTuple):
     """How one kind of prior lies in a folder.
 
-    prior      the class; its `read(folder, kind, *, text, dtype, device)` opens the folder
-    pipelines  the `_class_name`s in model_index.json that say this kind, where the weights are of no other
+    prior       the class; its `read(folder, kind, *, text, dtype, device)` opens the folder
+    reads_text  whether it has a text tower, which may lie elsewhere
+    pipelines   the `_class_name`s in model_index.json that say this kind, where the weights are of no other
     """
 
     prior: Any
+    reads_text: bool = False
     pipelines: tuple[str, ...] = ()
 
 
 LAYOUTS: dict[str, Layout] = {
     **{kind: Layout(Zero123) for kind in zero123.KINDS},
-    TEXT: Layout(TextToImage, ("StableDiffusionPipeline",)),
+    TEXT: Layout(TextToImage, reads_text=True, pipelines=("StableDiffusionPipeline",)),
     **{kind: Layout(PicturePrior) for kind in pictures.KINDS},
 }
 """by kind"""
@@ -98,17 +100,15 @@ def load_as(
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype}")
     folder = _folder(name_or_folder)
-    kind = _kind(folder, TEXT if kind is None and text is not None else kind)
+    kind = _kind(folder, kind, is_told=text is not None)
     layout = LAYOUTS[kind]
     if wanted is not Prior and not issubclass(layout.prior, wanted):
         usable = ", ".join(k for k, v in LAYOUTS.items() if issubclass(v.prior, wanted))
         raise InputError(f"{name_or_folder}: a prior of kind {kind} has no use here; give one of kind {usable}")
-    if text is not None and layout.prior is not TextToImage:
+    if text is not None and not layout.reads_text:
         raise InputError(f"{name_or_folder}: a prior of kind {kind} reads no text; leave the text tower's folder out")
-    towers = MINI / "clip" if text is None and folder.parent == MINI else text
-    if layout.prior is not PicturePrior:
-        components.check_installed()
-    found: P = layout.prior.read(folder, kind, text=None if towers is None else Path(towers), dtype=dtype, device=device)
+    towers = Path(text or (MINI / "clip" if folder.parent == MINI else folder)) if layout.reads_text else None
+    found: P = layout.prior.read(folder, kind, text=towers, dtype=dtype, device=device)
     return found
 
 
@@ -204,18 +204,24 @@ def _snapshot(folder: Path) -> Path:
     return (named or found)[0]
 
 
-def _kind(folder: Path, kind: str | None) -> str:
-    """The kind that was asked for, or that the folder says; raises InputError where these differ, or none says it."""
+def _kind(folder: Path, kind: str | None, *, is_told: bool = False) -> str:
+    """The kind that was asked for, or that the folder says; raises InputError where these differ, or none says it.
+
+    is_told  a text tower was given: text-to-image, unless the folder says another kind with one
+    """
     own, where, pipeline = pictures.kind_of(folder), "config.json", "folder"
     if own is None:
         pipeline, where = read_json(folder / "model_index.json").get("_class_name", "folder"), "bozzetto.json"
         own = read_json(folder / where).get("kind") if (folder / where).is_file() else None
+    says = own or next((k for k, v in LAYOUTS.items() if pipeline in v.pipelines), None)
+    if kind is None and is_told and not (str(says) in LAYOUTS and LAYOUTS[str(says)].reads_text):
+        kind = TEXT
     for name, what in ((kind, "kind"), (own, f"{folder}/{where}: kind")):
         if name is not None and str(name) not in LAYOUTS:
             raise InputError(f"{what} {name!r} is not known; expected one of {', '.join(LAYOUTS)}")
     if kind and own and kind != own and (kind, own) != (TEXT, "zero123-mini"):  # the latter two are one U-Net, trained for both
         raise InputError(f"{folder}: kind {kind} was asked for, but its {where} says {own}; change one of them")
-    if found := kind or own or next((k for k, v in LAYOUTS.items() if pipeline in v.pipelines), None):
+    if found := kind or says:
         return str(found)
     zero123.projection_folder(folder)  # refuses a folder of something else by its own sentence first
     raise InputError(

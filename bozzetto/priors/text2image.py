@@ -45,7 +45,8 @@ class TextToImage(LatentPrior):
 
     @classmethod
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> TextToImage:
-        """The prior in a folder; `text` holds text_encoder/ and tokenizer/, by default the folder itself. See `loading.load`."""
+        """The prior in a folder; `text`, by default the same, holds text_encoder/ and tokenizer/. See `loading.load`."""
+        components.check_installed()
         towers = text or folder
         for part in ("text_encoder", "tokenizer"):
             if not (towers / part).is_dir():

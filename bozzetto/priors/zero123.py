@@ -145,6 +145,7 @@ class Zero123(LatentPrior):
     @classmethod
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> Zero123:
         """The prior in a folder, of one of KINDS; see `loading.load`."""
+        components.check_installed()
         head = projection_folder(folder)
         schedule = read_schedule(folder / "scheduler")
         if kind != "zero123-mini" and schedule != NoiseSchedule():

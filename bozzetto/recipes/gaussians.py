@@ -15,7 +15,6 @@ and are neither cloned, split nor pruned; the mesh comes from fused depths, not 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -24,7 +23,6 @@ from torch import Tensor
 from bozzetto.camera import Camera
 from bozzetto.errors import InputError
 from bozzetto.fit.asset import SPLAT
-from bozzetto.fit.clean import Clean
 from bozzetto.fit.finish import Finish, Lifted, finish
 from bozzetto.fit.loop import Term, optimise, own
 from bozzetto.fit.recipe import Job, Recipe
@@ -96,7 +94,7 @@ def lift(job: Job[FromGaussians]) -> Lifted:
     g.degree = 0
     fused = run.stage("fuse", lambda: fuse(g, camera, job), Surface)
     told = {**solid.told(), "losses": made.losses, "gaussians": len(g)}
-    splat = lambda clean: {SPLAT: to_ply(moved(g, clean))}  # noqa: E731
+    splat = lambda clean: {SPLAT: to_ply(g.moved(clean.centre, float(clean.scale)))}  # noqa: E731
     return finish(job.source, fused, lambda clean: solid.colours, camera, s.finish, run, told, files=splat)
 
 
@@ -131,12 +129,6 @@ def fuse(g: Gaussians, camera: Camera, job: Job[FromGaussians]) -> Surface:
     looks = look(g, cameras, lambda share: job.run.progress("fuse", share), median=False)  # a median is one disc's: stairs on a slant
     vertices, faces = surface(looks, s.lattice)
     return Surface(taubin(vertices.float(), faces, SMOOTH), faces)
-
-
-def moved(g: Gaussians, clean: Clean) -> Gaussians:
-    """Into the asset's frame, as the mesh was."""
-    t, scale = g.tensors(), float(clean.scale)
-    return Gaussians(**{**t, "means": (t["means"] - clean.centre) * scale, "log_scales": t["log_scales"] + math.log(scale)})
 
 
 RECIPE = Recipe(

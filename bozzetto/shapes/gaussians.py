@@ -9,6 +9,7 @@ Letters: N Gaussians, K = 16 harmonics; `extent` is the scene's radius: the unit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -129,6 +130,11 @@ class Gaussians(nn.Module):
     def tensors(self) -> dict[str, Tensor]:
         """Copies of what is learnt, by name; `Gaussians(**tensors)` is the inverse."""
         return {name: getattr(self, name).detach().clone() for name in NAMES}
+
+    def moved(self, centre: Tensor, scale: float) -> Gaussians:
+        """x -> (x - centre) scale, as a mesh is; `degree` is the highest again."""
+        t = self.tensors()
+        return Gaussians(**{**t, "means": (t["means"] - centre) * scale, "log_scales": t["log_scales"] + math.log(scale)})
 
     def groups(self, extent: float) -> Iterator[dict[str, object]]:
         """Adam's groups with the published rates; that of the means is times the scene's extent."""

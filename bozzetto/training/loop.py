@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from bozzetto.files import replacing
 from bozzetto.training.deadline import Deadline
 from bozzetto.training.muon import Muon
+from bozzetto.workers import end_with_parent
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,15 @@ def _loader(data: Dataset[Any], settings: LoopSettings, seen: int, accelerator: 
         for i in range(start, start + share)
     ]
     context = "spawn" if settings.workers else None  # fork after OpenMP hangs
-    return DataLoader(data, share, sampler=order, num_workers=settings.workers, multiprocessing_context=context, drop_last=True)
+    return DataLoader(
+        data,
+        share,
+        sampler=order,
+        num_workers=settings.workers,
+        multiprocessing_context=context,
+        worker_init_fn=end_with_parent,
+        drop_last=True,
+    )
 
 
 def _writer(folder: Path) -> Any:

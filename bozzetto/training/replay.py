@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from bozzetto.training.deadline import Deadline
 from bozzetto.training.stream import Stream
+from bozzetto.workers import end_with_parent
 
 VIEWS = 4  # pictures of an object in a row: making or reading it costs as much as drawing one or two
 
@@ -58,6 +59,7 @@ class Feed:
             num_workers=workers,
             collate_fn=_stacked,
             multiprocessing_context="spawn" if workers else None,
+            worker_init_fn=end_with_parent,
             in_order=False,
         )
         with _one_thread():

@@ -7,8 +7,8 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,12 @@ import torch
 from bozzetto import __version__
 from bozzetto.errors import InputError
 from bozzetto.fit.asset import Asset
-from bozzetto.fit.recipe import Job, Priors, Recipe
+from bozzetto.fit.recipe import Job, Need, Priors, Recipe
 from bozzetto.fit.run import Progress, Run, check_device, check_writable, peak_gb
 from bozzetto.fit.source import Source
 from bozzetto.matting import Method
 from bozzetto.priors import first_guess
-from bozzetto.priors.loading import MINI
+from bozzetto.priors.loading import MINI, TEXT
 from bozzetto.recipes import RECIPES
 
 
@@ -37,8 +37,9 @@ def lift(
     recipe: str | Recipe[Any] = "guess",
     preset: str = "standard",
     settings: Any = None,
-    prior: str | Path | None = None,
+    prior: str | Path | Mapping[Need, str | Path] | None = None,
     kind: str | None = None,
+    text: str | None = None,
     mask: str | Path | None = None,
     matting: Method = "auto",
     azimuth: float = 0.0,
@@ -55,8 +56,9 @@ def lift(
     out      folder to write the asset to; None leaves it in memory, for `Asset.write`
     recipe   one of `bozzetto.recipes.RECIPES` by name, or a `Recipe` of your own
     settings the recipe's own, in place of the preset's: `replace(RECIPES["guess"].presets["draft"], steps=80)`
-    prior    folder of weights, of the last prior that the recipe needs; None for the embedded ones
-    kind     what the folder's weights are, where it does not say so itself (`priors.loading.load`)
+    prior    folder of weights, of the last prior that the recipe needs, or folders by need; None for the embedded ones
+    kind     what the weights of a prior of views are, where the folder does not say so itself (`priors.loading.load`)
+    text     what the picture shows, in words, for a recipe with a prior of text
     precision  what a diffusion prior computes in (`priors.loading.dtype_on`)
     resume   go on with what `out` holds
     progress is told (stage, share of it done)
@@ -76,17 +78,19 @@ def lift(
     started = time.monotonic()
     check_device(device)
     source = Source.of(picture, mask, matting)
-    priors, made_of = _priors(recipe, None if prior is None else str(prior), kind, device, precision)
+    priors, made_of = _priors(recipe, prior, kind, device, precision)
     if out is not None:
         check_writable(Path(out))
     about = {"recipe": recipe.name, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
+    if text is not None:
+        about["text"] = text
     made_with = {"seed": seed, "device": torch.device(device).type, "settings": about}
     record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, **made_of, **made_with}
     if resume and out is not None and _is_done(Path(out), record):
         raise AlreadyDone
     run = Run(out, record, resume=resume, progress=progress)
     with run.interruptible(), _reproducible(device):
-        lifted = recipe.lift(Job(source, priors, settings, run, azimuth, elevation, seed))
+        lifted = recipe.lift(Job(source, priors, settings, run, azimuth, elevation, seed, text))
         peak = peak_gb()
         timings = {k: round(v, 2) for k, v in run.timings.items()}
         total, most = round(time.monotonic() - started, 2), None if peak is None else round(peak, 2)
@@ -111,30 +115,44 @@ def recipe_of(name: str | Recipe[Any]) -> Recipe[Any]:
     return RECIPES[name]
 
 
-def _priors(recipe: Recipe[Any], prior: str | None, kind: str | None, device: str, precision: str) -> tuple[Priors, dict[str, Any]]:
-    """What the recipe needs, and what a record says of it. The prior that is given is that of the last need."""
-    last = recipe.needs[-1] if recipe.needs else None
-    network, views = None, None
-    record: dict[str, Any] = {}
+def _priors(
+    recipe: Recipe[Any], given: str | Path | Mapping[Need, str | Path] | None, kind: str | None, device: str, precision: str
+) -> tuple[Priors, dict[str, Any]]:
+    """What the recipe needs, and what a record says of it."""
+    folders: dict[Any, str] = {}
+    if isinstance(given, Mapping):
+        folders = {need: str(folder) for need, folder in given.items()}
+    elif given is not None and recipe.needs:
+        folders = {recipe.needs[-1]: str(given)}
+    if strange := sorted(set(folders) - set(recipe.needs)):
+        raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {', '.join(recipe.needs) or 'no prior'}")
+    made, record = Priors(), dict[str, Any]()
     if "first_guess" in recipe.needs:
-        given = Path(prior) if prior is not None and last == "first_guess" else MINI
-        folder = given / "first_guess" if (given / "first_guess").is_dir() else given
-        network = first_guess.load(folder, device=device if last == "first_guess" else "cpu")
+        at = Path(folders.get("first_guess", MINI))
+        folder = at / "first_guess" if (at / "first_guess").is_dir() else at
+        alone = recipe.needs == ("first_guess",)  # else the big networks have the device to themselves
+        made = replace(made, first_guess=first_guess.load(folder, device=device if alone else "cpu"))
         record["prior"] = first_guess.digest(folder)
     if "views" in recipe.needs:
-        views, digest = _diffusion(prior or "mini", kind, device, precision)
+        views, digest = _diffusion(folders.get("views", "mini"), kind, device, precision)
+        made = replace(made, views=views)
         record |= {"diffusion_prior": digest, "kind": views.kind, "precision": precision}
-    return Priors(network, views), record
+    if "text" in recipe.needs:
+        text, record["text_prior"] = _diffusion(folders.get("text", "mini"), TEXT, device, precision)
+        made = replace(made, text=text)
+        record["precision"] = precision
+    return made, record
 
 
-@functools.lru_cache(maxsize=1)  # many pictures, one prior: gigabytes to read, and to hash
+@functools.lru_cache(maxsize=2)  # many pictures, one prior of a kind: gigabytes to read, and to hash
 def _diffusion(prior: str, kind: str | None, device: str, precision: str) -> tuple[Any, str]:
-    """The prior (latents stay float32), and the digest of its weights."""
+    """A prior of views, or of text (latents stay float32), and the digest of its weights."""
     from bozzetto.priors import loading
+    from bozzetto.priors.text2image import TextToImage
     from bozzetto.priors.zero123 import Zero123
 
-    dtype = loading.dtype_on(device, precision)
-    return loading.load_as(Zero123, prior, kind, dtype=dtype, device=device), loading.digest(prior)
+    dtype, wanted = loading.dtype_on(device, precision), TextToImage if kind == TEXT else Zero123
+    return loading.load_as(wanted, prior, kind, dtype=dtype, device=device), loading.digest(prior)
 
 
 def _is_done(out: Path, record: dict[str, Any]) -> bool:

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bozzetto import __version__
+from bozzetto import __version__, image
 from bozzetto.camera import Camera, looked_at
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
@@ -48,6 +48,8 @@ class Splat:
 
     steps: int = 7_000
     """steps of one picture each; published 30,000 (and 7,000 for a first look)"""
+    size: int = 800
+    """pixels of a picture's longer side at most; published 1,600: a CPU's patience"""
     strategy: Literal["densify", "mcmc"] = "densify"
     """how the number of Gaussians changes"""
     start: Literal["auto", "points", "random"] = "auto"
@@ -89,21 +91,25 @@ def splat_scene(
     resume: bool = False,
     spz: bool = False,
     progress: Callable[[str, float], None] | None = None,
+    tell: Callable[[str], None] = lambda sentence: None,
 ) -> Result:
     """Fit a scene and write `out` (.ply), and beside it .splat, .json (settings, metrics), .webp (an orbit), and with `spz` .spz.
 
+    tell    is given a sentence before the slow work of a run that begins: how long it will take at least
     raises  InputError for a scene that cannot be read, settings that make no sense, or an `out` that cannot be written
     """
     out = Path(out)
     _check(out, settings)
     if spz:
         spz_library()  # says what lacks before the slow work
-    source = load(scene) if not isinstance(scene, Scene) else scene
+    source = load(scene, settings.size) if not isinstance(scene, Scene) else scene
     record = {"settings": asdict(settings), "seed": seed, "scene": source.digest()}
     run = Run(out.parent / f".{out.stem}", record, resume=resume, progress=progress)
     started = time.monotonic()
     with run.interruptible():
         first = run.stage("begin", lambda: begin(source, settings, seed).tensors(), dict)
+        if not resume:
+            tell(patience(Gaussians(**first), source, settings))
         done = run.stage("fit", lambda: fit(Gaussians(**first), source, settings, seed, run).tensors(), dict)
         g = Gaussians(**done)
         g.degree = settings.degree
@@ -128,7 +134,7 @@ def splat_scene(
 def _check(out: Path, s: Splat) -> None:
     if out.suffix.lower() != ".ply":
         raise InputError(f"--out {out}: expected a name that ends in .ply")
-    for name, low in (("steps", 1), ("points", 2), ("max_count", 2), ("checkpoint_every", 1)):
+    for name, low in (("steps", 1), ("size", image.MIN_SIDE), ("points", 2), ("max_count", 2), ("checkpoint_every", 1)):
         if getattr(s, name) < low:
             raise InputError(f"--{name.replace('_', '-')} {getattr(s, name)}: expected a whole number of at least {low}")
     if not 0 <= s.degree <= harmonics.DEGREE or not 0 <= s.ssim_weight <= 1:
@@ -156,6 +162,20 @@ def _narrowed(g: Gaussians, s: Splat) -> Gaussians:
             g.logit_opacities.fill_(math.log(opacity / (1 - opacity)))
             g.log_scales.add_(math.log(width))
     return g
+
+
+def patience(g: Gaussians, scene: Scene, s: Splat) -> str:
+    """How long `fit` will take, in a sentence: a step with these Gaussians, timed; they become more, and so it is a bound from below."""
+    rgba, camera = _view(scene, max(range(len(scene.held)), key=lambda i: math.prod(scene.cameras[i].size)), 1)
+    took = []
+    for _ in range(2):  # the first compiles
+        began = time.monotonic()
+        rgb = g.draw(camera, background=torch.zeros(3), antialiased=s.antialiased).rgb
+        torch.autograd.grad((rgb - rgba[..., :3]).abs().mean() + ssim(rgb, rgba[None, ..., :3]), g.means)
+        took.append(time.monotonic() - began)
+    minutes, (h, w) = min(took) * s.steps / 60, camera.size
+    long = f"{minutes / 60:.1f} hours" if minutes > 90 else f"{minutes:.0f} minutes" if minutes > 1.5 else "a minute"
+    return f"{s.steps} steps on pictures of up to {w} x {h} pixels will take {long} at least; a smaller --size or fewer --steps take less"
 
 
 def fit(g: Gaussians, scene: Scene, s: Splat, seed: int, run: Run) -> Gaussians:

@@ -22,6 +22,7 @@ from bozzetto.priors.loading import LAYOUTS, MINI, TEXT, load_as
 from bozzetto.priors.pictures import NAMES
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.sampling import Sampler
+from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.views import Views
 from tests.twins import zero123 as twin
@@ -300,3 +301,13 @@ def test_a_caller_that_needs_one_class_of_priors_is_given_no_other(tmp_path: Pat
         load("digits-ddpm", "zero123")
     with pytest.raises(InputError, match="reads no text"):
         load("mini", "zero123-mini", text=MINI / "clip")
+
+
+def test_a_text_tower_says_that_a_prior_is_told_in_words(tmp_path: Path):
+    assert type(load("mini", text=MINI / "clip")) is type(load("mini", TEXT))
+    folder = text_folder(tmp_path / "folder")
+    tower = tmp_path / "tower"
+    tower.mkdir()
+    for name in ("text_encoder", "tokenizer"):
+        (folder / name).rename(tower / name)
+    assert load_as(TextToImage, folder, text=tower).excess("a chair") == 0

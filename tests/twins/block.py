@@ -70,7 +70,7 @@ class Oracle:
     def denoise(self, x, sigma, cond):
         self.asked += 1
         assert not x.requires_grad
-        share = (self.spread**2 / (self.spread**2 + sigma**2)).to(x).view(-1, 1, 1, 1)
+        share = torch.as_tensor(self.spread**2 / (self.spread**2 + sigma**2)).to(x).view(-1, 1, 1, 1)
         return share * x + (1 - share) * cond["x0"].to(x)
 
     def views(self, reference=None):
