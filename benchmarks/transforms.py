@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras as NeRF-synthetic's `transforms.json` has them; `bozzetto.recipes.transforms` reads it."""
+"""Cameras as NeRF-synthetic's `transforms.json` has them; `bozzetto.formats.transforms` reads it."""
 
 from __future__ import annotations
 

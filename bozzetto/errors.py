@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What can go wrong through a person's hand, as against a programmer's.
+"""Mistakes of a user, apart from a programmer's.
 
 `InputError` is for a file, flag, folder or picture that a person gave: the command line prints it in one sentence
 (what is wrong, where, how to mend it) and leaves with code 2. A programmer's mistake is `ValueError` or `TypeError`.

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import dataclasses
 import importlib
 import importlib.metadata
@@ -301,6 +302,27 @@ def test_make_targets_and_modules_that_a_page_names_exist(page):
         assert set(words.split()) <= targets, words
     for module in re.findall(r"python -m ((?:bozzetto|benchmarks)[a-z_.]*)", code):
         assert importlib.util.find_spec(module) is not None, module
+
+
+MADE = {"agreed.py", "average.py"}  # by the reader of the tutorials in docs/recipes.md
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if p.name != "CHANGELOG.md"], ids=name)  # which tells what is gone, too
+def test_files_and_names_of_code_that_a_page_says_exist(page):
+    code = re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.S))
+    files = {f for c in code for f in re.findall(r"[\w./-]+\.py\b", c) if Path(f).name not in MADE}
+    assert sorted(f for f in files if not any((ROOT / root / f).is_file() for root in ("", "bozzetto", "tests"))) == []
+    for dotted in {m[1] for c in code for m in [re.match(r"(bozzetto(?:\.\w+)+)", c)] if m and m[1] != "bozzetto.json"}:
+        assert exists(*dotted.split(".")), dotted
+
+
+def exists(*parts: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    for k in range(len(parts), 0, -1):
+        with contextlib.suppress(ModuleNotFoundError):
+            found = importlib.import_module(".".join(parts[:k]))
+            return len(parts) - k <= 1 and all(hasattr(found, last) for last in parts[k:])
+    return False
 
 
 # ---- doctor ----

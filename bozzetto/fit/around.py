@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a distilled object is looked at from: cameras drawn anew at each step, near the picture's first, then all round."""
+"""Random cameras for score distillation: new ones at each step, near the picture's at first, later all round the object."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bozzetto.shapes.shape import Step
 
 @dataclass(frozen=True)
 class Around:
-    """Views evenly over azimuths, and over the sine of elevations. Distances are the picture's: no pose code has a change of distance."""
+    """Views uniform in azimuth and in the sine of elevation, at the picture's distance: a pose code's change of distance is 0."""
 
     views: Annotated[int, Within(1, 64)] = 2
     """distilled a step"""

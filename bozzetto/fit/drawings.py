@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a prior draws of an object from several sides, and what can be read off it: outlines, colours, how far either is to be trusted."""
+"""Views of an object sampled from a prior, and what is read off them: outlines, colours, and how far each is to be trusted."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ def sample_views(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """`count` pictures (V, H, W, 3), sRGB in [0, 1], each by itself; view k has its own generator, seeded seed + k.
+    """`count` pictures (V, H, W, 3), sRGB in [0, 1], sampled independently; view k has its own generator, seeded seed + k.
 
-    condition  what a batch of views is asked under
+    condition  the prior's condition for a batch of views, by their indices
     """
     sampler, made = settings.sampler(prior), []
     for start in range(0, count, settings.batch):
@@ -130,11 +130,11 @@ def trust_in_colours(pictures: Tensor, background: float) -> Tensor:
 
 
 def carve(solid: Solid, drawings: Drawings, cameras: Camera, weight: float) -> Tensor:
-    """Occupancy logits (D, h, w), less `weight` for each drawing that sees past a cell, times its trust there.
+    """Occupancy logits (D, h, w), lowered by `weight` for each drawing that shows background at a cell, times the drawing's trust there.
 
-    A shape that is moved by gradients alone would hardly follow: only its rim has one in each view. Columns that end up empty
-    keep one bar, as in the guess: what the picture shows is somewhere. Wires stay as they were guessed: drawings hardly show
-    them, and a leg that is carved in two is a floater.
+    Gradients alone would hardly move the shape: in each view only its outline has a gradient. A column that the picture shows and that
+    ends up empty keeps one bar, as in the guess. Wires stay as they were guessed: drawings hardly show them, and a leg that is cut in
+    two is a floater.
 
     cameras  of the drawings, in the crop's frame
     """

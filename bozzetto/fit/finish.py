@@ -33,7 +33,7 @@ class Finish:
 @brief
 @dataclass(frozen=True)
 class Lifted:
-    """What a recipe hands to the asset: a textured mesh, the picture's camera in its frame, numbers to report, further files by name."""
+    """What a recipe returns: a textured mesh, the picture's camera in the mesh's frame, numbers to report, further files by name."""
 
     mesh: Mesh
     camera: Camera
@@ -42,7 +42,7 @@ class Lifted:
 
 
 class Surfaced(Protocol):
-    """What has a surface in the crop's frame: vertices (N, 3), faces (F, 3)."""
+    """Anything with a surface in the crop's frame: vertices (N, 3), faces (F, 3)."""
 
     @property
     def vertices(self) -> Tensor: ...
@@ -66,8 +66,8 @@ def finish(
 
     colours    for what the picture does not show, in the crop's frame, once the clean mesh is known
     camera     of the crop, 512 pixels a side
-    told       numbers for the asset; `losses` by name
-    drawn      these colours are a prior's, with details of their own (`paint`)
+    told       numbers for the asset's report; those under `losses` by name
+    drawn      the colours are a prior's, with details of their own: they are taken as they are (`paint`)
     files      further ones, by name, once the clean mesh is known
     """
     clean = run.stage("clean", lambda: tidy(surface.vertices, surface.faces, settings.faces), Clean)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An object and its picture as a diffusion prior's pictures show objects: centred on its box, FRAME times its longest side wide.
+"""An object and its picture as a diffusion prior's pictures show objects: the centre of the object's bounding box is the centre of the
+picture, which is FRAME times the box's longest side wide.
 
-A lift's own frame is that of the picture's crop, whose middle is the outline's; priors were trained on objects whose box is in the middle
-of every view. `Framed` goes from the one to the other, and renders the rough shape as a hint there.
+A lift works in the frame of the picture's crop, whose centre is that of the outline. Priors were trained on pictures with the bounding
+box in the centre. `Framed` goes from the one frame to the other, and renders the rough shape as a hint in the prior's.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bozzetto.priors.prior import Hinting, Reference
 @brief
 @dataclass(frozen=True)
 class Framed:
-    """An object of a rough shape as a prior's pictures show it: its box's centre in their middle, FRAME times its longest side wide.
+    """A rough shape and its picture in the frame of a prior's pictures.
 
     centre           (3,) of the box, in the crop's frame; vertices (N, 3) are relative to it, faces (F, 3)
     azimuth, elevation, distance  of the picture's camera round it, radians and object units

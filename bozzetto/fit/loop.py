@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one loop that moves shapes: a shape, what it is asked to satisfy, and a run that keeps where it stands.
+"""The one optimisation loop: a shape, the terms of its loss, and a run that keeps checkpoints.
 
-A `Term` is any function of a shape and a step to named, weighted losses: the picture's view held to the picture, a prior's score of
-other views, the shape's own regularisers. A term that learns something itself is `Learning`: it is updated after each step of the shape
-and kept with the run.
+A `Term` is any function of a shape and a step to named, weighted losses: the picture's own view compared with the picture, score
+distillation in other views, the shape's regularisers. A term with parameters of its own is `Learning`: it is updated after each step of
+the shape, and its state is part of the checkpoint.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from bozzetto.shapes.shape import Shape, Step
 
 
 class Loss(NamedTuple):
-    """A scalar and what it counts."""
+    """A scalar and its weight in the sum."""
 
     weight: float
     value: Tensor
@@ -32,12 +32,12 @@ Term = Callable[[Shape, Step], Mapping[str, Loss]]
 
 @runtime_checkable
 class Learning(Protocol):
-    """A term with something of its own that learns: a LoRA on the renderings (VSD), an embedding of the picture."""
+    """A term with parameters of its own: a LoRA trained on the renderings (VSD), a text embedding of the picture."""
 
     def __call__(self, shape: Shape, step: Step) -> Mapping[str, Loss]: ...
 
     def update(self, shape: Shape, step: Step) -> None:
-        """After the shape has moved."""
+        """One step of its own optimiser, after the shape's."""
         ...
 
     def state(self) -> Tensors:
@@ -50,17 +50,17 @@ class Learning(Protocol):
 
 
 def own(weights: Mapping[str, float]) -> Term:
-    """A shape's own regularisers (`Shape.losses`), those that are named."""
+    """The term of a shape's own regularisers (`Shape.losses`): those that `weights` names."""
     return lambda shape, step: {k: Loss(weights[k], v) for k, v in shape.losses(step).items() if k in weights}
 
 
 def optimise(shape: Shape, terms: Sequence[Term], run: Run, stage: str, *, steps: int, seed: int = 0, every: int = 25) -> dict[str, float]:
-    """Move a shape for so many steps, or until Ctrl-C; returns the last step's losses, unweighted, by name.
+    """Optimise a shape for `steps` steps, or until Ctrl-C; returns the last step's losses, unweighted, by name.
 
     A run that was killed goes on from its last checkpoint, and ends in the same numbers.
 
     terms   summed; two of them may not name a loss alike
-    stage   whose checkpoints these are, and whose progress is told
+    stage   name of the checkpoints, and of the progress that is reported
     seed    of the generator that shape and terms draw from
     every   steps between two checkpoints
     raises  FloatingPointError where the sum is not finite, with the stage and the step; ValueError for two losses of one name

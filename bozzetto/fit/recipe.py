@@ -25,12 +25,12 @@ S = TypeVar("S")
 
 Need = Literal["first_guess", "views", "text"]
 """first_guess is the embedded network, which most lifts begin with; views a prior that draws an object from other sides; text one that
-draws what it is told in words"""
+is conditioned on text"""
 
 
 @dataclass(frozen=True)
 class Priors:
-    """What a recipe asked for by `needs`."""
+    """The priors that a recipe named in `needs`; the others are None."""
 
     first_guess: FirstGuess | None = None
     views: Prior | None = None
@@ -82,7 +82,7 @@ class Recipe(Generic[S]):
     lift     the function
     stages   of a run, in order, with their shares of the time
     needs    which priors are loaded; `--prior FOLDER` is that of the last one, `--prior NEED=FOLDER` of any
-    about    one line for help texts
+    about    one line on how it lifts
     """
 
     name: str

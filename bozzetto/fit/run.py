@@ -145,7 +145,7 @@ class Run:
         return None
 
     def finish(self) -> None:
-        """All outputs are written: the state has done its duty. An interrupted run keeps it."""
+        """All outputs are written: remove the state. An interrupted run keeps it, for resuming."""
         if not self.interrupted and self.is_kept:
             self._clear()
             self._lock.release()

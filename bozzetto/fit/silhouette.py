@@ -48,7 +48,7 @@ class Silhouette:
 
 @dataclass(frozen=True)
 class Surface:
-    """What a stage made of a shape: vertices (N, 3) and faces (F, 3) of the crop's frame, the last losses, and the field itself."""
+    """A stage's surface: vertices (N, 3) and faces (F, 3) in the crop's frame, the last losses, and the DMTet's state by name."""
 
     vertices: Tensor
     faces: Tensor
@@ -57,7 +57,7 @@ class Surface:
 
 
 def meet_silhouette(source: Source, solid: Solid, settings: Silhouette, run: Run, stage: str = "shape") -> Surface:
-    """The solid as a surface whose coverage is the picture's."""
+    """The solid's surface, optimised until its rendered coverage is the picture's; the hidden side stays with the solid."""
     tets = Tets(solid.dmtet(1 / settings.cells), Course(settings.lr, fall=FALL))
     terms: list[Term] = [
         Shown(source, solid.frustum.camera, settings.picture, mask=settings.mask_weight, coarse=0.5),

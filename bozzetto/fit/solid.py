@@ -105,5 +105,5 @@ class Solid:
         return (vertices.float(), faces) if len(faces) else None
 
     def told(self) -> dict[str, float]:
-        """What an asset reports of it."""
+        """Numbers for the asset's report: elevation in degrees, and the strength of the perspective."""
         return {"elevation_deg": round(math.degrees(self.elevation), 2), "perspective": round(self.p, 4)}

@@ -50,8 +50,8 @@ class Source:
 
     @classmethod
     def of(cls, picture: Any, mask: str | Path | None = None, matting: Method = "auto") -> Source:
-        """Whatever a caller has in hand: a path, a picture of Pillow's, an array or tensor (H, W, 3 or 4) of bytes or of floats in
-        [0, 1], sRGB; a `Source` stays itself.
+        """From a path, a Pillow picture, or an array or tensor (H, W, 3 or 4) of bytes or of floats in [0, 1], sRGB; a `Source` is
+        returned as it is.
 
         raises  InputError for a picture in which no object is found, TypeError for something else
         """

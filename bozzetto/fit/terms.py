@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a shape is asked to satisfy: the picture, and what a prior finds likely from elsewhere. The third is `loop.own`."""
+"""Terms of the loss: the picture (`Shown`), known views (`Like`), score distillation by a prior (`Pull`). Regularisers: `loop.own`."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def absolute(views: Views, crop: Crop) -> Tensor:
 
 @dataclass(frozen=True)
 class Shown:
-    """The picture's own view held to the picture: losses `rgb` and `mask` (mean squared difference of coverage).
+    """The picture's own view compared with the picture: losses `rgb` and `mask` (mean squared difference of coverage).
 
     camera  of the crop
     size    pixels a side of the view that is compared
-    rgb, mask  weights; without rgb, only coverage is rendered
-    colours    what `rgb` is
-    coarse     share of the steps in which the view has half the size
+    rgb, mask  weights; where rgb is 0, only coverage is rendered
+    colours    how loss `rgb` is computed
+    coarse     share of the steps, from the first, in which the view has half the size
     """
 
     source: Source
@@ -71,11 +71,12 @@ class Shown:
 
 @dataclass(frozen=True)
 class Like:
-    """One view a step held to what it should look like, round by round in an order of the seed: losses `guess_rgb`, `guess_mask`,
-    `guess_depth` (mean absolute difference in object units, where both have something).
+    """One known view a step, in a new random order each epoch: losses `guess_rgb`, `guess_mask`, `guess_depth` (mean absolute
+    difference in object units, where both views show the object).
 
     targets  V views
-    weights  of the three, by name
+    weights  of the three losses, by name
+    seed     of the order
     """
 
     targets: Views
@@ -102,14 +103,15 @@ def order_of(n: int, epoch: int, seed: int) -> list[int]:
 
 @dataclass
 class Pull:
-    """Score distillation by one prior, in views round the object: loss `name`, whose value measures no progress.
+    """Score distillation (`distill.sds`) by one prior, in views round the object: loss `name`, whose value does not measure progress.
 
-    around    azimuths and elevations (V,) to look from at a step, radians, relative to the object's centre as `framed` has it
-    guessed   the colours of the rough shape, for a prior that takes hints
-    weight    of the distillation, a sum over latents
-    guidance  1 follows the condition, more does so harder
+    around    a step's azimuths and elevations (V,), radians, round the object's centre as `framed` has it
+    levels    noise levels to draw from
+    weight    of the loss, which is a sum over latents
+    guidance  scale of classifier-free guidance; 1 is none
     size      pixels a side of the renderings; the prior resizes them to its own
-    text      what it is told in words, for a prior that reads them; a picture's prior is shown the picture
+    guessed   the colours of the rough shape, for a prior that uses hints
+    text      the condition of a text prior; without it the prior is conditioned on the picture
     """
 
     prior: Prior

@@ -25,7 +25,7 @@ from bozzetto.camera import Camera, from_colmap
 from bozzetto.errors import InputError
 from bozzetto.formats import colmap, transforms
 
-HOLD = 8  # every so-manieth picture is held back
+HOLD = 8  # every eighth picture is held back, where the scene has no test list
 SUFFIXES = ("", ".png", ".jpg", ".jpeg", ".webp", ".PNG", ".JPG", ".JPEG")
 
 

@@ -27,7 +27,7 @@ from bozzetto.views import Views
 
 
 class ConditionedUNet(nn.Module):
-    """A U-Net as `VPDenoiser` calls it: what it is told stands beside the noisy latent, channel by channel, and in tokens.
+    """A U-Net as `VPDenoiser` calls it: conditions are channels beside the noisy latent, and tokens for cross-attention.
 
     Of its input channels the first C are the noisy latent, the next C, if there are any, a picture's latent, and whatever is left
     the hint. What is absent is zeros, as in training.

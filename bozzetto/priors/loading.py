@@ -223,7 +223,7 @@ def _kind(folder: Path, kind: str | None, *, is_told: bool = False) -> str:
         raise InputError(f"{folder}: kind {kind} was asked for, but its {where} says {own}; change one of them")
     if found := kind or says:
         return str(found)
-    zero123.projection_folder(folder)  # a folder of something else is told so first
+    zero123.projection_folder(folder)  # refuses a folder of something else by its own sentence first
     raise InputError(
         f"{folder}: a {pipeline} may be Zero-1-to-3 or Stable-Zero123, whose weights look the same; say its kind "
         f'({", ".join(zero123.KINDS)}), or write it beside model_index.json as bozzetto.json: {{"kind": "zero123-xl"}}'

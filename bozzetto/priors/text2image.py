@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Text-to-image: pictures of objects from a latent diffusion model that is told in words what they show.
+"""Text-to-image: pictures of objects from a latent diffusion model conditioned on text.
 
 The states of CLIP's text tower, one a token, are what the U-Net's cross-attention looks at (Rombach et al. 2022, arXiv:2112.10752);
 the null is the empty text, as in training. The embedded prior's U-Net is the one that draws novel views: where those have the

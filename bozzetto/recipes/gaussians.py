@@ -10,7 +10,7 @@
 
 Tang et al. 2023, DreamGaussian (arXiv:2309.16653): a few hundred steps on Gaussians, its learning rates, then a mesh whose texture is
 made afterwards. Differs: the hidden side comes from the first guess, not from score distillation, so the Gaussians begin on its surface
-and neither multiply nor vanish; the mesh comes from fused depths, not from the density; harmonics stay at degree 0, as there.
+and are neither cloned, split nor pruned; the mesh comes from fused depths, not from the density; harmonics stay at degree 0, as there.
 """
 
 from __future__ import annotations

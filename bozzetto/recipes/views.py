@@ -34,7 +34,7 @@ from bozzetto.fit.solid import Colours, Solid
 
 @dataclass(frozen=True)
 class FromViews:
-    """Lift by the first guess and drawn views."""
+    """Lift by the first guess and views that a prior draws."""
 
     guess: Silhouette = Silhouette()
     """of the shape"""

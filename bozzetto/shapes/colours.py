@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Colours over a box as a grid: the simplest look that a shape can have, and one whose every cell is moved by what shows it."""
+"""Colours over a box as a dense grid: the simplest colour field; each cell has a gradient from the pixels that show it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How many Gaussians, and where: the published densification, and Markov chain Monte Carlo instead.
 
-`Densify`: Kerbl et al. 2023 (arXiv:2308.04079), Sec. 5. Where the picture pulls hard at a Gaussian's middle, small ones are cloned
-and large ones split in two; faint ones are dropped; all opacities are lowered now and then. `Mcmc`: Kheradmand et al. 2024
+`Densify`: Kerbl et al. 2023 (arXiv:2308.04079), Sec. 5. Where the gradient to a Gaussian's projected centre is large, small
+ones are cloned and large ones split in two; faint ones are pruned; all opacities are lowered now and then. `Mcmc`: Kheradmand et al. 2024
 (arXiv:2404.09591): means are shaken by noise, faint Gaussians are moved onto strong ones, which are thinned so that the picture
 stays, and the number grows by 5 % at a time up to a limit.
 
@@ -43,7 +43,7 @@ class Schedule:
     reset_every: int = 3_000
     """steps between two resets of opacities; sizes are pruned after the first"""
     threshold: float = 2e-4
-    """mean length of the gradient to a middle over the pictures that it is in, in units where the picture is 2 wide and high"""
+    """mean length of the gradient to a projected centre over the pictures that it is in, in units where the picture is 2 wide and high"""
     small: float = 0.01
     """of the extent: what is smaller is cloned, what is larger is split"""
     min_opacity: float = 0.005
@@ -73,7 +73,7 @@ class Densify:
     visits: Tensor = field(default_factory=lambda: torch.zeros(0))
 
     def watch(self, s: Splats, size: tuple[int, int]) -> None:
-        """After backward: add up what each Gaussian's middle felt; `s.xy` must have kept its gradient."""
+        """After backward: add up the gradients to the projected centres; `s.xy` must have kept its gradient."""
         n = s.xy.shape[1]
         if len(self.pull) != n:
             self.pull, self.visits = torch.zeros(n), torch.zeros(n)
@@ -219,7 +219,7 @@ class Mcmc:
 def thinned(opacity: Tensor, times: Tensor) -> tuple[Tensor, Tensor]:
     """Opacity and the factor on the scales of each of `times` (M,) equal Gaussians that stand for one of `opacity` (M,).
 
-    1 - (1 - o')^T = o, and the integral of the alpha of all along a line through the middle is that of the one:
+    1 - (1 - o')^T = o, and the integral of the alpha of all along a line through the centre is that of the one:
     o / factor = sum_{i=1}^{T} sum_{k=0}^{i-1} C(i-1, k) (-1)^k o'^(k+1) / sqrt(k+1). Float64: the sum alternates.
     """
     new = 1 - (1 - opacity) ** times.to(opacity).reciprocal()

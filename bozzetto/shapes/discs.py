@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gaussians on a surface as a `Shape`: flat, as many as they begin, moved a little until their pictures are right.
+"""Gaussians on a surface as a `Shape`: flat, of a fixed number, optimised to match pictures.
 
-Rates: Tang et al. 2023, DreamGaussian (arXiv:2309.16653). Differs: they begin on a surface and neither multiply nor vanish; harmonics stay
-at degree 0, as there.
+Rates: Tang et al. 2023, DreamGaussian (arXiv:2309.16653). Differs: they begin on a surface and are neither
+cloned, split nor pruned; harmonics stay at degree 0, as there.
 """
 
 from __future__ import annotations

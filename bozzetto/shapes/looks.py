@@ -46,7 +46,7 @@ def sphere(g: Gaussians, views: int, size: int) -> Camera:
 
 
 def look(g: Gaussians, cameras: Camera, progress: Callable[[float], None] = lambda share: None, *, median: bool = True) -> Looks:
-    """Draw them one by one: a batch's lists would need its memory at once. `median` as `Gaussians.render` has it."""
+    """Render the cameras one by one, since a batch would need the memory of all of them at once. `median` as in `Gaussians.render`."""
     parts = []
     with torch.no_grad():
         for v in range(len(cameras)):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`Shape`: what an optimisation moves, whatever it is made of; and what all shapes share.
+"""`Shape`: the protocol of what is optimised, a mesh, Gaussians or a field; and what all shapes share.
 
-A shape renders itself, is moved by its own optimiser (which rates suit it, nobody else knows), refines itself in the course of a
-run, and gives a surface in the end. The loop (`bozzetto.fit.loop`) knows no more of it than this.
+A shape renders itself, has its own optimiser (only it knows which learning rates suit it), refines itself in the course of a run, and
+gives a surface in the end. The loop (`bozzetto.fit.loop`) knows no more of it than this.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Step:
 
 
 class Shape(Protocol):
-    """A thing with a surface and a look, differentiable."""
+    """Geometry and colours with gradients."""
 
     def render(self, cameras: Camera, only: Only | None = None) -> Views:
         """Pictures (V, H, W), with gradients.

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A DMTet as a `Shape`: a field that is moved until its pictures are right, coarse and then refined, with colours or without.
+"""A DMTet as a `Shape`: an SDF on a tetrahedral grid, coarse and then refined, with a grid of colours or without.
 
-Two courses are in use. Against one silhouette, Adam moves the field and the offsets of the grid's vertices (nvdiffrec,
-arXiv:2111.12503). Under score distillation, where each view moves the rim alone, the gradient is averaged over neighbours and made a
-step of one size (`uniform_adam`), so that the surface moves as one; vertices of the grid stay.
+Two courses are in use. Against one silhouette, Adam optimises the SDF and the offsets of the grid's vertices (nvdiffrec,
+arXiv:2111.12503). Under score distillation, where in each view only the outline has a gradient, the gradient is averaged over
+neighbours and all values share one step size (`uniform_adam`), so that the surface moves smoothly; the grid's vertices stay.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from bozzetto.views import Views
 
 @dataclass(frozen=True)
 class Course:
-    """How a field moves.
+    """How the SDF is optimised.
 
     lr         step of the distances, in grid cells
     fall       what is left of it at the end, as a factor
@@ -42,11 +42,11 @@ class Course:
 
 
 class Tets(nn.Module):
-    """Refined once, halfway. The field stays near the one that it began with, by loss `keep`.
+    """The grid is subdivided round the surface once, halfway through the steps. Loss `keep` is the distance to the first SDF.
 
-    dmtet    the field
-    course   how it moves
-    colours  its look; mid grey without
+    dmtet    the SDF and its grid
+    course   how it is optimised
+    colours  of the surface; mid grey without
     """
 
     def __init__(self, dmtet: DMTet, course: Course, colours: ColourGrid | None = None) -> None:

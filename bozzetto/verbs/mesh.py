@@ -7,7 +7,7 @@
 4. texture   unwrapped; each texel takes the mean of what the cameras see there, weighted by how squarely they look at it; what none
              sees is continued smoothly over the surface. Baking is `lift`'s, too
 
-Harmonics, if there are any, are averaged away: a texture has one colour a texel.
+View-dependent colour (harmonics) is averaged out: a texture has one colour a texel.
 """
 
 from __future__ import annotations
