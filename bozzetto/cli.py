@@ -87,6 +87,8 @@ def lift(args: Lift) -> int:
     from bozzetto.verbs.lift import lift as lift_one
 
     recipe = RECIPES[args.recipe]
+    if args.preset not in recipe.presets:
+        raise InputError(f"--preset {args.preset}: recipe {recipe.name} has {', '.join(recipe.presets)}")
     chosen, priors = changed(recipe.presets[args.preset], args.set), _priors(args.prior)
     failed = 0
     for path, out in jobs:

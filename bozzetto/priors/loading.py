@@ -16,7 +16,7 @@ import shutil
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import nn
@@ -36,6 +36,7 @@ NAMES = {"mini": "zero123", **{name: name for name in pictures.NAMES}}
 """embedded priors by their short names, and their folders in MINI"""
 TEXT = "text-to-image"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+Role = Literal["views", "text", "pictures"]
 P = TypeVar("P")
 
 
@@ -43,19 +44,21 @@ class Layout(NamedTuple):
     """How one kind of prior lies in a folder.
 
     prior       the class; its `read(folder, kind, *, text, dtype, device)` opens the folder
+    role        what it draws: an object from other sides, what it is told in words, or pictures of a kind
     reads_text  whether it has a text tower, which may lie elsewhere
     pipelines   the `_class_name`s in model_index.json that say this kind, where the weights are of no other
     """
 
     prior: Any
+    role: Role
     reads_text: bool = False
     pipelines: tuple[str, ...] = ()
 
 
 LAYOUTS: dict[str, Layout] = {
-    **{kind: Layout(Zero123) for kind in zero123.KINDS},
-    TEXT: Layout(TextToImage, reads_text=True, pipelines=("StableDiffusionPipeline",)),
-    **{kind: Layout(PicturePrior) for kind in pictures.KINDS},
+    **{kind: Layout(Zero123, "views") for kind in zero123.KINDS},
+    TEXT: Layout(TextToImage, "text", reads_text=True, pipelines=("StableDiffusionPipeline",)),
+    **{kind: Layout(PicturePrior, "pictures") for kind in pictures.KINDS},
 }
 """by kind"""
 
@@ -92,24 +95,37 @@ def load_as(
     name_or_folder: str | Path,
     kind: str | None = None,
     *,
+    role: Role | None = None,
     text: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> P:
-    """As `load`, for a caller that can use one class of priors alone; raises InputError, too, where it is another's folder."""
+    """As `load`, for a caller that can use one class of priors alone, or those of one role; raises InputError, too, where it is
+    another's folder."""
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype}")
     folder = _folder(name_or_folder)
-    kind = _kind(folder, kind, is_told=text is not None)
+    kind = _kind(folder, kind, is_told=text is not None or role == "text")
     layout = LAYOUTS[kind]
-    if wanted is not Prior and not issubclass(layout.prior, wanted):
-        usable = ", ".join(k for k, v in LAYOUTS.items() if issubclass(v.prior, wanted))
+    if not _fits(layout, wanted, role):
+        usable = ", ".join(k for k, v in LAYOUTS.items() if _fits(v, wanted, role))
         raise InputError(f"{name_or_folder}: a prior of kind {kind} has no use here; give one of kind {usable}")
     if text is not None and not layout.reads_text:
         raise InputError(f"{name_or_folder}: a prior of kind {kind} reads no text; leave the text tower's folder out")
     towers = Path(text or (MINI / "clip" if folder.parent == MINI else folder)) if layout.reads_text else None
     found: P = layout.prior.read(folder, kind, text=towers, dtype=dtype, device=device)
     return found
+
+
+def load_for(
+    role: Role, name_or_folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+) -> Prior:
+    """As `load`, for a caller to whom it matters what the prior draws, and not which one it is."""
+    return load_as(Prior, name_or_folder, kind, role=role, dtype=dtype, device=device)  # type: ignore[type-abstract]
+
+
+def _fits(layout: Layout, wanted: Any, role: Role | None) -> bool:
+    return (wanted is Prior or issubclass(layout.prior, wanted)) and role in (None, layout.role)
 
 
 def digest(name_or_folder: str | Path) -> str:

@@ -22,7 +22,8 @@ from bozzetto.fit.run import Progress, Run, check_device, check_writable, peak_g
 from bozzetto.fit.source import Source
 from bozzetto.matting import Method
 from bozzetto.priors import first_guess
-from bozzetto.priors.loading import MINI, TEXT
+from bozzetto.priors.loading import MINI, Role
+from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 
 
@@ -134,25 +135,22 @@ def _priors(
         made = replace(made, first_guess=first_guess.load(folder, device=device if alone else "cpu"))
         record["prior"] = first_guess.digest(folder)
     if "views" in recipe.needs:
-        views, digest = _diffusion(folders.get("views", "mini"), kind, device, precision)
+        views, digest = _diffusion("views", folders.get("views", "mini"), kind, device, precision)
         made = replace(made, views=views)
-        record |= {"diffusion_prior": digest, "kind": views.kind, "precision": precision}
+        record |= {"diffusion_prior": digest, "kind": kind, "precision": precision}
     if "text" in recipe.needs:
-        text, record["text_prior"] = _diffusion(folders.get("text", "mini"), TEXT, device, precision)
-        made = replace(made, text=text)
+        text_prior, record["text_prior"] = _diffusion("text", folders.get("text", "mini"), None, device, precision)
+        made = replace(made, text=text_prior)
         record["precision"] = precision
     return made, record
 
 
 @functools.lru_cache(maxsize=2)  # many pictures, one prior of a kind: gigabytes to read, and to hash
-def _diffusion(prior: str, kind: str | None, device: str, precision: str) -> tuple[Any, str]:
-    """A prior of views, or of text (latents stay float32), and the digest of its weights."""
+def _diffusion(role: Role, prior: str, kind: str | None, device: str, precision: str) -> tuple[Prior, str]:
+    """A prior (latents stay float32), and the digest of its weights."""
     from bozzetto.priors import loading
-    from bozzetto.priors.text2image import TextToImage
-    from bozzetto.priors.zero123 import Zero123
 
-    dtype, wanted = loading.dtype_on(device, precision), TextToImage if kind == TEXT else Zero123
-    return loading.load_as(wanted, prior, kind, dtype=dtype, device=device), loading.digest(prior)
+    return loading.load_for(role, prior, kind, loading.dtype_on(device, precision), device), loading.digest(prior)
 
 
 def _is_done(out: Path, record: dict[str, Any]) -> bool:

@@ -116,7 +116,6 @@ def picture_to_views(
     raises  InputError, before the slow work, for a picture, prior or settings that cannot be used
     """
     from bozzetto.priors import first_guess, loading
-    from bozzetto.priors.zero123 import Zero123
 
     steps = settings.drawing.steps
     if settings.count < 1 or (steps is not None and not 1 <= steps <= 1000):
@@ -124,7 +123,7 @@ def picture_to_views(
     check_device(device)
     source = Source.load(path, mask)
     check_writable(out)
-    drawer = loading.load_as(Zero123, prior, kind, dtype=loading.dtype_on(device, precision), device=device)
+    drawer = loading.load_for("views", prior, kind, loading.dtype_on(device, precision), device)
     if elevation is not None and not drawer.uses_hint:
         pictures, cameras = draw_views(source, drawer, elevation, settings, seed=seed, progress=progress)
     else:
