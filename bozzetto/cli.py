@@ -20,6 +20,7 @@ from typing import Any, get_args
 from bozzetto.bar import Bar
 from bozzetto.errors import InputError
 from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
+from bozzetto.verbs.settings import settings_of
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
@@ -198,8 +199,7 @@ def splat(args: Splat) -> int:
     _check_seed(args.seed, bits=31)
     from bozzetto.verbs import splat as verb
 
-    names = ("steps", "size", "strategy", "start", "points", "max_count", "degree", "antialiased")
-    settings = verb.Splat(**{name: getattr(args, name) for name in names})
+    settings = settings_of(verb.Splat, args)
     with Bar(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
         more = {} if args.quiet else {"tell": lambda sentence: print(sentence, file=sys.stderr)}
         flags: Any = {"seed": args.seed, "resume": args.resume, "spz": args.spz, "progress": progress, **more}
@@ -222,7 +222,7 @@ def mesh(args: Mesh) -> int:
     from bozzetto.verbs import mesh as verb
 
     out = args.gaussians.with_suffix(".glb") if args.out is None else args.out
-    settings = verb.SplatMesh(cells=args.cells, faces=args.faces, texture=args.texture)
+    settings = settings_of(verb.SplatMesh, args)
     with Bar(args.gaussians.name, args.quiet, {"look": 0.3, "fuse": 0.25, "clean": 0.15, "texture": 0.3}) as progress:
         made = verb.mesh_file(args.gaussians, out, settings, scene=args.scene, progress=progress)
     if not args.quiet:

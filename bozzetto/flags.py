@@ -8,11 +8,13 @@ import io
 import os
 import sys
 from contextlib import redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
+
+from bozzetto.verbs.settings import MeshSettings, SplatSettings
 
 
 @dataclass(frozen=True)
@@ -70,29 +72,13 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Splat:
+class Splat(SplatSettings):
     """Turn posed pictures of a scene into Gaussians (.ply)."""
 
-    scene: tyro.conf.Positional[Path]
+    scene: tyro.conf.Positional[Path] = field(kw_only=True)
     """folder of a COLMAP scene (images/ and sparse/0/) or of one with transforms.json (NeRF-synthetic, instant-ngp, nerfstudio)"""
     out: Path = Path("scene.ply")
     """the Gaussians; .splat, .json (metrics) and .webp (an orbit) come beside it"""
-    steps: int = 7000
-    """of one picture each; 30000 is the published number, at which all its other times are counted"""
-    size: int = 800
-    """pixels of a picture's longer side; larger pictures are shrunk to it"""
-    strategy: Literal["densify", "mcmc"] = "densify"
-    """how Gaussians multiply: as first published, or by Markov chain Monte Carlo"""
-    start: Literal["auto", "points", "random"] = "auto"
-    """from COLMAP's points or random ones; auto: points where there are any"""
-    points: int = 10000
-    """random points to start from"""
-    max_count: int = 200000
-    """Gaussians at most"""
-    degree: int = 3
-    """of the colours' change with direction, 0 to 3"""
-    antialiased: bool = False
-    """thin Gaussians keep their brightness when seen from afar"""
     spz: bool = False
     """also write .spz, a tenth of the .ply (needs gsply)"""
     seed: int = 0
@@ -106,21 +92,15 @@ class Splat:
 
 
 @dataclass(frozen=True)
-class Mesh:
+class Mesh(MeshSettings):
     """Turn Gaussians (.ply) into a closed, textured model (GLB)."""
 
-    gaussians: tyro.conf.Positional[Path]
+    gaussians: tyro.conf.Positional[Path] = field(kw_only=True)
     """.ply of 3D Gaussian Splatting, `bozzetto splat`'s or another's"""
     out: Path | None = None
     """the model; beside the Gaussians by default"""
     scene: Path | None = None
     """folder that the Gaussians were fitted to: its cameras know best; without it, cameras all round"""
-    cells: int = 128
-    """of the lattice, along the longest side"""
-    faces: int = 60000
-    """of the model, at most"""
-    texture: int = 1024
-    """texels a side"""
     quiet: bool = False
     """no progress display"""
 

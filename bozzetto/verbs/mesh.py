@@ -32,25 +32,20 @@ from bozzetto.render.mesh import render_mesh
 from bozzetto.render.unwrap import unwrap
 from bozzetto.shapes.gaussians import Gaussians
 from bozzetto.shapes.looks import Looks, look, sphere, surface
+from bozzetto.verbs.settings import MeshSettings
 
 POWER = 6.0  # many views see each texel: the one that looks squarely at it counts most, and the texture stays sharp
 SURE = 0.25  # sum of weights that is enough
 
 
 @dataclass(frozen=True)
-class SplatMesh:
-    """Settings."""
+class SplatMesh(MeshSettings):
+    """All settings of a mesh."""
 
-    cells: int = 128
-    """of the lattice, along the longest side of the box"""
     views: int = 64
     """that are looked from, at most"""
     picture: int = 384
     """pixels of a view's longer side"""
-    faces: int = 60_000
-    """of the finished mesh, at most"""
-    texture: int = 1024
-    """texels a side"""
     floater: float = 0.002
     """share of the faces below which a separate part is dropped"""
 

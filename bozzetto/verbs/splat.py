@@ -40,30 +40,15 @@ from bozzetto.shapes.densify import MCMC_FIRST, Densify, Mcmc, Schedule, Strateg
 from bozzetto.shapes.gaussians import Gaussians, scene_extent
 from bozzetto.shapes.growing import PUBLISHED, Growing
 from bozzetto.shapes.shape import Shape, Step
+from bozzetto.verbs.settings import SplatSettings
 
 
 @dataclass(frozen=True)
-class Splat:
-    """Settings; defaults as published unless a reason stands beside them."""
+class Splat(SplatSettings):
+    """All settings of a fit."""
 
-    steps: int = 7_000
-    """steps of one picture each; published 30,000 (and 7,000 for a first look)"""
-    size: int = 800
-    """pixels of a picture's longer side at most; published 1,600: a CPU's patience"""
-    strategy: Literal["densify", "mcmc"] = "densify"
-    """how the number of Gaussians changes"""
-    start: Literal["auto", "points", "random"] = "auto"
-    """from the reconstruction's points or from random ones; auto: points where there are any"""
-    points: int = 10_000
-    """random points to start from; published 100,000: a CPU's patience"""
-    max_count: int = 200_000
-    """Gaussians at most; published without limit: a CPU's patience"""
     ssim_weight: float = 0.2
     """share of 1 - SSIM in the loss"""
-    degree: int = 3
-    """of the harmonics, 0 to 3; grows by one each 1,000 published steps"""
-    antialiased: bool = False
-    """opacities make up for the low-pass filter"""
     grow: tuple[Literal["clone", "split"], ...] = ("clone", "split")
     """what `densify` may do; for ablations"""
     is_isotropic: bool = False
