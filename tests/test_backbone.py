@@ -13,6 +13,7 @@ import torch
 from bozzetto import image
 from bozzetto.camera import orbit
 from bozzetto.errors import InputError
+from bozzetto.fit.drawings import Drawing
 from bozzetto.fit.source import Source
 from bozzetto.priors import loading
 from bozzetto.priors.codec import CodecConfig, LinearCodec
@@ -249,7 +250,7 @@ def test_the_embedded_prior_reads_and_its_codec_returns_a_picture():
 
 
 def test_views_are_drawn_by_the_embedded_prior_and_a_seed_is_a_file(tmp_path):
-    settings = NovelViews(count=2, steps=2)
+    settings = NovelViews(count=2, drawing=Drawing(steps=2))
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
         picture_to_views(Path(__file__).parent.parent / "examples" / "teapot.png", tmp_path / name, settings, seed=seed)
     a, b, c = ((tmp_path / n / "views.png").read_bytes() for n in "abc")

@@ -108,7 +108,7 @@ def test_gaussians_on_a_teapot_give_the_teapot_and_its_colours(tmp_path, validat
     x = views.cameras.unproject(views.cameras.pixel_centres().expand(3, -1, -1, -1), views.depth[..., 0].double()).float()
     wanted = torch.stack([x[..., 0] + 0.5, torch.full_like(x[..., 0], 0.2), x[..., 2] + 0.5], -1).clamp(0, 1)
     assert float((views.rgb - wanted)[views.alpha[..., 0] > 0.99].abs().mean()) < 0.03
-    monkeypatch.setattr(recipe, "SplatMesh", lambda **_: QUICK)
+    monkeypatch.setattr(cli, "settings_of", lambda *_: QUICK)
     monkeypatch.setattr(sys, "argv", ["bozzetto", "mesh", str(tmp_path / "pot.ply"), "--quiet"])
     with pytest.raises(SystemExit) as caught:
         cli.main()

@@ -46,11 +46,12 @@ def picture(size=256, centre=CENTRE):
     return Source("block.png", rgb.clamp(0, 1), views.alpha[0, ..., 0], rgb, "0")
 
 
-def guess(deep=2.0, centre=CENTRE):
-    """The block so many times as deep as it is, on both sides alike, and red all over."""
+def guess(deep=2.0, centre=CENTRE, trimmed=False):
+    """The block so many times as deep as it is, on both sides alike, and red all over; trimmed to the picture's silhouette or not."""
     at = FRUSTUM.points(cell_centres(64, 64, 64).reshape(-1, 3)).view(64, 64, 64, 3) - centre
     solid = (at.abs() < SIZE * torch.tensor([deep, 1.0, 1.0]) / 2).all(-1)
     coverage = F.adaptive_avg_pool2d(picture(128, centre).crop(128).alpha[None], 64)
+    solid &= (coverage > 0) | (not trimmed)
     p = float(torch.tensor(P))  # as a network's answer would have it
     return Solid(solid * 6.0 - 3.0, RED.view(3, 1, 1, 1).repeat(1, 12, 32, 32), coverage, 0.0, ELEVATION, p)
 
@@ -104,5 +105,5 @@ class BlockJob(Job):
         return self.run.stage("guess", lambda: self.solid, Solid)
 
 
-def job(source, settings, run, *, deep=2.0, seed=3, centre=CENTRE, spread=0.05):
-    return BlockJob(source, Priors(None, Oracle(spread)), settings, run, elevation=ELEVATION, seed=seed, solid=guess(deep, centre))
+def job(source, settings, run, *, deep=2.0, seed=3, centre=CENTRE, spread=0.05, trimmed=False):
+    return BlockJob(source, Priors(None, Oracle(spread)), settings, run, elevation=ELEVATION, seed=seed, solid=guess(deep, centre, trimmed))
