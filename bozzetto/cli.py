@@ -14,6 +14,7 @@ import math
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -78,7 +79,7 @@ def _say(line: object) -> None:
 
 def lift(args: Lift) -> int:
     """Each picture in turn; one that fails does not stop the others."""
-    jobs = _jobs(args)
+    jobs: Sequence[tuple[Path | None, Path]] = _jobs(args)
     import torch
 
     from bozzetto.fit.settings import changed
@@ -93,7 +94,7 @@ def lift(args: Lift) -> int:
     chosen, priors = changed(recipe.presets[args.preset], args.set), _priors(args.prior)
     failed = 0
     for path, out in jobs:
-        with Bar(path.name, args.quiet, recipe.stages) as progress:
+        with Bar(str(args.text) if path is None else path.name, args.quiet, recipe.stages) as progress:
             try:
                 asset = lift_one(
                     path,
@@ -120,11 +121,11 @@ def lift(args: Lift) -> int:
                 print(f"{out}: is complete; without --resume it is made again", file=sys.stderr)
                 continue
             except (InputError, EmptySurface) as error:
-                print(f"error: {path}: {error}" if isinstance(error, EmptySurface) else f"error: {error}", file=sys.stderr)
+                print(f"error: {path or args.text}: {error}" if isinstance(error, EmptySurface) else f"error: {error}", file=sys.stderr)
                 failed = max(failed, 2)
                 continue
             except (FloatingPointError, torch.cuda.OutOfMemoryError) as error:
-                print(f"error: {path}: {error}; what was done is kept for --resume", file=sys.stderr)
+                print(f"error: {path or args.text}: {error}; what was done is kept for --resume", file=sys.stderr)
                 failed = 1
                 continue
         for warning in asset.source.warnings:
@@ -162,7 +163,7 @@ def _check_seed(seed: int, bits: int = 63) -> None:
         raise InputError(f"--seed {seed}: expected a whole number from 0 to 2^{bits} - 1")
 
 
-def _jobs(args: Lift) -> list[tuple[Path, Path]]:
+def _jobs(args: Lift) -> Sequence[tuple[Path | None, Path]]:
     """Pictures and the folders of their assets; flags are checked here, before anything heavy is imported."""
     _check_recipe(args.recipe)
     for flag, value, limit in (("--elevation-deg", args.elevation_deg, 90.0), ("--azimuth-deg", args.azimuth_deg, 360.0)):
@@ -173,6 +174,8 @@ def _jobs(args: Lift) -> list[tuple[Path, Path]]:
     _check_seed(args.seed)
     from bozzetto.verbs.batch import jobs
 
+    if not args.pictures and args.text is not None:
+        return [(None, args.out)]
     return jobs(args.pictures, args.out, args.mask, lambda sentence: print(f"warning: {sentence}", file=sys.stderr))
 
 

@@ -22,7 +22,7 @@ class Lift:
     """Turn pictures of one object each into textured 3D models (GLB)."""
 
     pictures: tyro.conf.Positional[tuple[Path, ...]]
-    """pictures (PNG, JPEG, WebP), or folders of them"""
+    """pictures (PNG, JPEG, WebP), or folders of them; none with --text"""
     out: Path = Path("out")
     """folder of the asset; with several pictures, a folder of such folders"""
     preset: Literal["draft", "standard", "fine"] = "standard"
@@ -39,7 +39,7 @@ class Lift:
     kind: str | None = None
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     text: str | None = None
-    """what the picture shows, in words, for a recipe that reads them"""
+    """what the picture shows, in words, for a recipe that reads them; without a picture it is drawn first, as bozzetto draw does"""
     mask: Path | None = None
     """a picture that is white where the object is, for one picture"""
     matting: Literal["auto", "classical", "rembg"] = "auto"

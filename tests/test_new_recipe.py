@@ -10,6 +10,9 @@ import pytest
 import torch
 
 from bozzetto import lift
+from bozzetto.errors import InputError
+from bozzetto.fit.finish import Finish
+from bozzetto.recipes import guess
 from tests.twins.block import CHAIR, Oracle
 
 RECIPE = '''"""A ball of colours that the picture and one prior agree on."""
@@ -102,3 +105,15 @@ def test_a_lift_in_memory_writes_nothing_and_is_the_same(recipe, tmp_path, monke
     two = lift(torch.from_numpy(__import__("numpy").array(picture)), recipe=recipe)
     assert torch.equal(one.mesh.vertices, two.mesh.vertices) and torch.equal(one.mesh.texture, two.mesh.texture)
     assert len(repr(one)) < 3000 and "float32" in repr(one)
+
+
+def test_a_text_alone_is_drawn_and_lifted(tmp_path):
+    small = guess.Guess(cells=16, steps=4, picture=64, finish=Finish(faces=500, texture=64))
+    asset = lift(text="a red chair", settings=small, seed=1)
+    assert asset.source.name == "a red chair" and asset.record["settings"]["text"] == "a red chair"
+    seen = asset.mesh.texture[asset.mesh.confidence > 0.5].mean(0)
+    assert seen[0] > seen[2] + 0.15, seen  # red, not blue
+    with pytest.raises(InputError, match="no picture given"):
+        lift(out=tmp_path / "out")
+    with pytest.raises(InputError, match="needs first_guess"):
+        lift(CHAIR, settings=small, prior={"text": "mini"})

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
@@ -16,9 +18,23 @@ from bozzetto.priors import loading
 from bozzetto.priors.text2image import TextToImage
 
 
-def draw_text(
+def draw_text(text: str, out: Path, *, progress: Progress | None = None, **how: Any) -> Path:
+    """Draw pictures into one PNG, side by side; returns its path. `how` is as `draw` has it.
+
+    raises    InputError, before anything is drawn, for a text, prior or file that cannot be used
+    """
+    if out.suffix.lower() != ".png" or out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"{out}: expected a .png file in a folder that is there; choose another --out")
+    pictures = draw(text, progress=progress, **how)
+    try:
+        write_atomically(out, png(torch.cat([*pictures], 1)))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    return out
+
+
+def draw(
     text: str,
-    out: Path,
     *,
     count: int = 1,
     steps: int = 50,
@@ -29,28 +45,21 @@ def draw_text(
     device: str = "cpu",
     precision: str = "auto",
     progress: Progress | None = None,
-) -> Path:
-    """Draw `count` pictures into one PNG, side by side; returns its path. Picture k takes seed + k, whatever the count.
+) -> Tensor:
+    """`count` pictures (V, H, W, 3), sRGB in [0, 1], of what a text says. Picture k takes seed + k, whatever the count.
 
     guidance  1 is the text as it is, more holds to it harder
     towers    folder of the text tower, where `prior` is not embedded (`loading.load`)
-    raises    InputError, before anything is drawn, for a text, prior or file that cannot be used
+    raises    InputError, before anything is drawn, for a text or prior that cannot be used
     """
     if not text.strip():
         raise InputError('no text given; try: bozzetto draw "a red chair"')
     if not 1 <= count <= 64 or not 1 <= steps <= 1000:
         raise InputError(f"--count {count}, --steps {steps}: expected 1 to 64 pictures and 1 to 1000 steps")
-    if out.suffix.lower() != ".png" or out.is_dir() or not out.parent.is_dir():
-        raise InputError(f"{out}: expected a .png file in a folder that is there; choose another --out")
     check_device(device)
     dtype = loading.dtype_on(device, precision)
     drawer = loading.load_as(TextToImage, prior, loading.TEXT, text=towers, dtype=dtype, device=device)
     if excess := drawer.excess(text):
         raise InputError(f"the text is {excess} tokens longer than this prior reads; say it in fewer words")
     condition = drawer.condition(text=text)
-    pictures = sample_views(drawer, lambda _: condition, count, Drawing(steps, guidance), seed, progress)
-    try:
-        write_atomically(out, png(torch.cat([*pictures], 1)))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
-    return out
+    return sample_views(drawer, lambda _: condition, count, Drawing(steps, guidance), seed, progress)

@@ -32,7 +32,7 @@ class AlreadyDone(Exception):
 
 
 def lift(
-    picture: Any,
+    picture: Any = None,
     out: str | Path | None = None,
     *,
     recipe: str | Recipe[Any] = "guess",
@@ -53,13 +53,14 @@ def lift(
 ) -> Asset:
     """A picture of one object to a textured model; angles in radians.
 
-    picture  a path, a picture of Pillow's, an array or tensor (H, W, 3 or 4), or a `Source`
+    picture  a path, a picture of Pillow's, an array or tensor (H, W, 3 or 4), or a `Source`; None where a text says what to draw
     out      folder to write the asset to; None leaves it in memory, for `Asset.write`
     recipe   one of `bozzetto.recipes.RECIPES` by name, or a `Recipe` of your own
     settings the recipe's own, in place of the preset's: `replace(RECIPES["guess"].presets["draft"], steps=80)`
     prior    folder of weights, of the last prior that the recipe needs, or folders by need; None for the embedded ones
     kind     what the weights of a prior of views are, where the folder does not say so itself (`priors.loading.load`)
-    text     what the picture shows, in words, for a recipe with a prior of text
+    text     what the picture shows, in words, for a recipe with a prior of text; without a picture the embedded prior, or the one
+             of need `text`, draws it first (`verbs.draw`)
     precision  what a diffusion prior computes in (`priors.loading.dtype_on`)
     resume   go on with what `out` holds
     progress is told (stage, share of it done)
@@ -78,6 +79,10 @@ def lift(
         raise InputError(f"--kind {kind}: only recipes with a diffusion prior have a use for it ({able}); leave it out")
     started = time.monotonic()
     check_device(device)
+    if picture is None:
+        picture = _drawn(text, prior, seed, device, precision, progress)
+        if isinstance(prior, Mapping) and "text" not in recipe.needs:  # it has done what it was given for
+            prior = {need: folder for need, folder in prior.items() if need != "text"}
     source = Source.of(picture, mask, matting)
     priors, made_of = _priors(recipe, prior, kind, device, precision)
     if out is not None:
@@ -102,6 +107,17 @@ def lift(
             asset.write(out)
         run.finish()
     return asset
+
+
+def _drawn(text: str | None, prior: Any, seed: int, device: str, precision: str, progress: Progress | None) -> Source:
+    """A picture of what a text says."""
+    if text is None:
+        raise InputError('no picture given; try: bozzetto lift chair.png, or bozzetto lift --text "a red chair"')
+    from bozzetto.verbs.draw import draw
+
+    folder = prior.get("text", "mini") if isinstance(prior, Mapping) else "mini"
+    picture = draw(text, prior=folder, seed=seed, device=device, precision=precision, progress=progress)[0]
+    return replace(Source.of(picture), name=text)
 
 
 def recipe_of(name: str | Recipe[Any]) -> Recipe[Any]:
