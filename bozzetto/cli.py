@@ -19,7 +19,7 @@ from typing import Any, get_args
 
 from bozzetto.bar import Bar
 from bozzetto.errors import InputError
-from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
+from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Fetch, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
@@ -49,6 +49,7 @@ def main() -> None:
             Evaluate: evaluate,
             Data: data,
             Convert: convert,
+            Fetch: fetch,
             Figures: figures,
             Doctor: doctor,
         }
@@ -60,7 +61,7 @@ def main() -> None:
         print(f"error: {error}; please report it with the picture; what was done is kept for --resume", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print("stopped; go on with --resume", file=sys.stderr)
+        print("stopped; the same command goes on" if isinstance(verb, Fetch) else "stopped; go on with --resume", file=sys.stderr)
         code = 130
     raise SystemExit(code)
 
@@ -306,6 +307,24 @@ def convert(args: Convert) -> int:
 
     converter.convert(args.ckpt, args.out, args.kind, args.config, half=args.half)
     _say(args.out)
+    return 0
+
+
+def fetch(args: Fetch) -> int:
+    """See `bozzetto.verbs.fetch`."""
+    from bozzetto.verbs import fetch as verb
+
+    if args.list or not args.name:
+        _say(verb.table())
+        return 0
+    print(verb.card(args.name), file=sys.stderr)
+    if verb.is_to_come(args.name, args.out) and not args.yes:
+        verb.agree(args.name)
+    with Bar(args.name, args.quiet, {"download": 1.0}) as progress:
+        folder = verb.fetch(args.name, args.out, progress)
+    _say(folder)
+    if not args.quiet:
+        _say(verb.usage(args.name, args.out, folder))
     return 0
 
 

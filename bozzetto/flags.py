@@ -244,6 +244,22 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """Bring the weights of a published prior onto this disk; says first whose they are, how large, and under which licence."""
+
+    name: tyro.conf.Positional[str] = ""
+    """which one, as --list has it; the name then stands wherever a folder of weights may"""
+    out: Path | None = None
+    """folder to put them in, which must not be there yet; by default they stay in the cache of Hugging Face's hub (HF_HOME)"""
+    yes: bool = False
+    """agree to a licence that restricts, unasked"""
+    list: bool = False
+    """show what there is, and what of it is here"""
+    quiet: bool = False
+    """no progress display; on standard output the folder alone"""
+
+
+@dataclass(frozen=True)
 class Figures:
     """Draw the figures of docs/gallery again, from fixed seeds: scores, Langevin dynamics, diffusion."""
 
@@ -271,6 +287,7 @@ Verb = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Fetch, tyro.conf.subcommand("fetch")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
