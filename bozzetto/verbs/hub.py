@@ -136,7 +136,7 @@ def _download(remote: Remote) -> Iterator[int]:
             if begun and not goes_on:
                 yield -begun
             with remote.part.open("ab" if goes_on else "wb") as file:
-                for piece in answer.iter_bytes(CHUNK):
+                for piece in answer.iter_bytes():  # as they come: a larger piece would be lost with its connection
                     file.write(piece)
                     tries = 0
                     yield len(piece)
