@@ -32,8 +32,8 @@ class Lift:
     """how to lift: guess is the embedded network alone; gaussians moves its guess as Gaussians, and leaves a splat, too (asset.ply);
     views lets a diffusion prior draw the hidden sides and follows the drawings; zero123 goes on from the guess by score distillation"""
     prior: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """folder of weights: the embedded ones by default; for views and zero123, Zero-1-to-3 or its kin (see docs/priors.md); of a recipe
-    with several priors, --prior views=FOLDER --prior first_guess=FOLDER"""
+    """folder of weights, or the name of fetched ones (`bozzetto fetch --list`): the embedded ones by default; for views and zero123,
+    Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior first_guess=FOLDER"""
     kind: str | None = None
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     text: str | None = None
@@ -144,7 +144,7 @@ class Views:
     out: Path = Path("views")
     """folder of the views, a sheet of them, and their cameras (transforms.json)"""
     prior: Path = Path("mini")
-    """folder of weights in diffusers' layout (see docs/priors.md)"""
+    """folder of weights in diffusers' layout (see docs/priors.md), or the name of fetched ones (`bozzetto fetch --list`)"""
     kind: str | None = None
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     count: int = 8
