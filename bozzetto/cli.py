@@ -20,7 +20,7 @@ from typing import Any, get_args
 
 from bozzetto.bar import Bar
 from bozzetto.errors import InputError
-from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
+from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Fetch, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
 from bozzetto.verbs.settings import settings_of
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
@@ -51,6 +51,7 @@ def main() -> None:
             Evaluate: evaluate,
             Data: data,
             Convert: convert,
+            Fetch: fetch,
             Figures: figures,
             Doctor: doctor,
         }
@@ -62,7 +63,7 @@ def main() -> None:
         print(f"error: {error}; please report it with the picture; what was done is kept for --resume", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print("stopped; go on with --resume", file=sys.stderr)
+        print("stopped; the same command goes on" if isinstance(verb, Fetch) else "stopped; go on with --resume", file=sys.stderr)
         code = 130
     raise SystemExit(code)
 
@@ -182,9 +183,8 @@ def _jobs(args: Lift) -> Sequence[tuple[Path | None, Path]]:
 def _check_recipe(name: str) -> None:
     if name not in RECIPES:
         near = difflib.get_close_matches(name.lower(), RECIPES, 1)
-        raise InputError(
-            f"--recipe {name}: there is no such recipe; " + (f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}")
-        )
+        there = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
+        raise InputError(f"--recipe {name}: there is no such recipe; {there}")
 
 
 def settings(args: Settings) -> int:
@@ -224,8 +224,7 @@ def mesh(args: Mesh) -> int:
     """See `bozzetto.verbs.mesh`."""
     from bozzetto.verbs import mesh as verb
 
-    out = args.gaussians.with_suffix(".glb") if args.out is None else args.out
-    settings = settings_of(verb.SplatMesh, args)
+    out, settings = args.out or args.gaussians.with_suffix(".glb"), settings_of(verb.SplatMesh, args)
     with Bar(args.gaussians.name, args.quiet, {"look": 0.3, "fuse": 0.25, "clean": 0.15, "texture": 0.3}) as progress:
         made = verb.mesh_file(args.gaussians, out, settings, scene=args.scene, progress=progress)
     if not args.quiet:
@@ -235,9 +234,9 @@ def mesh(args: Mesh) -> int:
 
 def view(args: View) -> int:
     """See `bozzetto.viewer`; Ctrl-C is how it is meant to end."""
-    from bozzetto import viewer
+    from bozzetto.viewer import view as show
 
-    viewer.view(args.path, args.port)
+    show(args.path, args.port)
     return 0
 
 
@@ -307,10 +306,28 @@ def data(args: Data) -> int:
 
 def convert(args: Convert) -> int:
     """See `bozzetto.priors.convert`."""
-    from bozzetto.priors import convert as converter
+    from bozzetto.priors.convert import convert as turn
 
-    converter.convert(args.ckpt, args.out, args.kind, args.config, half=args.half)
+    turn(args.ckpt, args.out, args.kind, args.config, half=args.half)
     _say(args.out)
+    return 0
+
+
+def fetch(args: Fetch) -> int:
+    """See `bozzetto.verbs.fetch`."""
+    from bozzetto.verbs import fetch as verb
+
+    if args.list or not args.name:
+        _say(verb.table())
+        return 0
+    print(verb.card(args.name), file=sys.stderr)
+    if verb.is_to_come(args.name, args.out) and not args.yes:
+        verb.agree(args.name)
+    with Bar(args.name, args.quiet, {"download": 1.0}) as progress:
+        folder = verb.fetch(args.name, args.out, progress)
+    _say(folder)
+    if not args.quiet:
+        _say(verb.usage(args.name, args.out, folder))
     return 0
 
 

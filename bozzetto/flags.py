@@ -34,8 +34,8 @@ class Lift:
     """how to lift: guess is the embedded network alone; gaussians moves its guess as Gaussians, and leaves a splat, too (asset.ply);
     views lets a diffusion prior draw the hidden sides and follows the drawings; zero123 goes on from the guess by score distillation"""
     prior: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """folder of weights: the embedded ones by default; for views and zero123, Zero-1-to-3 or its kin (see docs/priors.md); of a recipe
-    with several priors, --prior views=FOLDER --prior first_guess=FOLDER"""
+    """folder of weights, or the name of fetched ones (`bozzetto fetch --list`): the embedded ones by default; for views and zero123,
+    Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior first_guess=FOLDER"""
     kind: str | None = None
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     text: str | None = None
@@ -124,7 +124,7 @@ class Views:
     out: Path = Path("views")
     """folder of the views, a sheet of them, and their cameras (transforms.json)"""
     prior: Path = Path("mini")
-    """folder of weights in diffusers' layout (see docs/priors.md)"""
+    """folder of weights in diffusers' layout (see docs/priors.md), or the name of fetched ones (`bozzetto fetch --list`)"""
     kind: str | None = None
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     count: int = 8
@@ -224,6 +224,22 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """Bring the weights of a published prior onto this disk; says first whose they are, how large, and under which licence."""
+
+    name: tyro.conf.Positional[str] = ""
+    """which one, as --list has it; the name then stands wherever a folder of weights may"""
+    out: Path | None = None
+    """folder to put them in, which must not be there yet; by default they stay in the cache of Hugging Face's hub (HF_HOME)"""
+    yes: bool = False
+    """agree to a licence that restricts, unasked"""
+    list: bool = False
+    """show what there is, and what of it is here"""
+    quiet: bool = False
+    """no progress display; on standard output the folder alone"""
+
+
+@dataclass(frozen=True)
 class Figures:
     """Draw the figures of docs/gallery again, from fixed seeds: scores, Langevin dynamics, diffusion."""
 
@@ -251,6 +267,7 @@ Verb = (
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
+    | Annotated[Fetch, tyro.conf.subcommand("fetch")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )

@@ -104,7 +104,9 @@ def test_every_dependency_has_a_tested_version_within_its_range():
 
 def test_what_is_imported_is_declared():
     """Top-level imports of the package, wherever they stand, against the dependencies and the optional backends."""
-    declared = {canonical(re.split(r"[\[<>=! ]", r)[0]) for r in requirements("train", "rembg", "priors", "figures", "view", "spz")}
+    declared = {
+        canonical(re.split(r"[\[<>=! ]", r)[0]) for r in requirements("train", "rembg", "priors", "fetch", "figures", "view", "spz")
+    }
     provides = {"PIL": "pillow", "cv2": "opencv-python-headless", "yaml": "pyyaml"}
     optional = {"nvdiffrast", "gsplat", "onnx", "onnxruntime"}  # the last two only where weights are converted anew
     for path in SHIPPED:

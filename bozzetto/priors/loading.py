@@ -5,7 +5,7 @@ Most folders are diffusers': `model_index.json`, one folder for each network, `s
 whose `kind` says what the weights cannot: Zero-1-to-3 and Stable-Zero123 have the same tensors and read different pose codes.
 Both published ports of Zero-1-to-3 to diffusers are read; legacy `.ckpt` files go through `bozzetto convert` first.
 
-A new prior joins by one row of LAYOUTS.
+A new prior joins by one row of LAYOUTS. Names of published ones (`priors.published`) are looked up on this disk alone.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors import components, pictures, zero123
+from bozzetto.priors import components, pictures, published, zero123
 from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
 from bozzetto.priors.pictures import PicturePrior
@@ -78,7 +78,8 @@ def load(
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
 ) -> Prior:
-    """The prior in a folder, or the embedded one of that name (`mini`, `digits-ddpm`), frozen and in eval mode.
+    """The prior in a folder, the embedded one of that name (`mini`, `digits-ddpm`), or the published one that was fetched under that
+    name (`zero123-xl`), frozen and in eval mode.
 
     kind    one of LAYOUTS, where the folder does not say it; "text-to-image" asks `mini`, and what `training.backbone` wrote, in words
     text    folder of text_encoder/ and tokenizer/, those that a text-to-image prior was trained under; by default the folder
@@ -105,6 +106,8 @@ def load_as(
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype}")
     folder = _folder(name_or_folder)
+    if _is_published(str(name_or_folder)):
+        kind = kind or published.find(str(name_or_folder)).kind
     kind = _kind(folder, kind, is_told=text is not None or role == "text")
     layout = LAYOUTS[kind]
     if not _fits(layout, wanted, role):
@@ -191,8 +194,10 @@ def check_free(folder: Path) -> None:
 
 
 def _folder(name_or_folder: str | Path) -> Path:
-    """A folder on disk, or the embedded one of that name."""
+    """A folder on disk, or the embedded or fetched one of that name."""
     name = str(name_or_folder)
+    if _is_published(name):
+        return _fetched(name)
     first, _, rest = name.partition("/")
     if not Path(name).exists() and (name in NAMES or (first == "mini" and "/" not in rest and rest not in (".", ".."))):
         folder = MINI / (NAMES.get(name) or rest or NAMES["mini"])
@@ -204,9 +209,28 @@ def _folder(name_or_folder: str | Path) -> Path:
         raise InputError(f"{folder}: is a file; give a folder in diffusers' layout (bozzetto convert makes one from a .ckpt)")
     if not folder.is_dir():
         names = ", ".join(NAMES)
-        raise InputError(f"{folder}: no such folder; give one that holds model_index.json, or the name of an embedded prior ({names})")
+        raise InputError(
+            f"{folder}: no such folder; give one that holds model_index.json, or the name of an embedded prior ({names}) "
+            "or of a published one (bozzetto fetch --list)"
+        )
     if not (folder / "model_index.json").is_file() and (folder / "snapshots").is_dir():
         return _snapshot(folder)
+    return folder
+
+
+def _is_published(name: str) -> bool:
+    """Whether it names a published prior; a folder of that name goes before."""
+    return name in published.PUBLISHED and name not in NAMES and not Path(name).exists()
+
+
+def _fetched(name: str) -> Path:
+    """The folder of a published prior that is here and can be read as it is."""
+    folder, prior = published.folder(name), published.find(name)
+    if prior.kind is None:
+        told = prior.then.format(folder=folder)
+        raise InputError(
+            f"{name}: cannot be read as it was published; " + (f"first: {told}" if told else f"what was fetched is in {folder}")
+        )
     return folder
 
 
