@@ -127,7 +127,7 @@ class Triplane:
         return torch.linspace(-self.radius, self.radius, resolution, dtype=torch.float64).to(self.planes)
 
     @torch.no_grad()
-    def lattice(self, resolution: int = 256, stride: int | None = 4) -> Tensor:
+    def lattice(self, resolution: int = 256, stride: int | None = None) -> Tensor:
         """Raw d (R, R, R) at a lattice over the box, x slowest; the same to rounding as `raw` at each vertex, where it matters.
 
         The features are linear in each plane and so is the first layer: three tables of R x R hold what each plane adds to it, and a
@@ -136,11 +136,14 @@ class Triplane:
         stride  blocks of so many cells a side are decided by their corners: those that cross the level, come near it or may reach it
                 (MARGIN, SPREAD) are computed, then all that the surface enters from them, until it enters no more. Elsewhere a
                 corner's value stands for the block's, on the same side of the level. What can be missed is a part that lies within
-                one block and of which its corners, 2.7 hundredths apart at R = 256, show no trace. None computes every vertex
+                one block and of which no corner shows a trace. None: a block is a pixel of the planes, about, finer than which they
+                hold nothing; 1: every vertex is computed
         """
-        if resolution < 2 or (stride is not None and stride < 1):
+        n = resolution
+        stride = max(round((n - 1) / self.planes.shape[-1]), 1) if stride is None else stride
+        if n < 2 or stride < 1:
             raise ValueError(f"lattice: expected at least 2 vertices and 1 cell a block, got {resolution} and {stride}")
-        tables, n, stride = self._tables(self.axis(resolution)), resolution, stride or 1
+        tables = self._tables(self.axis(n))
         at = torch.tensor(sorted({*range(0, n, stride), n - 1}), device=self.planes.device)
         every = torch.arange(n, device=at.device)
         coarse = self._at(tables, _numbers(at, n)).view([len(at)] * 3)
@@ -204,21 +207,23 @@ class Triplane:
             h = F.linear(F.silu(h), weight, bias)
         return F.linear(F.silu(h), *last)
 
-    @torch.no_grad()
-    def mesh(self, resolution: int = 256, stride: int | None = 4, raw: bool = False) -> Surface:
-        """Where the density is `threshold`, on a lattice of R = `resolution` vertices a side, six tetrahedra a cell.
+    def mesh(self, resolution: int = 256, stride: int | None = None, raw: bool = False) -> Surface:
+        """The solid's surface by a `lattice`, of which `stride` says how it is computed; `raw` as `surface`."""
+        return self.surface(self.lattice(resolution, stride), raw)
 
-        stride  as `lattice`
-        raw     place vertices where d, not the density, would be linear between two lattice vertices: nearer to the surface, as the
-                density is an exponential, but not as published; the triangles are the same
+    @torch.no_grad()
+    def surface(self, lattice: Tensor, raw: bool = False) -> Surface:
+        """Where the density is `threshold`, of raw d (R, R, R) on the lattice, six tetrahedra a cell.
+
+        raw  place vertices where d, not the density, would be linear between two lattice vertices: nearer to the surface, as the
+             density is an exponential, but not as published; the triangles are the same
         """
-        d = self.lattice(resolution, stride).flatten()
+        n, d = len(lattice), lattice.flatten()
         sdf = self.level - d if raw else self.threshold - self.activated(d)
-        axis = self.axis(resolution)
+        axis = self.axis(n)
         vertices = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).view(-1, 3)
         side = torch.zeros(1, dtype=torch.int8).expand(len(vertices))
-        grid = TetGrid(vertices, side, cells=(resolution - 1, resolution - 1, resolution - 1))
-        found, faces, _ = marching_tetrahedra(vertices, sdf, grid)
+        found, faces, _ = marching_tetrahedra(vertices, sdf, TetGrid(vertices, side, cells=(n - 1, n - 1, n - 1)))
         return Surface(found, faces, self.colour(found))
 
     @torch.no_grad()
@@ -242,7 +247,7 @@ class Triplane:
             passed = torch.exp(depth - depth.cumsum(1))
             weight = passed * -torch.expm1(-depth)
             out[some] = (weight[..., None] * torch.sigmoid(raw[..., 1:])).sum(1) + 1 - weight.sum(1, keepdim=True)
-        return out.view(len(cameras), cameras.height, cameras.width, 3)
+        return out.view(len(cameras), *cameras.size, 3)
 
 
 # ---- blocks of a lattice; `along` tells, for each position of an axis, which row stands there ----

@@ -155,7 +155,7 @@ class ImageTokenizer(nn.Module):
         self.legacy = True  # how the position table is stretched
 
     def forward(self, pictures: Tensor) -> Tensor:
-        mean, std = (torch.tensor(x).to(pictures).view(3, 1, 1) for x in (MEAN, STD))
+        mean, std = (pictures.new_tensor(x).view(3, 1, 1) for x in (MEAN, STD))
         embeddings = self.model.embeddings
         x = embeddings.patch_embeddings((pictures - mean) / std)
         cells = round(x.shape[1] ** 0.5)
