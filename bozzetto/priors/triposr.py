@@ -128,7 +128,7 @@ def stretched(table: Tensor, cells: int, legacy: bool = True) -> Tensor:
     plane = table[:, 1:].unflatten(1, (m, m)).permute(0, 3, 1, 2)
     at_least = plane.to(torch.promote_types(plane.dtype, torch.float32))
     how = {"scale_factor": (cells + 0.1) / m} if legacy else {"size": (cells, cells)}
-    rows = F.interpolate(at_least, mode="bicubic", align_corners=False, **how)  # type: ignore[arg-type]
+    rows = F.interpolate(at_least, mode="bicubic", align_corners=False, **how)
     return torch.cat([table[:, :1], rows.flatten(2).mT.to(table)], 1)
 
 

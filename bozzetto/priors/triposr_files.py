@@ -95,7 +95,7 @@ def our_name(name: str) -> str:
     """A tensor's name in `TripoSR`, of its published one; names of transformers 5 stay."""
     if name.startswith("image_tokenizer."):
         for pattern, instead in NAMES:
-            name = re.sub(pattern, instead, name)  # type: ignore[arg-type]
+            name = re.sub(pattern, instead, name)
     return name
 
 
