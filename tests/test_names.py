@@ -17,7 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 UNUSED = {
-    "camera.Camera.rays": "comes with NeuS, whose field is sampled along rays",
     "denoiser.Trainable": "comes with LoRA and VSD, whose second denoiser it is",
     "denoiser.EDMDenoiser": "library of the paper: EDM, Table 1",
     "diffusion.guidance.autoguidance": "library of the paper: Karras et al. 2024",
@@ -38,6 +37,8 @@ UNUSED = {
     "diffusion.schedules.vp_sde_alpha_bar": "library of the paper: Song et al. 2021",
     "distill.sds.fantasia": "library of the paper: Fantasia3D's weight",
     "priors.elevation.estimate_elevation": "comes with One-2-3-45, whose first stage it is",
+    "priors.triplane.Field": "comes with the guess of TripoSR, which takes any field",
+    "priors.triposr_files.is_folder": "comes with the guess of TripoSR, which takes a folder",
     "scores.frechet.finite_sample_bias": "library of a measure: what FID comes to by the number of samples alone",
     "scores.ladder.largest_distance": "library of the paper: Song & Ermon 2020, technique 1",
     "scores.ladder.step_size": "library of the paper: Song & Ermon 2020, technique 4",
