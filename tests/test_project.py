@@ -37,11 +37,19 @@ def name(path: Path) -> str:
 # ---- files ----
 
 
+LONGER = {
+    "bozzetto/kernels/blend.py": 360,  # a kernel and its gradient, one beside the other
+    "bozzetto/data/obj.py": 370,  # one scanner over 331 MB of text
+}
+"""lines, where 350 are not enough; objects made by rule and tests have 550"""
+
+
 @pytest.mark.parametrize("path", CODE, ids=name)
 def test_a_file_opens_with_its_licence_and_its_purpose_and_is_short(path):
     text = path.read_text()
     assert text.startswith(f"# {LICENCE}\n")
-    assert len(text.splitlines()) <= 1000
+    most = LONGER.get(name(path), 350 if name(path).startswith("bozzetto/") else 500)
+    assert len(text.splitlines()) <= most
     assert ast.get_docstring(ast.parse(text)), "no docstring: what is this file for?"
 
 
