@@ -48,7 +48,7 @@ LONGER = {
 def test_a_file_opens_with_its_licence_and_its_purpose_and_is_short(path):
     text = path.read_text()
     assert text.startswith(f"# {LICENCE}\n")
-    most = LONGER.get(name(path), 350 if name(path).startswith("bozzetto/") else 500)
+    most = LONGER.get(name(path), 350 if name(path).startswith("bozzetto/") else 550)
     assert len(text.splitlines()) <= most
     assert ast.get_docstring(ast.parse(text)), "no docstring: what is this file for?"
 
