@@ -135,12 +135,12 @@ def armed(moments: str, *words: str | Path) -> list[str]:
     return [sys.executable, "-c", LIFT, moments, *map(str, words)]
 
 
-@pytest.mark.parametrize("moments", [MOMENTS[3:10:3], pytest.param(MOMENTS, marks=pytest.mark.slow)], ids=["at three moments", "at ten"])
-def test_killed_and_resumed_it_ends_in_the_same_bytes(chair, tmp_path, moments):
+@pytest.mark.slow
+def test_killed_at_ten_moments_and_resumed_it_ends_in_the_same_bytes(chair, tmp_path):
     """A real process, really killed, each time where the last one left off; every kill must strike."""
     _, out = chair
     folder = tmp_path / "killed"
-    for moment in moments:
+    for moment in MOMENTS:
         killed = subprocess.run(
             armed(f"kill {moment}", "lift", CHAIR, "--preset", "draft", "--out", folder, "--resume", "--quiet"), cwd=ROOT
         )
@@ -154,6 +154,7 @@ def test_killed_and_resumed_it_ends_in_the_same_bytes(chair, tmp_path, moments):
     assert not (folder / ".run").exists()
 
 
+@pytest.mark.slow
 def test_the_first_interrupt_exports_what_there_is_and_resuming_finishes(chair, tmp_path):
     _, out = chair
     folder = tmp_path / "stopped"
@@ -186,6 +187,7 @@ def test_a_second_interrupt_stops_at_once_and_leaves_nothing_half_written(tmp_pa
     assert [p.name for p in folder.iterdir()] == [".run"] and (folder / ".run" / "guess.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_folder_of_pictures_gives_a_folder_of_assets_and_one_failure_stops_nothing(tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()

@@ -136,6 +136,7 @@ def test_the_asset_is_whole(chair, validate_gltf):
     assert float((drawn["splat"].rgb[0] - crop.rgb).abs()[shown].mean()) < 0.06
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_in_the_same_bytes_and_a_seed_is_a_file(chair, tmp_path, monkeypatch):
     _, out = chair
     monkeypatch.setitem(recipe.RECIPE.presets, "draft", SMALL)

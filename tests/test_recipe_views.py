@@ -76,6 +76,7 @@ def test_trust_falls_where_an_object_is_as_pale_as_the_paper():
     assert float(alpha.sum()) == 256 and float(alpha[0, 10, 10]) == 1
 
 
+@pytest.mark.slow
 def test_a_seed_is_a_file(tmp_path, monkeypatch):
     """Through the command's own function, with random weights in a published layout, which take no hint."""
     weights = twin.write_port(tmp_path / "prior", twin.port_parts(), 1)

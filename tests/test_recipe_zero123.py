@@ -61,6 +61,7 @@ def run(source, folder, settings=SETTINGS, seed=3, centre=block.CENTRE, spread=0
     return zero123.lift(block.job(source, settings, Run(folder, {"test": 1}, **kw), seed=seed, centre=centre, spread=spread))
 
 
+@pytest.mark.slow
 def test_the_course_of_the_losses_is_as_recorded(tmp_path, monkeypatch):
     """Every loss of every step, as the recipe's first form had them, which was one loop of its own."""
     course = []
@@ -95,6 +96,7 @@ def back(mesh):
     return mesh.texture[uv[:, 1], uv[:, 0]].mean(0), float(size[0] / size[1])
 
 
+@pytest.mark.slow
 def test_the_hidden_side_gets_the_colour_that_the_prior_knows(source, tmp_path):
     """The guess is red all over; the back is blue, which the score alone can tell.
 
@@ -115,6 +117,7 @@ def test_a_shape_that_is_too_deep_begins_to_give_way(source, tmp_path):
     assert before > 0.95 and after < before - 0.004, (before, after)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_ends_in_the_same_numbers(source, tmp_path):
     settings = replace(SMALL, steps=50)  # the checkpoint falls on the step that subdivides
     whole = run(source, tmp_path / "whole", settings)
@@ -133,6 +136,7 @@ def test_killed_and_resumed_it_ends_in_the_same_numbers(source, tmp_path):
     assert torch.equal(whole.mesh.vertices, again.mesh.vertices) and torch.equal(whole.mesh.texture, again.mesh.texture)
 
 
+@pytest.mark.slow
 def test_seeds_give_other_runs_and_one_seed_the_same(source, tmp_path):
     settings = replace(SMALL, steps=6)
 

@@ -104,6 +104,7 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.slow
 def test_kill_9_at_each_moment_and_resuming_ends_in_the_same_files(scene, tmp_path):
     """A real process, really killed: as its first stage is written, at and between checkpoints, and while it exports."""
 
