@@ -45,7 +45,7 @@ test: venv node-tools
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(PYTEST)
 
 test-slow: venv node-tools
-	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow $(PYTEST)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -x -m slow $(PYTEST)
 
 test-all: test test-slow
 
