@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks import machine
+from bozzetto.fit.run import peak_gb
 from bozzetto.priors.triplane import Triplane
 from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig, costs
 
@@ -65,7 +65,7 @@ def timed(fn: Callable[[], Any]) -> tuple[Any, float, float]:
 
 def peak() -> float:
     """GB that this process has taken at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return (peak_gb() or math.nan) * 1024**3 / 1e9
 
 
 @torch.no_grad()
