@@ -8,13 +8,14 @@ given, 130 stopped by Ctrl-C.
 from __future__ import annotations
 
 import difflib
+import functools
 import io
 import json
 import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -92,29 +93,22 @@ def lift(args: Lift) -> int:
     recipe = RECIPES[args.recipe]
     if args.preset not in recipe.presets:
         raise InputError(f"--preset {args.preset}: recipe {recipe.name} has {', '.join(recipe.presets)}")
-    chosen, priors = changed(recipe.presets[args.preset], args.set), _priors(args.prior)
-    failed = 0
+    names = ("preset", "kind", "text", "mask", "matting", "seed", "device", "precision", "offload", "resume")
+    flags: dict[str, Any] = {name: getattr(args, name) for name in names}
+    flags |= {"settings": changed(recipe.presets[args.preset], args.set), "prior": _priors(args.prior)}
+    failed, tell = 0, _tell(args)
     for path, out in jobs:
         with Bar(str(args.text) if path is None else path.name, args.quiet, recipe.stages) as progress:
             try:
                 asset = lift_one(
                     path,
                     out,
-                    preset=args.preset,
-                    settings=chosen,
                     recipe=recipe,
-                    prior=priors,
-                    kind=args.kind,
-                    text=args.text,
-                    mask=args.mask,
-                    matting=args.matting,
                     azimuth=math.radians(args.azimuth_deg),
                     elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
-                    seed=args.seed,
-                    device=args.device,
-                    precision=args.precision,
-                    resume=args.resume,
                     progress=progress,
+                    tell=tell,
+                    **flags,
                 )
             except AlreadyDone:
                 if args.json:
@@ -145,6 +139,11 @@ def lift(args: Lift) -> int:
             print(f"error: {error}", file=sys.stderr)
             failed = max(failed, 2)
     return failed
+
+
+def _tell(args: Any) -> Callable[[str], None] | None:
+    """Says what a run will take, on standard error: the same once for many pictures, nothing with --quiet."""
+    return None if args.quiet else functools.cache(lambda sentence: print(sentence, file=sys.stderr))
 
 
 def _priors(given: tuple[str, ...]) -> Any:
@@ -204,8 +203,7 @@ def splat(args: Splat) -> int:
 
     settings = settings_of(verb.Splat, args)
     with Bar(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
-        more = {} if args.quiet else {"tell": lambda sentence: print(sentence, file=sys.stderr)}
-        flags: Any = {"seed": args.seed, "resume": args.resume, "spz": args.spz, "progress": progress, **more}
+        flags: Any = {"seed": args.seed, "resume": args.resume, "spz": args.spz, "progress": progress, "tell": _tell(args)}
         result = verb.splat_scene(args.scene, args.out, settings, **flags)
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
@@ -251,19 +249,16 @@ def views(args: Views) -> int:
     from bozzetto.fit.drawings import Drawing
     from bozzetto.verbs.views import NovelViews, picture_to_views
 
+    names = ("prior", "kind", "mask", "seed", "device", "precision", "offload")
     with Bar(args.picture.name, args.quiet, {"views": 1.0}) as progress:
         sheet = picture_to_views(
             args.picture,
             args.out,
             NovelViews(args.count, args.ring_deg, Drawing(args.steps, args.guidance)),
-            prior=args.prior,
-            kind=args.kind,
-            mask=args.mask,
             elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
-            seed=args.seed,
-            device=args.device,
-            precision=args.precision,
             progress=progress,
+            tell=_tell(args),
+            **{name: getattr(args, name) for name in names},
         )
     _say(sheet)
     return 0
@@ -276,9 +271,9 @@ def draw(args: Draw) -> int:
     _check_seed(args.seed)
     from bozzetto.verbs.draw import draw_text
 
-    names = ("count", "steps", "guidance", "prior", "towers", "seed", "device", "precision")
+    names = ("count", "steps", "guidance", "prior", "towers", "seed", "device", "precision", "offload")
     with Bar("draw", args.quiet, {"views": 1.0}) as progress:
-        _say(draw_text(args.text, args.out, **{name: getattr(args, name) for name in names}, progress=progress))
+        _say(draw_text(args.text, args.out, **{name: getattr(args, name) for name in names}, progress=progress, tell=_tell(args)))
     return 0
 
 

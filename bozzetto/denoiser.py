@@ -271,8 +271,7 @@ def ask(denoiser: Denoiser, x: Tensor, sigma: float, cond: Any, step: int) -> Te
         raise ValueError(f"step {step}, sigma {sigma:.4g}: expected a denoised {tuple(x.shape)}, got {tuple(denoised.shape)}")
     if not bool(torch.isfinite(denoised).all()):
         raise ValueError(
-            f"step {step}, sigma {sigma:.4g}: the denoiser gave non-finite numbers; "
-            "lower guidance or step size, or use float32 (--precision)"
+            f"step {step}, sigma {sigma:.4g}: the denoiser gave non-finite numbers; lower guidance or step size, or use --precision fp32"
         )
     return denoised
 

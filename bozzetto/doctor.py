@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What this machine can do: `bozzetto doctor`.
 
-It looks and times nothing: no kernel is compiled, no picture lifted. What a lift takes is a table of measured numbers, `COSTS`.
+No kernel is compiled, no picture lifted, no weight of a diffusion prior read. What a lift and a drawing take is planned (`verbs.plan`), by
+the speed of this machine, which a third of a second measures.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 import os
@@ -13,9 +15,15 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+from bozzetto import memory
+
+if TYPE_CHECKING:
+    from bozzetto.priors.plan import Plan
 
 GB = 1e9
 PRIOR = Path(__file__).parent / "priors" / "mini" / "first_guess"
@@ -24,20 +32,6 @@ BACKENDS = {
     "gsplat": "draws Gaussians on CUDA, for programs; the command line does not use it",
     "rembg": "finds objects before busy backgrounds; pip install 'bozzetto[rembg]'",
 }
-
-
-@dataclass(frozen=True)
-class Cost:
-    """What a lift of one picture takes; None: not measured."""
-
-    seconds: float | None = None
-    """wall time, first-use compilation apart, on the cores below"""
-    peak_gb: float | None = None
-    """largest resident memory of the process"""
-    cores: int = 2
-
-
-COSTS = {"draft": Cost(8, 1.0), "standard": Cost(30, 1.0), "fine": Cost()}
 
 
 @dataclass(frozen=True)
@@ -69,7 +63,7 @@ def main() -> int:
 
 def report(out: str | Path = ".") -> list[Check]:
     """Every check, in reading order. out: the folder where assets would go."""
-    total, available = memory()
+    total, available = memory.machine()
     return [
         _python(),
         Check("cores", f"{cores()} for this process"),
@@ -77,7 +71,7 @@ def report(out: str | Path = ".") -> list[Check]:
         *_torch(),
         *_kernels(),
         _prior(),
-        *(_cost(name, cost, available) for name, cost in COSTS.items()),
+        *_plans(),
         _disk(Path(out)),
         *(_backend(name, purpose) for name, purpose in BACKENDS.items()),
         _validator(),
@@ -87,28 +81,6 @@ def report(out: str | Path = ".") -> list[Check]:
 def cores() -> int:
     """How many this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def memory() -> tuple[int | None, int | None]:
-    """Total and available bytes: the machine's, or less where a control group allows less. None where neither is known."""
-    total = available = None
-    try:
-        lines = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-        total, available = (int(lines[key].split()[0]) * 1024 for key in ("MemTotal", "MemAvailable"))
-    except (OSError, KeyError, ValueError, IndexError):
-        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for root, limit, usage in (
-        ("/sys/fs/cgroup", "memory.max", "memory.current"),
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        try:
-            allowed, used = (int((Path(root) / name).read_text()) for name in (limit, usage))
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-        if total is None or allowed < total:
-            total, available = allowed, min(available or allowed, max(allowed - used, 0))
-    return total, available
 
 
 def _python() -> Check:
@@ -164,13 +136,30 @@ def _prior() -> Check:
     return Check("embedded prior", f"first_guess {digest(PRIOR)}, {count / 1e6:.1f} M parameters, {size / 1e6:.1f} MB")
 
 
-def _cost(preset: str, cost: Cost, available: int | None) -> Check:
-    if cost.seconds is None or cost.peak_gb is None:
-        return Check(f"--preset {preset}", "not measured", "note")
-    value = f"about {cost.seconds:.0f} s and {cost.peak_gb:.1f} GB on {cost.cores} cores"
-    if available is not None and available < cost.peak_gb * GB:
-        return Check(f"--preset {preset}", f"{value}; {_gb(available)} available is too little", "note")
-    return Check(f"--preset {preset}", value)
+def _plans() -> list[Check]:
+    """What the presets take, and one picture of each diffusion prior that is here."""
+    from bozzetto.errors import InputError
+    from bozzetto.fit.drawings import Drawing
+    from bozzetto.priors.loading import LAYOUTS
+    from bozzetto.priors.published import PUBLISHED, lacking
+    from bozzetto.recipes import RECIPES
+    from bozzetto.verbs.plan import for_drawing, for_lift
+
+    guess = RECIPES["guess"]
+    asked: dict[str, Callable[[], Plan]] = {
+        f"--preset {name}": functools.partial(for_lift, guess, name, settings, {}) for name, settings in guess.presets.items()
+    }
+    here = {"mini": "zero123-mini"} | {name: prior.kind for name, prior in PUBLISHED.items() if prior.kind and not lacking(prior)[1]}
+    for name, kind in here.items():
+        if (role := LAYOUTS[kind].role) != "pictures":
+            asked[f"--prior {name}"] = functools.partial(for_drawing, role, name, Drawing(), 1)
+    checks = []
+    for name, plan in asked.items():
+        try:
+            checks.append(Check(name, plan().sentence()))
+        except InputError as error:  # too little memory, or diffusers is missing
+            checks.append(Check(name, str(error), "note"))
+    return checks
 
 
 def _disk(out: Path) -> Check:

@@ -53,12 +53,14 @@ class Lift:
     """of everything random"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """what diffusion networks compute in; by default float16 on CUDA, float32 elsewhere"""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """what diffusion networks compute in; by default fp16 on CUDA, fp32 elsewhere"""
+    offload: bool = False
+    """keep diffusion networks in the machine's memory, and on a card only the layer that computes: slow, for cards with little memory"""
     resume: bool = False
     """go on with what --out holds, to the same result"""
     quiet: bool = False
-    """no progress display"""
+    """no progress display, nor what the run will take"""
     json: bool = False
     """one line of JSON for each asset on stdout"""
 
@@ -86,7 +88,7 @@ class Splat(SplatSettings):
     resume: bool = False
     """go on with what was begun for --out, to the same result"""
     quiet: bool = False
-    """no progress display"""
+    """no progress display, nor what the run will take"""
     json: bool = False
     """one line of JSON on stdout"""
 
@@ -143,10 +145,12 @@ class Views:
     """of the noise; view k takes seed + k"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """what diffusion networks compute in; by default float16 on CUDA, float32 elsewhere"""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """what diffusion networks compute in; by default fp16 on CUDA, fp32 elsewhere"""
+    offload: bool = False
+    """keep diffusion networks in the machine's memory, and on a card only the layer that computes: slow, for cards with little memory"""
     quiet: bool = False
-    """no progress display"""
+    """no progress display, nor what the run will take"""
 
 
 @dataclass(frozen=True)
@@ -171,10 +175,12 @@ class Draw:
     """of the noise"""
     device: str = "cpu"
     """cpu, cuda, cuda:1, mps"""
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """what diffusion networks compute in; by default float16 on CUDA, float32 elsewhere"""
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    """what diffusion networks compute in; by default fp16 on CUDA, fp32 elsewhere"""
+    offload: bool = False
+    """keep diffusion networks in the machine's memory, and on a card only the layer that computes: slow, for cards with little memory"""
     quiet: bool = False
-    """no progress display"""
+    """no progress display, nor what the run will take"""
 
 
 @dataclass(frozen=True)

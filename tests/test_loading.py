@@ -151,7 +151,9 @@ def test_loading_draws_nothing_random_and_the_second_port_is_the_first(folder: P
 
 def test_a_precision_is_a_dtype_and_auto_suits_the_device():
     assert [dtype_on(d) for d in ("cpu", "mps", "cuda", "cuda:1")] == [torch.float32] * 2 + [torch.float16] * 2
-    assert dtype_on("cuda", "float32") == torch.float32 and dtype_on("cpu", "bfloat16") == torch.bfloat16
+    assert dtype_on("cuda", "fp32") == torch.float32 and dtype_on("cpu", "bf16") == torch.bfloat16
+    with pytest.raises(ValueError, match="precision: expected auto, fp32, fp16 or bf16, got 'float32'"):
+        dtype_on("cpu", "float32")
 
 
 def test_the_kind_must_be_said_where_the_weights_do_not_say_it(folder: Path):

@@ -59,9 +59,9 @@ def test_a_prior_is_sampled_as_suits_it_unless_told():
 def test_half_precision_draws_nearly_the_same(tmp_path):
     weights = twin.write_port(tmp_path / "prior", twin.port_parts(), 1)
     settings = NovelViews(1, size=32, drawing=Drawing(steps=2, guidance=1.0))
-    for precision in ("float32", "bfloat16"):
+    for precision in ("fp32", "bf16"):
         picture_to_views(CHAIR, tmp_path / precision, settings, prior=weights, kind="zero123", elevation=0.2, precision=precision)
-    a, b = (np.asarray(Image.open(tmp_path / p / "view_000.png"), float) for p in ("float32", "bfloat16"))
+    a, b = (np.asarray(Image.open(tmp_path / p / "view_000.png"), float) for p in ("fp32", "bf16"))
     assert 0 < np.abs(a - b).mean() < 4
 
 

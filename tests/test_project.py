@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import bozzetto
-from bozzetto import cli, doctor
+from bozzetto import cli, doctor, memory
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -341,14 +341,9 @@ def exists(*parts: str) -> bool:
 def test_doctor_finds_this_machine_fit():
     checks = {c.name: c for c in doctor.report(ROOT)}
     assert {"Python", "cores", "memory", "torch", "numba", "kernel cache", "embedded prior", "output", "glTF validator"} <= set(checks)
-    assert {f"--preset {p}" for p in doctor.COSTS} <= set(checks)
+    assert {"--preset draft", "--preset standard", "--preset fine", "--prior mini"} <= set(checks)
     assert [c for c in checks.values() if c.state == "broken"] == []
-
-
-def test_doctor_knows_every_preset():
-    from bozzetto.recipes.guess import RECIPE
-
-    assert list(doctor.COSTS) == list(RECIPE.presets)
+    assert checks["--preset draft"].value.startswith("needs about 1.") and "on this machine" in checks["--prior mini"].value
 
 
 def test_doctor_says_what_is_wrong_with_the_prior(monkeypatch, tmp_path, capsys):
@@ -359,8 +354,9 @@ def test_doctor_says_what_is_wrong_with_the_prior(monkeypatch, tmp_path, capsys)
     assert "config.json is" in capsys.readouterr().out
 
 
-def test_doctor_warns_when_memory_is_short():
-    cost = doctor.Cost(seconds=60, peak_gb=3)
-    assert doctor._cost("fine", cost, int(2e9)).state == "note"
-    assert doctor._cost("fine", cost, int(4e9)).state == "ok"
-    assert "not measured" in doctor._cost("fine", doctor.Cost(), int(4e9)).value
+def test_doctor_warns_when_memory_is_short(monkeypatch):
+    monkeypatch.setattr(memory, "machine", lambda: (int(4e9), int(0.2e9)))
+    monkeypatch.setattr(memory, "resident", lambda: 0)
+    checks = {c.name: c for c in doctor.report(ROOT)}
+    for name in ("--preset draft", "--prior mini"):
+        assert checks[name].state == "note" and "0.2 GB of 4.0 GB are free" in checks[name].value

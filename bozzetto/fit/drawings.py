@@ -20,6 +20,7 @@ from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Colours, Solid
 from bozzetto.frustum import cell_centres
 from bozzetto.mesh import Mesh, vertex_normals
+from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Condition, Prior
 from bozzetto.priors.sampling import Sampler, sample
 from bozzetto.priors.solid import WIRE, agree_with_silhouette, width_of
@@ -47,6 +48,11 @@ class Drawing:
         """What is set, and for the rest what suits the prior."""
         own = prior.sampler
         return own._replace(**{name: value for name in own._fields if (value := getattr(self, name)) is not None})
+
+    def asked(self, prior: Prior, count: int) -> Asked:
+        """What so many views ask of a prior."""
+        steps, guidance, _ = self.sampler(prior)
+        return Asked(count * steps * (1 if guidance == 1 else 2), min(self.batch, count), decoded=count)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from bozzetto.fit.run import Run
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source
 from bozzetto.priors.first_guess import FirstGuess
+from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
 
 S = TypeVar("S")
@@ -83,6 +84,7 @@ class Recipe(Generic[S]):
     stages   of a run, in order, with their shares of the time
     needs    which priors are loaded; `--prior FOLDER` is that of the last one, `--prior NEED=FOLDER` of any
     about    one line on how it lifts
+    asks     of settings and the diffusion priors' outlines, by need: what each is asked for, so that time and memory are told beforehand
     """
 
     name: str
@@ -91,6 +93,7 @@ class Recipe(Generic[S]):
     stages: Mapping[str, float]
     needs: tuple[Need, ...] = ("first_guess",)
     about: str = ""
+    asks: Callable[[S, Mapping[Need, Prior]], Mapping[Need, Asked]] | None = None
 
     @property
     def settings(self) -> type[S]:

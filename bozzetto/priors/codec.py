@@ -73,11 +73,14 @@ class Codec(nn.Module):
 
 
 class KLCodec(Codec):
-    """diffusers' AutoencoderKL as a `Codec`."""
+    """diffusers' AutoencoderKL as a `Codec`; it takes one picture after another ("slicing"), and so the memory of one."""
+
+    vae: Any  # its library has no types that hold
 
     def __init__(self, vae: nn.Module) -> None:
         super().__init__()
-        self.vae: Any = vae  # its library has no types that hold
+        self.vae = vae
+        self.vae.enable_slicing()
 
     @property
     def channels(self) -> int:

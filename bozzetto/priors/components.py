@@ -25,6 +25,7 @@ from bozzetto.priors.codec import Codec, CodecConfig, KLCodec, LinearCodec
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' and transformers' names
 END = "<|endoftext|>"  # CLIP's last token, which also pads
+WINDOW = 64 << 20  # bytes read before a file is closed and opened again: what was read of one that is mapped is in memory until then
 N = TypeVar("N", bound=nn.Module)
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
 
@@ -66,19 +67,32 @@ class Tensors:
 
         self.folder = folder
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._file: dict[str, Any] = {}
+        self._path: dict[str, Path] = {}
+        self._open: dict[Path, Any] = {}
+        self._read = 0
         for path in _files(folder):
             try:
                 file = safe_open(path, framework="pt")
                 for name in file.keys():  # noqa: SIM118  # not a dict
                     self.shapes[name] = tuple(file.get_slice(name).get_shape())
-                    self._file[name] = file
+                    self._path[name] = path
             except (SafetensorError, OSError, ValueError) as error:
                 raise InputError(f"{path}: not a whole safetensors file ({_line(error)}); fetch it again") from None
 
     def read(self, name: str, dtype: torch.dtype, device: str | torch.device) -> Tensor:
-        """raises InputError for numbers that are not finite, in the file or in dtype"""
-        tensor: Tensor = self._file[name].get_tensor(name).to(device, dtype)
+        """Of the meta device it has the shape alone; raises InputError for numbers that are not finite, in the file or in dtype."""
+        if torch.device(device).type == "meta":
+            return torch.empty(self.shapes[name], dtype=dtype, device=device)
+        from safetensors import safe_open
+
+        path = self._path[name]
+        if path not in self._open:
+            self._open[path] = safe_open(path, framework="pt")
+        kept: Tensor = self._open[path].get_tensor(name)
+        self._read += kept.nbytes
+        if self._read > WINDOW:
+            self._open, self._read = {}, 0
+        tensor = kept.to(device, dtype)
         if not bool(torch.isfinite(tensor).all()):
             raise InputError(f"{self.folder}: {name} is not finite as {str(dtype)[6:]}; fetch it again, or load it as float32")
         return tensor
@@ -155,7 +169,8 @@ def fill(where: Path, build: Callable[[], N], shapes: dict[str, tuple[int, ...]]
         table = getattr(module, "position_ids", None)
         if isinstance(table, Tensor):  # CLIP's, which is in no file
             module.position_ids = torch.arange(table.shape[-1], device=next(iter(state.values())).device)[None]
-    assert not any(t.is_meta for t in [*network.parameters(), *network.buffers()])
+    is_outline = next(iter(state.values())).is_meta
+    assert all(t.is_meta == is_outline for t in [*network.parameters(), *network.buffers()])
     return network.eval().requires_grad_(False)
 
 
@@ -209,38 +224,74 @@ def vision(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.M
 
 
 def text(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
-    """transformers' CLIPTextModelWithProjection; its settings are listed here, as `vision`'s are."""
+    """transformers' CLIPTextModelWithProjection; its settings are listed here, as `vision`'s are.
+
+    Stable Diffusion's towers are CLIPTextModels, which have no projection (an identity stands there); transformers 5 writes these without
+    the prefix that those of version 4 have.
+    """
     from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    has_projection = "text_projection.weight" in Tensors(folder).shapes
 
     sizes = {"vocab_size", "hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads"}
     known = settings(folder, sizes | {"max_position_embeddings", "hidden_act", "layer_norm_eps", "bos_token_id", "eos_token_id"})
 
     def build() -> nn.Module:
-        return CLIPTextModelWithProjection(CLIPTextConfig(**known, attn_implementation="sdpa"))
+        network = CLIPTextModelWithProjection(CLIPTextConfig(**known, attn_implementation="sdpa"))
+        network.text_projection = network.text_projection if has_projection else nn.Identity()
+        return network
 
-    return component(folder, build, dtype, device, lambda name: None if name.endswith(".position_ids") else name)
+    def rename(name: str) -> str | None:
+        if name.endswith("position_ids"):
+            return None
+        return name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
+
+    return component(folder, build, dtype, device, rename)
 
 
 def tokenizer(folder: Path, length: int, words: int) -> Any:
-    """A tokenizers.Tokenizer that pads and cuts to `length` tokens, of the folder's tokenizer.json: data alone, no code.
+    """A tokenizers.Tokenizer that pads and cuts to `length` tokens: data alone, no code.
+
+    Of tokenizer.json, or of CLIP's vocab.json and merges.txt, as older folders have it; it pads with the end of text, or with what
+    special_tokens_map.json says (Stable Diffusion 2: "!").
 
     words   how many the text tower knows
-    raises  InputError where the file is missing or damaged, has other words, or no end of text to pad with
+    raises  InputError where a file is missing or damaged, has other words, or no end of text
     """
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
-    read_json(path)
+    is_old = not path.exists() and (folder / "vocab.json").exists()
+    if not is_old:
+        read_json(path)
     try:
-        made = Tokenizer.from_file(str(path))
+        made = _from_merges(folder) if is_old else Tokenizer.from_file(str(path))
+    except InputError:
+        raise
     except Exception as error:  # the library raises no class of its own
         raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
-    end = made.token_to_id(END)
-    if end is None or made.get_vocab_size() != words:
+    if made.token_to_id(END) is None or made.get_vocab_size() != words:
         raise InputError(f"{path}: expected {words} words, {END} among them, got {made.get_vocab_size()}; it is another text tower's")
+    special = folder / "special_tokens_map.json"
+    pad: Any = read_json(special).get("pad_token", END) if special.exists() else END
+    pad = pad.get("content", END) if isinstance(pad, dict) else pad
+    if (pad_id := made.token_to_id(str(pad))) is None:
+        raise InputError(f"{special}: pad_token {pad!r} is none of the tokenizer's words; fetch it again")
     made.enable_truncation(length)
-    made.enable_padding(pad_id=end, pad_token=END, length=length)
+    made.enable_padding(pad_id=pad_id, pad_token=str(pad), length=length)
     return made
+
+
+def _from_merges(folder: Path) -> Any:
+    """CLIP's tokenizer, as transformers has it."""
+    from transformers import CLIPTokenizer
+
+    path = folder / "merges.txt"
+    if not path.is_file():
+        raise InputError(f"{folder}: {path.name} is missing; fetch the whole folder again")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
+    return CLIPTokenizer(vocab=read_json(folder / "vocab.json"), merges=merges).backend_tokenizer
 
 
 def linear(folder: Path, dtype: torch.dtype, device: str | torch.device, names: tuple[str, ...]) -> nn.Linear:

@@ -83,6 +83,16 @@ class LatentPrior(nn.Module):
     def unet(self) -> Any:
         return self.network.unet
 
+    def offload(self, device: str | torch.device) -> None:
+        """All but the codec stays in the machine's memory, and goes to the device layer by layer, each for as long as it computes:
+        diffusers' group offloading. The codec stays on the device, as its gradients need its weights twice."""
+        from diffusers.hooks import apply_group_offloading
+
+        self.codec.to(device)
+        for part in (self.unet, *self.children()):
+            if part not in (self.denoiser, self.codec) and any(part.children()):  # a lone layer computes where it is
+                apply_group_offloading(part, torch.device(device), offload_type="leaf_level")
+
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, h, w) of x0."""

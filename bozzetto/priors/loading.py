@@ -11,6 +11,7 @@ A new prior joins by one row of LAYOUTS. Names of published ones (`priors.publis
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import tempfile
@@ -35,7 +36,7 @@ MINI = Path(__file__).parent / "mini"
 NAMES = {"mini": "zero123", **{name: name for name in pictures.NAMES}}
 """embedded priors by their short names, and their folders in MINI"""
 TEXT = "text-to-image"
-DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Role = Literal["views", "text", "pictures"]
 P = TypeVar("P")
 
@@ -64,10 +65,15 @@ LAYOUTS: dict[str, Layout] = {
 
 
 def dtype_on(device: str, precision: str = "auto") -> torch.dtype:
-    """What networks compute in: `auto` is float16 on CUDA, as published models are run, and float32 elsewhere; or a dtype's name."""
+    """What networks compute in: `auto` is float16 on CUDA, as published models are run, and float32 elsewhere; or a name of PRECISIONS.
+
+    raises  ValueError for another name
+    """
     if precision == "auto":
         return torch.float16 if device.startswith("cuda") else torch.float32
-    return {str(dtype).removeprefix("torch."): dtype for dtype in DTYPES}[precision]
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision: expected auto, fp32, fp16 or bf16, got {precision!r}")
+    return PRECISIONS[precision]
 
 
 def load(
@@ -77,6 +83,7 @@ def load(
     text: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    offload: bool = False,
 ) -> Prior:
     """The prior in a folder, the embedded one of that name (`mini`, `digits-ddpm`), or the published one that was fetched under that
     name (`zero123-xl`), frozen and in eval mode.
@@ -85,10 +92,12 @@ def load(
     text    folder of text_encoder/ and tokenizer/, those that a text-to-image prior was trained under; by default the folder
             itself, or what the embedded prior was trained under
     dtype   float32, float16 or bfloat16, of all networks; pictures, latents and conditions stay float32
+    device  where they compute; "meta" gives an outline, sizes without numbers, for `plan`
+    offload keep them in the machine's memory, and have their layers on the device for as long as they compute (`LatentPrior.offload`)
     raises  InputError, one sentence, for a folder that is not there, incomplete, damaged, pickled or of another kind, before
             any large file is read where that can be known; ValueError for another dtype
     """
-    return load_as(Prior, name_or_folder, kind, text=text, dtype=dtype, device=device)  # type: ignore[type-abstract]
+    return load_as(Prior, name_or_folder, kind, text=text, dtype=dtype, device=device, offload=offload)  # type: ignore[type-abstract]
 
 
 def load_as(
@@ -100,11 +109,12 @@ def load_as(
     text: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    offload: bool = False,
 ) -> P:
     """As `load`, for a caller that can use one class of priors alone, or those of one role; raises InputError, too, where it is
     another's folder."""
-    if dtype not in DTYPES:
-        raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype}")
+    if dtype not in PRECISIONS.values():
+        raise ValueError(f"dtype: expected one of {tuple(PRECISIONS.values())}, got {dtype}")
     folder = _folder(name_or_folder)
     if _is_published(str(name_or_folder)):
         kind = kind or published.find(str(name_or_folder)).kind
@@ -115,16 +125,36 @@ def load_as(
         raise InputError(f"{name_or_folder}: a prior of kind {kind} has no use here; give one of kind {usable}")
     if text is not None and not layout.reads_text:
         raise InputError(f"{name_or_folder}: a prior of kind {kind} reads no text; leave the text tower's folder out")
-    towers = Path(text or (MINI / "clip" if folder.parent == MINI else folder)) if layout.reads_text else None
-    found: P = layout.prior.read(folder, kind, text=towers, dtype=dtype, device=device)
-    return found
+    check_offload(device, offload)
+    if offload and not hasattr(layout.prior, "offload"):
+        raise InputError(f"{name_or_folder}: a prior of kind {kind} has no large networks to keep elsewhere; leave --offload out")
+    towers = published.place(text or (MINI / "clip" if folder.parent == MINI else folder)) if layout.reads_text else None
+    found: Any = layout.prior.read(folder, kind, text=towers, dtype=dtype, device="cpu" if offload else device)
+    if offload:
+        found.offload(device)
+    made: P = found
+    return made
+
+
+def check_offload(device: str | torch.device, offload: bool) -> None:
+    """raises InputError where there is nothing to keep elsewhere, or what moves it is missing"""
+    if offload and torch.device(device).type == "cpu":
+        raise InputError("--offload: with --device cpu the networks are in the machine's memory already; leave it out")
+    if offload and not importlib.util.find_spec("accelerate"):  # diffusers' hooks call it
+        raise InputError("--offload needs accelerate; install it: pip install accelerate")
 
 
 def load_for(
-    role: Role, name_or_folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    role: Role,
+    name_or_folder: str | Path,
+    kind: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    offload: bool = False,
+    text: str | Path | None = None,
 ) -> Prior:
     """As `load`, for a caller to whom it matters what the prior draws, and not which one it is."""
-    return load_as(Prior, name_or_folder, kind, role=role, dtype=dtype, device=device)  # type: ignore[type-abstract]
+    return load_as(Prior, name_or_folder, kind, role=role, text=text, dtype=dtype, device=device, offload=offload)  # type: ignore[type-abstract]
 
 
 def _fits(layout: Layout, wanted: Any, role: Role | None) -> bool:

@@ -147,6 +147,8 @@ PUBLISHED: dict[str, Published] = {
         licence=RAIL,
         restricts=True,
         gigabytes=4.3,
+        kind="text-to-image",
+        then='bozzetto draw "a red chair" --prior {folder} --guidance 7.5',
         elsewhere=("benjamin-paine/stable-diffusion-v1-5", "botp/stable-diffusion-v1-5"),
     ),
     "stable-diffusion-2.1-base": Published(
@@ -167,13 +169,15 @@ PUBLISHED: dict[str, Published] = {
         licence=RAIL.replace("RAIL-M", "RAIL++-M"),
         restricts=True,
         gigabytes=5.2,  # four bytes for each of 1,289,952,427 parameters
+        kind="text-to-image",
+        then='bozzetto draw "a red chair" --prior {folder} --guidance 7.5',
         elsewhere=("Manojb/stable-diffusion-2-1-base",),
     ),
     "mvdream": Published(
         what="a text to four views at once (arXiv:2308.16512), from Stable Diffusion 2.1",
         whose="Yichun Shi and others, ByteDance",
         repository="MVDream/MVDream",
-        revision="main",  # no commit was seen
+        revision="d14ac9d78c48c266005729f2d5633f6c265da467",
         files=(File("sd-v2.1-base-4view.pt"),),
         licence="a licence of the weights was not seen" + ON_RAIL,
         restricts=True,
@@ -254,7 +258,7 @@ PUBLISHED: dict[str, Published] = {
         what="four views to Gaussians (arXiv:2402.05054), with the rotations mended",
         whose="Jiaxiang Tang and others",
         repository="ashawkey/LGM",
-        revision="main",  # no commit was seen
+        revision="1c28a2fd3bb1982414f722503ae862bdbb82636c",
         files=(File("model_fp16_fixrot.safetensors", 830_126_160),),
         licence="MIT by its card",
         restricts=False,
@@ -321,3 +325,12 @@ def folder(name: str) -> Path:
         part = f"only {len(prior.files) - len(missing)} of its {len(prior.files)} files are" if found else "is not"
         raise InputError(f"{name}: {part} on this disk; fetch it first: bozzetto fetch {name}")
     return found
+
+
+def place(name_or_folder: str | Path) -> Path:
+    """The folder of a published prior of that name, or the folder itself; one on this disk goes before a name.
+
+    raises  InputError where it was not fetched
+    """
+    name = str(name_or_folder)
+    return folder(name) if name in PUBLISHED and not Path(name).exists() else Path(name_or_folder)

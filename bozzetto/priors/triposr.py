@@ -25,12 +25,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bozzetto.errors import InputError
+from bozzetto.priors.plan import LIBRARIES
 from bozzetto.priors.triplane import Triplane
 
 PARAMETERS = 419_275_628  # of the published model
 RATIO = 0.85  # of the square's side: the longer side of the object
 GREY = 0.5  # behind the object
-LIBRARIES = 0.9e9  # bytes that Python, torch, diffusers and transformers take before any weight; measured .6 to .75
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 
 

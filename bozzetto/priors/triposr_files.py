@@ -19,6 +19,7 @@ from torch import Tensor
 from bozzetto.errors import InputError
 from bozzetto.priors import components
 from bozzetto.priors.convert import read_checkpoint
+from bozzetto.priors.published import place
 from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.yaml", "model.safetensors", "model.ckpt"
@@ -59,13 +60,14 @@ def is_folder(folder: str | Path) -> bool:
 
 
 def load(folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> TripoSR:
-    """The network in a folder, frozen, in eval mode; the weights are in memory once (a `.ckpt` is mapped from disk).
+    """The network in a folder, or what was fetched as `triposr`, frozen, in eval mode; the weights are in memory once (a `.ckpt` is
+    mapped from disk).
 
     dtype   of the network's weights and arithmetic: float32, or float16 on CUDA; pictures and the field stay float32
     raises  InputError, one sentence, for a folder that is not there or not TripoSR's, for missing, damaged, pickled or foreign weights
             and for settings of another network
     """
-    folder = Path(folder)
+    folder = place(folder)
     components.check_installed()
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; give one that holds {CONFIG} and {WEIGHTS}, as TripoSR is published")

@@ -110,4 +110,5 @@ RECIPE = Recipe(
     stages={"guess": 0.04, "views": 0.4, "shape": 0.35, "clean": 0.03, "texture": 0.18},
     needs=("first_guess", "views"),
     about="lets a diffusion prior draw the hidden sides and follows the drawings",
+    asks=lambda s, priors: {"views": s.drawing.asked(priors["views"], s.samples * (s.ring + s.above))},
 )

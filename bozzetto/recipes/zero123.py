@@ -31,6 +31,7 @@ from bozzetto.fit.settings import Within
 from bozzetto.fit.silhouette import Silhouette, Surface, meet_silhouette
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.terms import Pull, Shown
+from bozzetto.priors.plan import Asked
 from bozzetto.shapes.colours import ColourGrid
 from bozzetto.shapes.dmtet import DMTet
 from bozzetto.shapes.tets import Course, Tets
@@ -143,4 +144,5 @@ RECIPE = Recipe(
     stages={"guess": 0.01, "shape": 0.08, "distill": 0.82, "clean": 0.02, "texture": 0.07},
     needs=("first_guess", "views"),
     about="goes on from the guess by score distillation",
+    asks=lambda s, _: {"views": Asked(2 * s.steps * s.around.views, s.around.views, pulled=s.steps * s.around.views)},
 )

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bozzetto.fit.drawings import Drawing, sample_views
 from bozzetto.fit.run import Progress, check_device
 from bozzetto.priors import loading
 from bozzetto.priors.text2image import TextToImage
+from bozzetto.verbs import plan
 
 
 def draw_text(text: str, out: Path, *, progress: Progress | None = None, **how: Any) -> Path:
@@ -44,13 +46,17 @@ def draw(
     seed: int = 0,
     device: str = "cpu",
     precision: str = "auto",
+    offload: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Tensor:
     """`count` pictures (V, H, W, 3), sRGB in [0, 1], of what a text says. Picture k takes seed + k, whatever the count.
 
     guidance  1 is the text as it is, more holds to it harder
     towers    folder of the text tower, where `prior` is not embedded (`loading.load`)
-    raises    InputError, before anything is drawn, for a text or prior that cannot be used
+    offload   keep the networks in the machine's memory (`loading.load`)
+    tell      is given a sentence before the slow work: how much memory and time it will take
+    raises    InputError, before anything is drawn, for a text or prior that cannot be used, or too little memory
     """
     if not text.strip():
         raise InputError('no text given; try: bozzetto draw "a red chair"')
@@ -58,8 +64,12 @@ def draw(
         raise InputError(f"--count {count}, --steps {steps}: expected 1 to 64 pictures and 1 to 1000 steps")
     check_device(device)
     dtype = loading.dtype_on(device, precision)
-    drawer = loading.load_as(TextToImage, prior, loading.TEXT, text=towers, dtype=dtype, device=device)
+    drawing = Drawing(steps, guidance)
+    planned = plan.for_drawing("text", prior, drawing, count, loading.TEXT, towers, device, precision, offload)
+    drawer = loading.load_as(TextToImage, prior, loading.TEXT, text=towers, dtype=dtype, device=device, offload=offload)
     if excess := drawer.excess(text):
         raise InputError(f"the text is {excess} tokens longer than this prior reads; say it in fewer words")
+    if tell is not None:
+        tell(planned.sentence())
     condition = drawer.condition(text=text)
-    return sample_views(drawer, lambda _: condition, count, Drawing(steps, guidance), seed, progress)
+    return sample_views(drawer, lambda _: condition, count, drawing, seed, progress)

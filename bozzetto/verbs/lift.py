@@ -7,7 +7,7 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,11 @@ from bozzetto.fit.recipe import Job, Need, Priors, Recipe
 from bozzetto.fit.run import Progress, Run, check_device, check_writable, peak_gb
 from bozzetto.fit.source import Source
 from bozzetto.matting import Method
-from bozzetto.priors import first_guess
+from bozzetto.priors import first_guess, published
 from bozzetto.priors.loading import MINI, Role
 from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
+from bozzetto.verbs import plan
 
 
 class AlreadyDone(Exception):
@@ -48,8 +49,10 @@ def lift(
     seed: int = 0,
     device: str = "cpu",
     precision: str = "auto",
+    offload: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Asset:
     """A picture of one object to a textured model; angles in radians.
 
@@ -62,11 +65,13 @@ def lift(
     text     what the picture shows, in words, for a recipe with a prior of text; without a picture the embedded prior, or the one
              of need `text`, draws it first (`verbs.draw`)
     precision  what a diffusion prior computes in (`priors.loading.dtype_on`)
+    offload  keep diffusion priors in the machine's memory (`priors.loading.load`)
     resume   go on with what `out` holds
     progress is told (stage, share of it done)
-    raises   InputError, before anything is written, for a picture, mask, prior or folder that cannot be used, or a kind that the
-             recipe has no use for; ValueError for another recipe or preset, or settings of another; AlreadyDone where `resume`
-             finds the same asset complete
+    tell     is given a sentence before the slow work: how much memory and time it will take
+    raises   InputError, before anything is written, for a picture, mask, prior or folder that cannot be used, a kind that the
+             recipe has no use for, or too little memory; ValueError for another recipe or preset, or settings of another;
+             AlreadyDone where `resume` finds the same asset complete
     """
     recipe = recipe_of(recipe)
     if preset not in recipe.presets:
@@ -80,13 +85,15 @@ def lift(
     started = time.monotonic()
     check_device(device)
     if picture is None:
-        picture = _drawn(text, prior, seed, device, precision, progress)
+        picture = _drawn(text, prior, seed, device, precision, offload, progress)
         if isinstance(prior, Mapping) and "text" not in recipe.needs:  # it has done what it was given for
             prior = {need: folder for need, folder in prior.items() if need != "text"}
     source = Source.of(picture, mask, matting)
-    priors, made_of = _priors(recipe, prior, kind, device, precision)
     if out is not None:
         check_writable(Path(out))
+    given = _given(recipe, prior)
+    planned = plan.for_lift(recipe, preset, settings, given, kind, device, precision, offload)
+    priors, made_of = _priors(recipe, given, kind, device, precision, offload)
     about = {"recipe": recipe.name, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
     if text is not None:
         about["text"] = text
@@ -94,6 +101,8 @@ def lift(
     record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, **made_of, **made_with}
     if resume and out is not None and _is_done(Path(out), record):
         raise AlreadyDone
+    if tell is not None:
+        tell(planned.sentence())
     run = Run(out, record, resume=resume, progress=progress)
     with run.interruptible(), _reproducible(device):
         lifted = recipe.lift(Job(source, priors, settings, run, azimuth, elevation, seed, text))
@@ -109,14 +118,14 @@ def lift(
     return asset
 
 
-def _drawn(text: str | None, prior: Any, seed: int, device: str, precision: str, progress: Progress | None) -> Source:
+def _drawn(text: str | None, prior: Any, seed: int, device: str, precision: str, offload: bool, progress: Progress | None) -> Source:
     """A picture of what a text says."""
     if text is None:
         raise InputError('no picture given; try: bozzetto lift chair.png, or bozzetto lift --text "a red chair"')
     from bozzetto.verbs.draw import draw
 
     folder = prior.get("text", "mini") if isinstance(prior, Mapping) else "mini"
-    picture = draw(text, prior=folder, seed=seed, device=device, precision=precision, progress=progress)[0]
+    picture = draw(text, prior=folder, seed=seed, device=device, precision=precision, offload=offload, progress=progress)[0]
     return replace(Source.of(picture), name=text)
 
 
@@ -132,41 +141,46 @@ def recipe_of(name: str | Recipe[Any]) -> Recipe[Any]:
     return RECIPES[name]
 
 
-def _priors(
-    recipe: Recipe[Any], given: str | Path | Mapping[Need, str | Path] | None, kind: str | None, device: str, precision: str
-) -> tuple[Priors, dict[str, Any]]:
-    """What the recipe needs, and what a record says of it."""
-    folders: dict[Any, str] = {}
-    if isinstance(given, Mapping):
-        folders = {need: str(folder) for need, folder in given.items()}
-    elif given is not None and recipe.needs:
-        folders = {recipe.needs[-1]: str(given)}
+def _given(recipe: Recipe[Any], prior: str | Path | Mapping[Need, str | Path] | None) -> dict[Need, str]:
+    """Folders and names of priors by need; raises InputError for one that the recipe does not need."""
+    folders: dict[Need, str] = {}
+    if isinstance(prior, Mapping):
+        folders = {need: str(folder) for need, folder in prior.items()}
+    elif prior is not None and recipe.needs:
+        folders = {recipe.needs[-1]: str(prior)}
     if strange := sorted(set(folders) - set(recipe.needs)):
         raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {', '.join(recipe.needs) or 'no prior'}")
+    return folders
+
+
+def _priors(
+    recipe: Recipe[Any], folders: Mapping[Need, str], kind: str | None, device: str, precision: str, offload: bool
+) -> tuple[Priors, dict[str, Any]]:
+    """What the recipe needs, and what a record says of it."""
     made, record = Priors(), dict[str, Any]()
     if "first_guess" in recipe.needs:
-        at = Path(folders.get("first_guess", MINI))
+        at = published.place(folders.get("first_guess", MINI))
         folder = at / "first_guess" if (at / "first_guess").is_dir() else at
         alone = recipe.needs == ("first_guess",)  # else the big networks have the device to themselves
         made = replace(made, first_guess=first_guess.load(folder, device=device if alone else "cpu"))
         record["prior"] = first_guess.digest(folder)
     if "views" in recipe.needs:
-        views, digest = _diffusion("views", folders.get("views", "mini"), kind, device, precision)
+        views, digest = _diffusion("views", folders.get("views", "mini"), kind, device, precision, offload)
         made = replace(made, views=views)
         record |= {"diffusion_prior": digest, "kind": kind, "precision": precision}
     if "text" in recipe.needs:
-        text_prior, record["text_prior"] = _diffusion("text", folders.get("text", "mini"), None, device, precision)
+        text_prior, record["text_prior"] = _diffusion("text", folders.get("text", "mini"), None, device, precision, offload)
         made = replace(made, text=text_prior)
         record["precision"] = precision
     return made, record
 
 
 @functools.lru_cache(maxsize=2)  # many pictures, one prior of a kind: gigabytes to read, and to hash
-def _diffusion(role: Role, prior: str, kind: str | None, device: str, precision: str) -> tuple[Prior, str]:
+def _diffusion(role: Role, prior: str, kind: str | None, device: str, precision: str, offload: bool) -> tuple[Prior, str]:
     """A prior (latents stay float32), and the digest of its weights."""
     from bozzetto.priors import loading
 
-    return loading.load_for(role, prior, kind, loading.dtype_on(device, precision), device), loading.digest(prior)
+    return loading.load_for(role, prior, kind, loading.dtype_on(device, precision), device, offload), loading.digest(prior)
 
 
 def _is_done(out: Path, record: dict[str, Any]) -> bool:

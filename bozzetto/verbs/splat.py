@@ -76,7 +76,7 @@ def splat_scene(
     resume: bool = False,
     spz: bool = False,
     progress: Callable[[str, float], None] | None = None,
-    tell: Callable[[str], None] = lambda sentence: None,
+    tell: Callable[[str], None] | None = None,
 ) -> Result:
     """Fit a scene and write `out` (.ply), and beside it .splat, .json (settings, metrics), .webp (an orbit), and with `spz` .spz.
 
@@ -93,7 +93,7 @@ def splat_scene(
     started = time.monotonic()
     with run.interruptible():
         first = run.stage("begin", lambda: begin(source, settings, seed).tensors(), dict)
-        if not resume:
+        if tell is not None and not resume:
             tell(patience(Gaussians(**first), source, settings))
         done = run.stage("fit", lambda: fit(Gaussians(**first), source, settings, seed, run).tensors(), dict)
         g = Gaussians(**done)

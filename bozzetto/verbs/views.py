@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,13 +110,17 @@ def picture_to_views(
     seed: int = 0,
     device: str = "cpu",
     precision: str = "auto",
+    offload: bool = False,
     progress: Progress | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Draw the views of one picture into a folder; returns the sheet's path. The elevation is the first guess's where none is given.
 
-    raises  InputError, before the slow work, for a picture, prior or settings that cannot be used
+    tell    is given a sentence before the slow work: how much memory and time it will take
+    raises  InputError, before the slow work, for a picture, prior or settings that cannot be used, or too little memory
     """
     from bozzetto.priors import first_guess, loading
+    from bozzetto.verbs import plan
 
     steps = settings.drawing.steps
     if settings.count < 1 or (steps is not None and not 1 <= steps <= 1000):
@@ -123,7 +128,10 @@ def picture_to_views(
     check_device(device)
     source = Source.load(path, mask)
     check_writable(out)
-    drawer = loading.load_for("views", prior, kind, loading.dtype_on(device, precision), device)
+    planned = plan.for_drawing("views", prior, settings.drawing, settings.count, kind, None, device, precision, offload)
+    drawer = loading.load_for("views", prior, kind, loading.dtype_on(device, precision), device, offload)
+    if tell is not None:
+        tell(planned.sentence())
     if elevation is not None and not drawer.uses_hint:
         pictures, cameras = draw_views(source, drawer, elevation, settings, seed=seed, progress=progress)
     else:

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Published priors without their weights: the table of docs/published.md, and folders of random numbers.
+
+    python -m benchmarks.published                              # the table: sizes, memory and time as planned on this machine, tests
+    python -m benchmarks.published zero123-xl priors/random     # 2.5 GB: for whoever wants to see what a machine does with it
+
+A folder holds exactly the files that `bozzetto fetch` brings, small or of the real sizes, which are those of the settings that were
+published with the weights. Blank ones have sizes and no numbers, and take no room on the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks import machine
+from bozzetto.fit.drawings import Drawing
+from bozzetto.priors import plan
+from bozzetto.priors.components import END
+from bozzetto.priors.loading import load
+from bozzetto.priors.published import PUBLISHED
+from bozzetto.priors.schedule import NoiseSchedule
+from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig, costs
+
+NAMES = ("zero123-xl", "stable-diffusion-1.5", "stable-diffusion-2.1-base", "triposr")
+PIPELINES = {"zero123-xl": "Zero123Pipeline"}
+TINY_VIT = {"width": 48, "layers": 2, "heads": 3, "hidden": 96, "patch": 16, "side": 64}
+TINY_TRIPOSR = TripoSRConfig(
+    ViTConfig(**TINY_VIT), picture=64, plane=4, channels=32, heads=2, layers=2, groups=8, features=4, neurons=8, hidden=2
+)
+
+
+Filled = Literal["tiny", "random", "blank"]
+TESTED = {
+    "zero123-xl": "small random weights (`tests/test_plan.py`, `tests/test_zero123.py`), random ones of full size (`benchmarks.plans`)",
+    "stable-diffusion-1.5": "small random weights (`tests/test_plan.py`), random ones of full size (`benchmarks.plans`)",
+    "stable-diffusion-2.1-base": "small random weights (`tests/test_plan.py`), random ones of full size (`benchmarks.plans`)",
+    "triposr": "small random weights (`tests/test_triposr.py`), random ones of full size (`benchmarks.triposr`)",
+    "zero123": "`convert` and the loader with small random weights (`tests/test_convert.py`, `tests/test_zero123.py`)",
+    "stable-zero123": "`convert` and the loader with small random weights (`tests/test_convert.py`, `tests/test_zero123.py`)",
+}
+"""how, besides real weights, which none was"""
+
+
+def write(name: str, folder: Path, filled: Filled = "random") -> Path:
+    """The folder of a published prior, one of NAMES: the files that its row lists, and no others."""
+    tiny = filled == "tiny"
+    parts = _networks(name, tiny) if name != "triposr" else {}
+    for file in PUBLISHED[name].files:
+        path = folder / file.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.parent.name
+        if path.name == "model_index.json":
+            _json(path, {"_class_name": PIPELINES.get(name, "StableDiffusionPipeline")})
+        elif path.name == "scheduler_config.json":
+            _json(path, NoiseSchedule().config())
+        elif path.name == "config.json":
+            _json(path, _settings(parts[part]))
+        elif path.suffix == ".safetensors":
+            _weights(path, parts[part], filled == "blank")
+        elif part == "tokenizer":
+            _tokenizer(path, parts["text_encoder"], "!" if name.startswith("stable-diffusion-2") else END)
+        elif path.name == "config.yaml":
+            path.write_text(_yaml(tiny))
+        elif path.name == "model.ckpt":
+            with torch.device("meta"):
+                network = TripoSR(TINY_TRIPOSR if tiny else TripoSRConfig())
+            torch.save(_random(network.state_dict(), torch.float32), path)
+        else:
+            raise ValueError(f"{name} lists {file.name}, which is of no kind that is known here")
+    return folder
+
+
+def _networks(name: str, tiny: bool) -> dict[str, nn.Module]:
+    """By part, on the meta device."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+
+    is_second = name.startswith("stable-diffusion-2")
+    token = 32 if tiny else 1024 if is_second else 768
+    unet: dict[str, Any] = {
+        "sample_size": 8 if tiny else 32 if name == "zero123-xl" else 64,
+        "in_channels": 8 if name == "zero123-xl" else 4,
+        "cross_attention_dim": token,
+        "use_linear_projection": is_second,
+    }
+    if tiny:
+        unet |= {"block_out_channels": (16, 32), "layers_per_block": 1, "norm_num_groups": 8, "attention_head_dim": 4}
+        unet |= {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
+    elif is_second:
+        unet["attention_head_dim"] = (5, 10, 20, 20)
+    codec: dict[str, Any] = {"latent_channels": 4, "layers_per_block": 1 if tiny else 2, "norm_num_groups": 8 if tiny else 32}
+    codec |= {"block_out_channels": (8, 16) if tiny else (128, 256, 512, 512)}
+    codec |= {f"{a}_block_types": (f"{b}coderBlock2D",) * len(codec["block_out_channels"]) for a, b in (("down", "DownEn"), ("up", "UpDe"))}
+    wide = {"hidden_size": token, "intermediate_size": 4 * token, "num_attention_heads": 2 if tiny else token // 64}
+    with torch.device("meta"):
+        made: dict[str, nn.Module] = {"unet": UNet2DConditionModel(**unet), "vae": AutoencoderKL(**codec)}
+        if name == "zero123-xl":
+            eye = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14}
+            if tiny:
+                eye = wide | {"num_hidden_layers": 2, "patch_size": 8, "image_size": 32}
+            made["image_encoder"] = CLIPVisionModelWithProjection(CLIPVisionConfig(**eye, projection_dim=token))
+            made["clip_camera_projection"] = nn.ModuleDict({"proj": nn.Linear(token + 4, token)})
+        else:
+            layers = 2 if tiny else 23 if is_second else 12
+            words = {"vocab_size": 600 if tiny else 49408, "bos_token_id": 0, "eos_token_id": 1}
+            made["text_encoder"] = CLIPTextModel(CLIPTextConfig(**wide, **words, num_hidden_layers=layers))
+    return made
+
+
+def _settings(network: Any) -> dict[str, Any]:
+    config = getattr(network, "config", {})
+    return config.to_dict() if hasattr(config, "to_dict") else {k: v for k, v in dict(config).items() if not k.startswith("_")}
+
+
+def _weights(path: Path, network: nn.Module, is_blank: bool) -> None:
+    from safetensors.torch import save_file
+
+    prefix = "text_model." if type(network).__name__ == "CLIPTextModel" else ""  # as transformers 4 wrote it
+    state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
+    dtype = torch.float16 if ".fp16." in path.name else torch.float32
+    if not is_blank:
+        save_file(_random(state, dtype), path, metadata={"format": "pt"})
+        return
+    header, end = {}, 0
+    for key, tensor in state.items():
+        start, end = end, end + tensor.numel() * dtype.itemsize
+        header[key] = {"dtype": "F16" if dtype == torch.float16 else "F32", "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        stream.truncate(8 + len(text) + end)  # a hole
+
+
+def _random(state: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Small numbers; ones for what multiplies what was normalised."""
+    generator = torch.Generator().manual_seed(0)
+    made = {}
+    for name, tensor in state.items():
+        is_scale = tensor.ndim == 1 and name.endswith("weight")
+        made[name] = (
+            torch.ones(tensor.shape, dtype=dtype) if is_scale else (0.02 * torch.randn(tensor.shape, generator=generator)).to(dtype)
+        )
+    return made
+
+
+def _tokenizer(path: Path, tower: Any, pad: str) -> None:
+    """CLIP's files with single bytes for words, and as many names of no word as the tower has beside."""
+    bytes_ = [chr(c) for c in (*range(33, 127), *range(161, 173), *range(174, 256), *range(256, 324))]
+    words = ["<|startoftext|>", END, *bytes_, *(b + "</w>" for b in bytes_)]
+    words += [f"unused{k}" for k in range(tower.config.vocab_size - len(words))]
+    if path.name == "vocab.json":
+        _json(path, {word: k for k, word in enumerate(words)})
+    elif path.name == "merges.txt":
+        path.write_text("#version: 0.2\n")
+    else:
+        _json(path, {"bos_token": words[0], "eos_token": END, "pad_token": pad, "unk_token": END})
+
+
+def _yaml(tiny: bool) -> str:
+    if not tiny:
+        return "cond_image_size: 512\n"  # all else is as published where it is not said
+    c = TINY_TRIPOSR
+    sizes = {
+        "cond_image_size": c.picture,
+        "image_tokenizer": TINY_VIT,
+        "tokenizer": {"plane_size": c.plane, "num_channels": c.channels},
+        "backbone": {
+            "num_attention_heads": c.heads,
+            "attention_head_dim": c.channels // c.heads,
+            "num_layers": c.layers,
+            "norm_num_groups": c.groups,
+        },
+        "post_processor": {"out_channels": c.features},
+        "decoder": {"n_neurons": c.neurons, "n_hidden_layers": c.hidden},
+    }
+    return json.dumps(sizes)  # JSON is YAML
+
+
+def _json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content))
+
+
+def planned(name: str) -> tuple[str, str]:
+    """Memory and time of one picture by the prior's own sampler, in words; of TripoSR a mesh, whose lattice time is not in it."""
+    name = "zero123-xl" if name in ("zero123", "stable-zero123") else name  # one network
+    if name not in NAMES:
+        return "unknown", "unknown"
+    if name == "triposr":
+        cost, here = costs(), plan.speed("cpu", torch.float32)
+        return f"{cost.peak / plan.GB:.1f} GB", f"{plan.duration(cost.network / here.rate)} and the mesh"
+    with tempfile.TemporaryDirectory() as at:
+        folder = write(name, Path(at), "blank")
+        plans = []
+        for device, dtype in (("cpu", torch.float32), ("cuda", torch.float16)):
+            outline = load(folder, PUBLISHED[name].kind, dtype=dtype, device="meta")
+            plans.append(plan.Plan(device=device, dtype=dtype).plus(outline, Drawing().asked(outline, 1)))
+    here, card = plans
+    return f"{here.ram / plan.GB:.1f} GB; {card.vram / plan.GB:.1f} GB of a card as fp16", plan.duration(here.seconds or math.nan)
+
+
+def table() -> str:
+    """The table of docs/published.md."""
+    lines = ["| prior | command | from | licence | size | memory | time on this machine | tested | with real weights |", "|" + " --- |" * 9]
+    for name, prior in PUBLISHED.items():
+        at = f" at {prior.revision[:8]}" if prior.revision != "main" else ""
+        size = f"{prior.gigabytes:.1f} GB" if prior.gigabytes else "unknown"
+        cells = [f"`{name}`", f"`bozzetto fetch {name}`", f"{prior.repository}{at}", prior.licence, size, *planned(name)]
+        lines.append("| " + " | ".join([*cells, TESTED.get(name, "nothing reads it yet"), "never"]) + " |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        print(write(sys.argv[1], Path(sys.argv[2])))
+    else:
+        here = plan.speed("cpu", torch.float32).rate / 1e9
+        print(machine("torch", "diffusers", "transformers"), f"\nthreads: {torch.get_num_threads()}, {here:.0f} GFLOP/s\n")
+        print(table())

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a lift or a drawing takes on this machine, by `priors.plan`: the verbs tell it before they begin, and refuse what cannot fit.
+
+What no layers say, fitting and texturing, is a table of measured numbers, `COSTS`; `python -m benchmarks.plans` compares all with runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from bozzetto.fit.drawings import Drawing
+from bozzetto.fit.recipe import Need, Recipe
+from bozzetto.priors import loading, published, triposr, triposr_files
+from bozzetto.priors.loading import Role
+from bozzetto.priors.plan import GB, LIBRARIES, Asked, Plan, agreed
+from bozzetto.priors.prior import Prior
+
+
+class Cost(NamedTuple):
+    """Seconds on the machine of `plan.REFERENCE`, first-use compilation and diffusion priors apart, and the most resident memory."""
+
+    seconds: float
+    peak_gb: float
+
+
+COSTS: dict[str, dict[str, Cost]] = {
+    "guess": {"draft": Cost(7, 1.0), "standard": Cost(26, 1.0)},
+    "gaussians": {"draft": Cost(18, 1.0)},
+    "views": {"draft": Cost(9, 1.3)},
+}
+"""of a lift, by recipe and preset"""
+GUESS = Cost(2, 1.0)
+"""of the first guess alone"""
+Choices = list[tuple[str, dict[str, Any]]]
+
+
+def for_lift(
+    recipe: Recipe[Any],
+    preset: str,
+    settings: Any,
+    priors: Mapping[Need, str],
+    kind: str | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
+    offload: bool = False,
+) -> Plan:
+    """Of one picture; arguments as `lift` has them, but that priors are given by need, the embedded ones where they are absent.
+
+    raises  InputError, which names what needs less, where this machine has too little memory
+    """
+    loading.check_offload(device, offload)
+
+    def make(preset: str = preset, settings: Any = settings, precision: str = precision, offload: bool = offload) -> Plan:
+        dtype = loading.dtype_on(device, precision)
+        cost = COSTS.get(recipe.name, {}).get(preset)
+        plan = Plan((cost or GUESS).peak_gb * GB, rest=None if cost is None else cost.seconds, device=device, dtype=dtype)
+        if triposr_files.is_folder(folder := published.place(priors.get("first_guess", loading.MINI))):
+            cost = triposr.costs(triposr_files.read_config(folder / triposr_files.CONFIG))
+            plan = replace(plan, ram=plan.ram + cost.peak - LIBRARIES, weights=float(cost.weights), flop=cost.network)
+        given: dict[Literal["views", "text"], str] = {need: priors.get(need, "mini") for need in recipe.needs if need != "first_guess"}
+        outlines: dict[Need, Prior] = {
+            need: loading.load_for(need, name, kind if need == "views" else None, dtype, "meta") for need, name in given.items()
+        }
+        asked = recipe.asks(settings, outlines) if recipe.asks else {}
+        for need, outline in outlines.items():
+            plan = plan.plus(outline, asked.get(need, Asked(batch=4)), is_offloaded=offload)
+        return plan if len(asked) == len(outlines) else replace(plan, rest=None)
+
+    smaller = _smaller(device, precision, offload) if recipe.needs != ("first_guess",) else []
+    draft = recipe.presets.get("draft", settings)
+    if isinstance(drawing := getattr(settings, "drawing", None), Drawing) and drawing.batch > 1:
+        one, draft = (replace(x, drawing=replace(x.drawing, batch=1)) for x in (settings, draft))
+        smaller.append(("--set drawing.batch=1", {"settings": one}))
+    if preset != "draft" and "draft" in recipe.presets:
+        smaller.append(("--preset draft", {"preset": "draft", "settings": draft}))
+    return agreed(make, smaller)
+
+
+def for_drawing(
+    role: Role,
+    prior: str | Path,
+    drawing: Drawing,
+    count: int,
+    kind: str | None = None,
+    towers: str | Path | None = None,
+    device: str = "cpu",
+    precision: str = "auto",
+    offload: bool = False,
+) -> Plan:
+    """Of `count` pictures by a prior; arguments as `views` and `draw` have them. Raises as `for_lift`."""
+    loading.check_offload(device, offload)
+
+    def make(count: int = count, precision: str = precision, offload: bool = offload) -> Plan:
+        dtype = loading.dtype_on(device, precision)
+        outline = loading.load_for(role, prior, kind, dtype, "meta", text=towers)
+        rest = GUESS if role == "views" else Cost(0, 0.9)
+        plan = Plan(rest.peak_gb * GB, rest=rest.seconds, device=device, dtype=dtype)
+        return plan.plus(outline, drawing.asked(outline, count), is_offloaded=offload)
+
+    smaller = _smaller(device, precision, offload)
+    return agreed(make, [*smaller, ("--count 1", {"count": 1})] if count > 1 else smaller)
+
+
+def _smaller(device: str, precision: str, offload: bool) -> Choices:
+    """What makes any diffusion prior need less."""
+    choices: Choices = []
+    if loading.dtype_on(device, precision) == torch.float32:
+        choices.append(("--precision bf16", {"precision": "bf16"}))
+    if device.startswith("cuda") and not offload:
+        choices.append(("--offload", {"offload": True}))
+    return choices
