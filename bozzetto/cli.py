@@ -103,6 +103,7 @@ def lift(args: Lift) -> int:
                     preset=args.preset,
                     settings=chosen,
                     recipe=recipe,
+                    guess=None if args.guess == "mini" else args.guess,
                     prior=priors,
                     kind=args.kind,
                     text=args.text,

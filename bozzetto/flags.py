@@ -33,9 +33,12 @@ class Lift:
     recipe: str = "guess"
     """how to lift: guess is the embedded network alone; gaussians moves its guess as Gaussians, and leaves a splat, too (asset.ply);
     views lets a diffusion prior draw the hidden sides and follows the drawings; zero123 goes on from the guess by score distillation"""
+    guess: str = "mini"
+    """what every recipe begins with: mini is the embedded network; triposr a larger one (`bozzetto fetch triposr`, 1.7 GB; a minute and
+    3 GB on two cores); or a folder of either's layout"""
     prior: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """folder of weights, or the name of fetched ones (`bozzetto fetch --list`): the embedded ones by default; for views and zero123,
-    Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior first_guess=FOLDER"""
+    Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior text=FOLDER"""
     kind: str | None = None
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     text: str | None = None

@@ -37,8 +37,6 @@ UNUSED = {
     "diffusion.schedules.vp_sde_alpha_bar": "library of the paper: Song et al. 2021",
     "distill.sds.fantasia": "library of the paper: Fantasia3D's weight",
     "priors.elevation.estimate_elevation": "comes with One-2-3-45, whose first stage it is",
-    "priors.triplane.Field": "comes with the guess of TripoSR, which takes any field",
-    "priors.triposr_files.is_folder": "comes with the guess of TripoSR, which takes a folder",
     "scores.frechet.finite_sample_bias": "library of a measure: what FID comes to by the number of samples alone",
     "scores.ladder.largest_distance": "library of the paper: Song & Ermon 2020, technique 1",
     "scores.ladder.step_size": "library of the paper: Song & Ermon 2020, technique 4",

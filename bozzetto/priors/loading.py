@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors import components, pictures, published, zero123
+from bozzetto.priors import components, pictures, published, triposr_files, zero123
 from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
 from bozzetto.priors.pictures import PicturePrior
@@ -106,6 +106,8 @@ def load_as(
     if dtype not in DTYPES:
         raise ValueError(f"dtype: expected one of {DTYPES}, got {dtype}")
     folder = _folder(name_or_folder)
+    if triposr_files.is_folder(folder):
+        raise InputError(f"{name_or_folder}: TripoSR is what a lift begins with, no diffusion prior; give it as --guess")
     if _is_published(str(name_or_folder)):
         kind = kind or published.find(str(name_or_folder)).kind
     kind = _kind(folder, kind, is_told=text is not None or role == "text")
@@ -134,7 +136,7 @@ def _fits(layout: Layout, wanted: Any, role: Role | None) -> bool:
 def digest(name_or_folder: str | Path) -> str:
     """The first 16 hex digits of the SHA-256 of all weights and settings of a folder: which prior made an asset."""
     folder, whole = _folder(name_or_folder), hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors") and p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".yaml", ".safetensors", ".ckpt") and p.is_file()):
         whole.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as stream:
             whole.update(hashlib.file_digest(stream, "sha256").digest())

@@ -86,6 +86,8 @@ PUBLISHED: dict[str, Published] = {
         licence="MIT, code and weights",
         restricts=False,
         gigabytes=1.7,
+        kind="triposr",
+        then="bozzetto lift PICTURE --guess {folder}",
     ),
     "zero123": Published(
         what="Zero-1-to-3: other sides of a pictured object (arXiv:2303.11328), the checkpoint of 105,000 steps",

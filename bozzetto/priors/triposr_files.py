@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bozzetto.errors import InputError
 from bozzetto.priors import components
-from bozzetto.priors.convert import read_checkpoint
+from bozzetto.priors.checkpoint import read_checkpoint
 from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.yaml", "model.safetensors", "model.ckpt"

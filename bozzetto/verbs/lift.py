@@ -16,13 +16,13 @@ import torch
 
 from bozzetto import __version__
 from bozzetto.errors import InputError
+from bozzetto.fit import guesses
 from bozzetto.fit.asset import Asset
 from bozzetto.fit.recipe import Job, Need, Priors, Recipe
 from bozzetto.fit.run import Progress, Run, check_device, check_writable, peak_gb
 from bozzetto.fit.source import Source
 from bozzetto.matting import Method
-from bozzetto.priors import first_guess
-from bozzetto.priors.loading import MINI, Role
+from bozzetto.priors.loading import Role
 from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 
@@ -38,6 +38,7 @@ def lift(
     recipe: str | Recipe[Any] = "guess",
     preset: str = "standard",
     settings: Any = None,
+    guess: str | Path | None = None,
     prior: str | Path | Mapping[Need, str | Path] | None = None,
     kind: str | None = None,
     text: str | None = None,
@@ -57,6 +58,7 @@ def lift(
     out      folder to write the asset to; None leaves it in memory, for `Asset.write`
     recipe   one of `bozzetto.recipes.RECIPES` by name, or a `Recipe` of your own
     settings the recipe's own, in place of the preset's: `replace(RECIPES["guess"].presets["draft"], steps=80)`
+    guess    what the lift begins with: `triposr`, or a folder of its layout or of the embedded network's (`fit.guesses.load`)
     prior    folder of weights, of the last prior that the recipe needs, or folders by need; None for the embedded ones
     kind     what the weights of a prior of views are, where the folder does not say so itself (`priors.loading.load`)
     text     what the picture shows, in words, for a recipe with a prior of text; without a picture the embedded prior, or the one
@@ -84,7 +86,7 @@ def lift(
         if isinstance(prior, Mapping) and "text" not in recipe.needs:  # it has done what it was given for
             prior = {need: folder for need, folder in prior.items() if need != "text"}
     source = Source.of(picture, mask, matting)
-    priors, made_of = _priors(recipe, prior, kind, device, precision)
+    priors, made_of = _priors(recipe, guess, prior, kind, device, precision)
     if out is not None:
         check_writable(Path(out))
     about = {"recipe": recipe.name, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
@@ -133,7 +135,12 @@ def recipe_of(name: str | Recipe[Any]) -> Recipe[Any]:
 
 
 def _priors(
-    recipe: Recipe[Any], given: str | Path | Mapping[Need, str | Path] | None, kind: str | None, device: str, precision: str
+    recipe: Recipe[Any],
+    guess: str | Path | None,
+    given: str | Path | Mapping[Need, str | Path] | None,
+    kind: str | None,
+    device: str,
+    precision: str,
 ) -> tuple[Priors, dict[str, Any]]:
     """What the recipe needs, and what a record says of it."""
     folders: dict[Any, str] = {}
@@ -141,15 +148,19 @@ def _priors(
         folders = {need: str(folder) for need, folder in given.items()}
     elif given is not None and recipe.needs:
         folders = {recipe.needs[-1]: str(given)}
+    if guess is not None:
+        if "first_guess" in folders:
+            raise InputError(f"--guess {guess}: --prior gives another first guess; leave one of them out")
+        folders["first_guess"] = str(guess)
     if strange := sorted(set(folders) - set(recipe.needs)):
         raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {', '.join(recipe.needs) or 'no prior'}")
     made, record = Priors(), dict[str, Any]()
     if "first_guess" in recipe.needs:
-        at = Path(folders.get("first_guess", MINI))
-        folder = at / "first_guess" if (at / "first_guess").is_dir() else at
-        alone = recipe.needs == ("first_guess",)  # else the big networks have the device to themselves
-        made = replace(made, first_guess=first_guess.load(folder, device=device if alone else "cpu"))
-        record["prior"] = first_guess.digest(folder)
+        # where diffusion networks follow, they have the device to themselves
+        make, record["prior"] = guesses.load(
+            folders.get("first_guess", "mini"), device if recipe.needs == ("first_guess",) else "cpu", precision
+        )
+        made = replace(made, first_guess=make)
     if "views" in recipe.needs:
         views, digest = _diffusion("views", folders.get("views", "mini"), kind, device, precision)
         made = replace(made, views=views)
