@@ -17,6 +17,7 @@ from torch import Tensor
 from bozzetto.camera import Camera, orbit
 from bozzetto.priors import load, sample
 from bozzetto.priors.convert import convert
+from bozzetto.priors.exact import Exact
 from bozzetto.priors.hint import PLANES, Hint
 from bozzetto.priors.loading import LAYOUTS, MINI, TEXT, load_as
 from bozzetto.priors.pictures import NAMES
@@ -26,6 +27,7 @@ from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.views import Views
 from tests.twins import zero123 as twin
+from tests.twins.bank import BANK, CAPTIONS, ring
 from tests.twins.priors import Joint
 
 
@@ -79,7 +81,19 @@ class Case:
         return self.prior.shape[0] if len(self.prior.shape) == 4 else 1
 
 
-CASES = ("mini", "mini in words", "port 1", "port 2, stable", "converted", "stable diffusion", *NAMES, "joint")
+CASES = (
+    "mini",
+    "mini in words",
+    "port 1",
+    "port 2, stable",
+    "converted",
+    "stable diffusion",
+    *NAMES,
+    "joint",
+    "exact",
+    "exact, cameras unknown",
+    "exact, together",
+)
 
 
 @pytest.fixture(scope="module", params=CASES)
@@ -98,6 +112,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return Case(load(text_folder(folder)), ("text",))
     if name == "joint":
         return Case(Joint(), ("text",))
+    if name.startswith("exact"):
+        together, knows_cameras = 4 if "together" in name else 1, "unknown" not in name
+        bank = Exact(BANK, ring(8), CAPTIONS, size=16, knows_cameras=knows_cameras, together=together)
+        return Case(bank, ("picture", "text"), True)
     return Case(load(name), (), name != "digits-ncsn")  # an NCSN draws by Langevin dynamics; DDIM leaves its paper grey
 
 
