@@ -56,6 +56,31 @@ def dual(denoiser: Denoiser, none: Any, image: Any, image_scale: float, text_sca
     return Adapted(guided, denoiser.sigmas)
 
 
+def perp_neg(denoiser: Denoiser, uncond: Any, negatives: Sequence[tuple[Any, Tensor | float]], g: float) -> Adapted:
+    """Away from negative conditions, but only as far as they say something else than the condition: with d(c) = D(c) - D(uncond),
+
+        D(uncond) + g (d(cond) - sum_i w_i p_i),    p_i = d(negative_i) less its part along d(cond), sample by sample
+
+    A negative that says what the condition says does nothing, where subtracting it would take the condition back. Text-to-3D asks
+    for "back view" so, with "front view" as a negative: half of what those two say is the object.
+
+    negatives  conditions and their weights w_i >= 0, one number or (B,)
+    source     Perp-Neg, Armandpour et al. 2023 (arXiv:2304.04968)
+    """
+
+    def guided(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        null = denoiser.denoise(x, sigma, uncond)
+        towards = (denoiser.denoise(x, sigma, cond) - null).flatten(1)
+        total = towards
+        for negative, weight in negatives:
+            away = (denoiser.denoise(x, sigma, negative) - null).flatten(1)
+            along = (away * towards).sum(1, keepdim=True) / towards.square().sum(1, keepdim=True).clamp(min=1e-30)  # d(cond) may be 0
+            total = total - torch.as_tensor(weight, dtype=torch.float64).to(x).view(-1, 1) * (away - along * towards)
+        return null + g * total.view_as(x)
+
+    return Adapted(guided, denoiser.sigmas)
+
+
 def autoguidance(denoiser: Denoiser, guide: Denoiser, g: float) -> Adapted:
     """guide + g (denoiser - guide): away from what a weaker model of the same data does, under the same condition.
 
