@@ -47,6 +47,8 @@ FILES = [
     "splat",
     "gaussians",
     "sds",
+    "vsd",
+    "bsd",
     "zero123",
     "elevation",
     "loading",

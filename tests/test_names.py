@@ -17,7 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 UNUSED = {
-    "denoiser.Trainable": "comes with LoRA and VSD, whose second denoiser it is",
     "denoiser.EDMDenoiser": "library of the paper: EDM, Table 1",
     "diffusion.guidance.autoguidance": "library of the paper: Karras et al. 2024",
     "diffusion.guidance.classifier": "library of the paper: Dhariwal & Nichol 2021",
@@ -28,7 +27,7 @@ UNUSED = {
     "diffusion.improved.no_losses": "library of the paper: Nichol & Dhariwal 2021, where drawing steps begins",
     "diffusion.improved.space_timesteps": "library of the paper: Nichol & Dhariwal 2021",
     "diffusion.likelihood.log_likelihood": "library of the paper: Song et al. 2021, the exact likelihood",
-    "diffusion.losses.denoising_loss": "comes with VSD, whose second denoiser is trained by it",
+    "diffusion.losses.denoising_loss": "library of losses: any denoiser's, in x0",
     "diffusion.losses.draw_steps": "library of the paper: DDPM, Algorithm 1 draws its steps so",
     "diffusion.losses.edm_sigma": "library of the paper: EDM, Table 1",
     "diffusion.losses.edm_weight": "library of the paper: EDM, Table 1",
@@ -36,6 +35,7 @@ UNUSED = {
     "diffusion.samplers.ddim_inversion": "comes with Prompt-to-Prompt, which edits from the inverted noise",
     "diffusion.schedules.ve_sde_sigma": "library of the paper: Song et al. 2021",
     "diffusion.schedules.vp_sde_alpha_bar": "library of the paper: Song et al. 2021",
+    "distill.bsd.norms_apart": "library of the paper: DreamCraft3D's appendix; its pictures come from a ControlNet",
     "distill.sds.fantasia": "library of the paper: Fantasia3D's weight",
     "priors.elevation.estimate_elevation": "comes with One-2-3-45, whose first stage it is",
     "scores.frechet.finite_sample_bias": "library of a measure: what FID comes to by the number of samples alone",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from bozzetto.fit.loop import Loss
 from bozzetto.fit.solid import Colours
 from bozzetto.fit.source import Source
 from bozzetto.image import Crop
-from bozzetto.priors.prior import Prior
+from bozzetto.priors.prior import Condition, Prior
 from bozzetto.shapes.shape import Shape, Step
 from bozzetto.views import Views
 
@@ -101,11 +101,24 @@ def order_of(n: int, epoch: int, seed: int) -> list[int]:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * SEED_STRIDE + epoch)).tolist()
 
 
+class Asked(NamedTuple):
+    """One step of a `Pull`: B renderings as the prior encodes them, with gradients; their levels; the cameras; the condition.
+
+    A joint prior's x0 holds V views: there are B V cameras then.
+    """
+
+    x0: Tensor
+    sigma: Tensor
+    cameras: Camera
+    cond: Condition
+
+
 @dataclass
 class Pull:
     """Score distillation (`distill.sds`) by one prior, in views round the object: loss `name`, whose value does not measure progress.
 
-    around    a step's azimuths and elevations (V,), radians, round the object's centre as `framed` has it
+    around    a step's azimuths and elevations (V,), radians, round the object's centre as `framed` has it; of a joint prior those of
+              its views, sample by sample
     levels    noise levels to draw from
     weight    of the loss, which is a sum over latents
     guidance  scale of classifier-free guidance; 1 is none
@@ -133,9 +146,13 @@ class Pull:
             self._seen = self.prior.encode_reference(self.framed.reference(self.prior.background))
 
     def __call__(self, shape: Shape, step: Step) -> Mapping[str, Loss]:
+        asked = self.ask(shape, step)
+        return {self.name: Loss(self.weight, sds(self._denoiser, asked.x0, asked.sigma, asked.cond, generator=step.generator))}
+
+    def ask(self, shape: Shape, step: Step) -> Asked:
+        """A step's views, rendered and encoded, and what the prior is asked about them."""
         cameras = self.framed.cameras(*self.around(step)).resized(self.size)
         x0 = self.prior.encode(shape.render(self.framed.placed(cameras), "colour"))
-        sigma = self.levels.draw(self._denoiser, len(cameras), step.number, generator=step.generator)
+        sigma = self.levels.draw(self._denoiser, len(x0), step.number, generator=step.generator)
         hint = None if self.guessed is None else self.framed.hinting(self.guessed)
-        cond = self.prior.condition(self._seen, cameras, self.text, hint)
-        return {self.name: Loss(self.weight, sds(self._denoiser, x0, sigma, cond, generator=step.generator))}
+        return Asked(x0, sigma, cameras, self.prior.condition(self._seen, cameras, self.text, hint))

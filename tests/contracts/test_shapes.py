@@ -12,6 +12,7 @@ from bozzetto.shapes.densify import Densify, Mcmc, Schedule
 from bozzetto.shapes.discs import Discs, on_surface
 from bozzetto.shapes.dmtet import DMTet
 from bozzetto.shapes.growing import Growing
+from bozzetto.shapes.particles import Particles
 from bozzetto.shapes.shape import Step
 from bozzetto.shapes.tets import Course, Tets
 
@@ -51,6 +52,7 @@ SHAPES = {
     "tets moved as one": lambda: tets(smooth=5),
     "discs": lambda: Discs(gaussians(), 1 / 40, cells=48, views=24, size=96),
     "growing": lambda: growing(Densify),
+    "particles": lambda: Particles([tets(), tets()]),
     "growing by MCMC": lambda: growing(Mcmc),
 }
 
