@@ -60,7 +60,7 @@ def test_windows_are_the_objects_at_the_cameras_in_their_order():
     torch.testing.assert_close(joint.condition(cameras=cameras)["windows"][0], want.transpose(0, 1), rtol=0, atol=1e-6)
     stored = torch.stack([2 * BANK[i](ring(8)).over(1.0).movedim(-1, 1) - 1 for i in range(4)])  # (N, M, ...)
     torch.testing.assert_close(prior.condition()["windows"][0], stored.flatten(0, 1), rtol=0, atol=1e-6)
-    groups = torch.stack([stored[:, k::2] for k in range(2)], 1)  # azimuths 0, 90, 180, 270, and 45, 135, ...
+    groups = torch.stack([stored.roll(-k, 1)[:, ::2] for k in range(8)], 1)  # azimuths 0, 90, 180, 270; then 45, 135, ...; 90, 180, ...
     torch.testing.assert_close(joint.condition()["windows"][0], groups.flatten(0, 1), rtol=0, atol=1e-6)
     assert torch.equal(exact(knows_cameras=False).condition(cameras=cameras)["windows"], prior.condition()["windows"])
 

@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 UNUSED = {
+    "claims.hybrid.detail": "an experiment that `bozzetto claims` is to name",
     "denoiser.EDMDenoiser": "library of the paper: EDM, Table 1",
     "diffusion.guidance.autoguidance": "library of the paper: Karras et al. 2024",
     "diffusion.guidance.classifier": "library of the paper: Dhariwal & Nichol 2021",

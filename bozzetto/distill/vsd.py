@@ -65,7 +65,7 @@ def vsd(
     """A scalar whose gradient by x0 is `vsd_gradient` / B, and by anything else is nothing; its value measures no progress.
 
     denoiser, own  the prior, guided as wanted; D_phi. No gradient reaches either
-    source         ProlificDreamer, Eq. 9
+    source         ProlificDreamer, Theorem 2, with D_phi for the score of the particles
     """
     return injected(x0, vsd_gradient(denoiser, own, x0.detach(), sigma, cond, own_cond, generator=generator, weight=weight))
 

@@ -63,8 +63,8 @@ class Exact:
     """A bank of objects as a `Prior`.
 
     bank           N functions that render
-    cameras        M stored ones, which stand for a camera that is not said; of a joint prior in groups of V: the first group is
-                   cameras 0, M / V, 2 M / V, ..., so a ring of M azimuths has M / V groups, each evenly round the object
+    cameras        M stored ones, which stand for a camera that is not said. A joint prior's go round in a ring: its M groups of V begin
+                   at each of them, and take every (M / V)-th, so that a group is evenly round the object
     captions       of the objects; a text leaves those objects that have most of its words. By default nothing is said of any
     size           S
     width          h of the windows, in x0's unit: x0 is a picture in [-1, 1]
@@ -106,15 +106,15 @@ class Exact:
         # Stable Diffusion's levels: shares of them mean what they mean for the published priors
         self.denoiser = Adapted(self._denoised, sigma_of(NoiseSchedule().alpha_bar()))
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
-        groups = len(cameras) // together
-        self.cameras = cameras.resized(size)[[k + groups * v for k in range(groups) for v in range(together)]]
-        self._stored = self.windows(self.cameras).transpose(0, 1).flatten(0, 1)[None]  # (1, N M / V, ...), object by object
+        m, self.cameras = len(cameras), cameras.resized(size)
+        groups = [(k + v * (m // together)) % m for k in range(m) for v in range(together)]
+        self._stored = self.windows(self.cameras[groups]).transpose(0, 1).flatten(0, 1)[None]  # (1, N M, ...), object by object
 
     def views(self, reference: Reference | None = None) -> Camera | None:
         """Of a joint prior the first group of stored cameras, turned about z so that its first stands where the reference's does."""
         if self.together == 1:
             return None
-        group = self.cameras[: self.together]
+        group = self.cameras[:: len(self.cameras) // self.together]
         if reference is None:
             return group
         azimuth = [math.atan2(float(c.position[0, 1]), float(c.position[0, 0])) for c in (reference.cameras, group)]
@@ -145,7 +145,8 @@ class Exact:
     ) -> Condition:
         """`windows` (1 or B, K, ...), the y_i, and `log_weights` (1 or B, K), the log w_i, up to a constant.
 
-        Without a reference and a text all objects weigh alike. Without cameras K is N M / V, and every stored group weighs alike.
+        Without a reference and a text all objects weigh alike. Without cameras K is N M, and every stored camera, or
+        group of them, weighs alike.
         """
         windows = self._stored if cameras is None or not self.knows_cameras else self.windows(cameras)
         logs = torch.zeros(1, len(self.bank), dtype=torch.float64)
