@@ -162,7 +162,7 @@ def test_bsd_2_a_booth_that_is_phi_has_no_gradient():
     same, other = learner(0.2), learner(-0.3)
     booth = Adapted(lambda x, s, cond: same.denoiser.denoise(x, s, None), PRIOR.denoiser.sigmas)
     term = pull(Bootstrapped, own=same, labelled=no_label, booth=same)
-    term._denoiser = booth  # asked without the prior's condition, as phi is
+    term._base = booth  # asked without the prior's condition, as phi is
     assert float(gradient(term, number=300).abs().max()) == 0
     term.own = other
     assert float(gradient(term, number=300).abs().max()) > 1e-3  # the control

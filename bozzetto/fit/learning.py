@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from bozzetto.camera import Camera
-from bozzetto.denoiser import Denoiser
 from bozzetto.diffusion.guidance import classifier_free
 from bozzetto.distill.bsd import Refresh, refreshed
 from bozzetto.distill.vsd import Learner, vsd
@@ -40,11 +39,12 @@ class Variational(Pull):
 
     def __call__(self, shape: Shape, step: Step) -> Mapping[str, Loss]:
         asked = self._last = self.ask(shape, step)
-        return {self.name: Loss(self.weight, self._pulled(self._denoiser, asked, step))}
+        return {self.name: Loss(self._weight(step), self._pulled(asked, step))}
 
-    def _pulled(self, denoiser: Denoiser, asked: Asked, step: Step) -> Tensor:
-        own_cond = self._labelled(asked.cameras)
-        return vsd(denoiser, self.own.denoiser, asked.x0, asked.sigma, asked.cond, own_cond, generator=step.generator)
+    def _pulled(self, asked: Asked, step: Step) -> Tensor:
+        own, own_cond = self.own.denoiser, self._labelled(asked.cameras)
+        prior, x0, generator = self._guided(asked), asked.x0, step.generator
+        return vsd(prior, own, x0, asked.sigma, asked.cond, own_cond, generator=generator, weight=asked.weight)
 
     def _labelled(self, cameras: Camera | None) -> Condition:
         return self.labelled(cameras) if self.labelled is not None else self.prior.condition(self._seen, cameras, self.text)
@@ -78,7 +78,7 @@ class Bootstrapped(Variational):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._denoiser = classifier_free(self.booth.denoiser, self.prior.condition(), self.guidance)
+        self._base = self.booth.denoiser
 
     def __call__(self, shape: Shape, step: Step) -> Mapping[str, Loss]:
         asked = self.ask(shape, step)
@@ -87,7 +87,7 @@ class Bootstrapped(Variational):
                 self._improve(asked, step)
             return {self.name: Loss(0.0, 0 * asked.x0.sum())}
         self._last = asked
-        return {self.name: Loss(self.weight, self._pulled(self._denoiser, asked, step))}
+        return {self.name: Loss(self._weight(step), self._pulled(asked, step))}
 
     def _improve(self, asked: Asked, step: Step) -> None:
         """Keeps the views as the teacher would have them, and forgets the oldest."""
