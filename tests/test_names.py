@@ -23,7 +23,6 @@ UNUSED = {
     "diffusion.guidance.classifier": "library of the paper: Dhariwal & Nichol 2021",
     "diffusion.guidance.dual": "comes with InstructPix2Pix, whose guidance it is",
     "diffusion.guidance.limited": "library of the paper: Kynkäänniemi et al. 2024",
-    "diffusion.guidance.perp_neg": "comes with DreamCraft3D, whose guidance by DeepFloyd IF it is",
     "diffusion.improved.hybrid_loss": "library of the paper: Nichol & Dhariwal 2021",
     "diffusion.improved.no_losses": "library of the paper: Nichol & Dhariwal 2021, where drawing steps begins",
     "diffusion.improved.space_timesteps": "library of the paper: Nichol & Dhariwal 2021",

@@ -26,6 +26,9 @@ Need = Literal["first_guess", "views", "text"]
 """first_guess is what most lifts begin with, the embedded network or another (`fit.guesses`); views a prior that draws an object from
 other sides; text one that is conditioned on text"""
 
+ANYTHING = "an object"
+"""what a prior of text is asked for where nobody said what the picture shows"""
+
 Guess = Callable[[Source, float, float | None], Solid]
 """What a lift begins with: of a picture, the azimuth that it is to have, and its elevation or None where that is to be found, the solid
 behind it (`fit.guesses`)"""
@@ -69,6 +72,17 @@ class Job(Generic[S]):
         """The prior of views."""
         found: Prior = self.prior("views")
         return found
+
+    @property
+    def text_prior(self) -> Prior:
+        """The prior of text."""
+        found: Prior = self.prior("text")
+        return found
+
+    @property
+    def words(self) -> str:
+        """The text, or ANYTHING where none was given."""
+        return ANYTHING if self.text is None else self.text
 
     def prior(self, need: Need) -> Any:
         """One of the priors; raises ValueError where the recipe does not name it among its needs."""

@@ -26,6 +26,8 @@ from bozzetto.priors.prior import Condition, Prior
 from bozzetto.shapes.shape import Shape, Step
 from bozzetto.views import Views
 
+Sides = Literal["none", "told", "perp-neg"]
+Shows = Literal["colour", "normal"]
 SEED_STRIDE = 1_000_003  # one order of pictures an epoch
 
 
@@ -152,8 +154,8 @@ class Pull:
     guessed: Colours | None = None
     text: str | None = None
     name: str = "distill"
-    sides: Literal["none", "told", "perp-neg"] = "none"
-    shows: Callable[[Step], Literal["colour", "normal"]] = lambda step: "colour"
+    sides: Sides = "none"
+    shows: Callable[[Step], Shows] = lambda step: "colour"
     by_angle: bool = False
     _base: Denoiser = field(init=False, repr=False)
     _null: Condition = field(init=False, repr=False)

@@ -11,6 +11,7 @@ from bozzetto.mesh import vertex_normals
 from bozzetto.render.mesh import render_surface, silhouette
 from bozzetto.shapes.colours import ColourGrid
 from bozzetto.shapes.shape import Only, Step, Tensors, load_moments, moments
+from bozzetto.shapes.uniform_adam import UniformAdam
 from bozzetto.views import Views
 
 
@@ -19,14 +20,14 @@ class Painted(nn.Module):
 
     vertices, faces  (N, 3) and (F, 3)
     colours          of the surface
-    lr               step of the colours' logits
+    lr               largest step of the colours' logits
     """
 
     def __init__(self, vertices: Tensor, faces: Tensor, colours: ColourGrid, lr: float) -> None:
         super().__init__()
         self.vertices, self.faces, self.colours = vertices.detach(), faces, colours
         self.normals = vertex_normals(self.vertices, faces)
-        self.tint = torch.optim.Adam([colours.logits], lr=lr, betas=(0.9, 0.99))
+        self.tint = UniformAdam([colours.logits], lr=lr)  # Adam would move what is hardly pulled as far as the rest: speckles
 
     def render(self, cameras: Camera, only: Only | None = None) -> Views:
         if only == "alpha":

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What sculpts, as settings of a recipe: a 2D and a 3D prior together (`Hybrid`), and the picture and regularisers (`Held`).
+
+Hybrid guidance is a weighted sum of two score distillations, w_2D L_SDS(text) + w_3D L_SDS(picture, pose): each prior has its own codec,
+levels, guidance scale and noise (Magic123, arXiv:2306.17843, Eq. 5; DreamCraft3D, arXiv:2310.16818, Eq. 7). For Gaussian priors it ends
+at the mean of theirs, weighted by w / (variance + level): check SDS-4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from bozzetto.distill.sds import Levels
+from bozzetto.fit.around import Around
+from bozzetto.fit.framed import Framed
+from bozzetto.fit.loop import Term, own
+from bozzetto.fit.recipe import Job
+from bozzetto.fit.settings import Within
+from bozzetto.fit.solid import Solid
+from bozzetto.fit.terms import Pull, Shown, Shows, Sides
+from bozzetto.shapes.shape import Step
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """How much each prior pulls."""
+
+    around: Around = Around(views=1, lowest_deg=-10, highest_deg=45)
+    weight_2d: Annotated[float, Within(0, 1e6)] = 0.005
+    """what the text's prior finds likely, summed over latents"""
+    weight_3d: Annotated[float, Within(0, 1e6)] = 0.1
+    """what the prior of views finds likely, summed over latents"""
+    guidance_2d: Annotated[float, Within(-200, 200)] = 20.0
+    """of the text's prior"""
+    guidance_3d: Annotated[float, Within(-200, 200)] = 5.0
+    """of the prior of views"""
+
+    def pulls(
+        self,
+        job: Job[Any],
+        solid: Solid,
+        framed: Framed,
+        size: int,
+        levels: tuple[Levels, Levels],
+        *,
+        sides: Sides = "told",
+        shows: Callable[[Step], Shows] = lambda step: "colour",
+        by_angle: bool = False,
+    ) -> tuple[Pull, Pull]:
+        """Of the text's prior and of the prior of views, which always sees colours; their losses are `sds_2d` and `sds_3d`.
+
+        size      pixels a side of what is rendered
+        levels    of the one and the other
+        sides, shows  of the former, by_angle of the latter, as `terms.Pull` has them
+        """
+        around = lambda step: self.around(framed.azimuth, step)  # noqa: E731
+        two = Pull(
+            job.text_prior,
+            framed,
+            around,
+            levels[0],
+            self.weight_2d,
+            self.guidance_2d,
+            size,
+            text=job.words,
+            name="sds_2d",
+            sides=sides,
+            shows=shows,
+        )
+        three = Pull(
+            job.views,
+            framed,
+            around,
+            levels[1],
+            self.weight_3d,
+            self.guidance_3d,
+            size,
+            guessed=solid.colours,
+            name="sds_3d",
+            by_angle=by_angle,
+        )
+        return two, three
+
+
+@dataclass(frozen=True)
+class Held:
+    """What holds a shape while priors pull; losses of the picture are means over its pixels."""
+
+    rgb_weight: Annotated[float, Within(0, 1e6)] = 500.0
+    """the picture's colours, mean squared difference"""
+    mask_weight: Annotated[float, Within(0, 1e6)] = 500.0
+    """the picture's silhouette, mean squared difference"""
+    eikonal_weight: Annotated[float, Within(0, 1e6)] = 1.0
+    """a field's gradient of length 1"""
+    sparse_weight: Annotated[float, Within(0, 1e6)] = 0.01
+    """against fog in a density"""
+    keep_weight: Annotated[float, Within(0, 1e6)] = 0.02
+    """how much a DMTet stays with the field, squared grid cells"""
+    smooth_weight: Annotated[float, Within(0, 1e6)] = 1.0
+    """normals of neighbouring vertices alike"""
+
+    even_weight: Annotated[float, Within(0, 1e6)] = 1.0
+    """neighbouring colours alike, where only colours move"""
+
+    def shown(self, job: Job[Any], solid: Solid, size: int, *, colours: bool = True) -> Shown:
+        """The picture's own view against the picture, `size` pixels a side; its silhouette alone, or its colours, too."""
+        return Shown(job.source, solid.frustum.camera, size, mask=self.mask_weight, rgb=self.rgb_weight if colours else 0.0)
+
+    def regular(self) -> Term:
+        """The regularisers that the shape has."""
+        named = {
+            "eikonal": self.eikonal_weight,
+            "sparse": self.sparse_weight,
+            "keep": self.keep_weight,
+            "smooth": self.smooth_weight,
+            "even": self.even_weight,
+        }
+        return own(named)

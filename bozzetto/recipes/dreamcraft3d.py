@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipe `dreamcraft3d` (Sun et al. 2023, arXiv:2310.16818): a 2D and a 3D prior sculpt together, and a 2D prior that learns paints.
+
+1. guess     the solid behind the picture, as in every recipe: the camera, and the first shape and colours
+2. coarse    a NeuS field. Steps alternate between the picture (colours, mask) and hybrid guidance, L_SDS of the text + mu L_SDS of
+             the 3D prior (Eq. 7); noise levels fall from large to small within the first 4 % (Sec. 4.2)
+3. geometry  a DMTet from the field's SDF. Each step has both; the 2D prior sees normals in three of four steps and colours in the
+             fourth, and in that alone the picture's colours count
+4. boost     the mesh stays, colours by bootstrapped score distillation (`distill.bsd`), in turns with the picture (Sec. 4.3)
+5. clean, texture  as everywhere: what the picture shows has its pixels
+
+Settings are the released code's where they carry over: levels, guidance (20 with Perp-Neg, 5, 2), turns. Its mu is 1 (the paper's 2);
+the embedded text prior is too young to pull so hard: mu is 20. It has 5000 steps a stage and begins with fog; here the guess has
+done most of it (`fit.sculpt`). phi is a low-rank update, as in the paper (a second U-Net in the code).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+
+from bozzetto.distill.bsd import Refresh
+from bozzetto.distill.sds import Levels, Ramp
+from bozzetto.distill.vsd import Learner
+from bozzetto.fit.finish import Finish, Lifted, finish
+from bozzetto.fit.framed import Framed
+from bozzetto.fit.hybrid import Held, Hybrid
+from bozzetto.fit.learning import Bootstrapped
+from bozzetto.fit.loop import Term, When, optimise
+from bozzetto.fit.recipe import Job, Recipe
+from bozzetto.fit.sculpt import SHOWN, Coarse, Sculpture, even, field_of, handed_on, odd, resumed, rough_surface, tets_of
+from bozzetto.fit.settings import Within
+from bozzetto.fit.solid import Solid
+from bozzetto.fit.terms import Shown, absolute
+from bozzetto.priors.lora import LoRA, adapted
+from bozzetto.shapes.colours import ColourGrid
+from bozzetto.shapes.painted import Painted
+from bozzetto.shapes.tets import Course
+
+
+@dataclass(frozen=True)
+class DreamCraft3D:
+    """Lift by two priors, and paint by one that learns."""
+
+    coarse: Coarse = Coarse()
+    steps: Annotated[int, Within(1, 100_000)] = 200
+    """of stage geometry"""
+    boost: Annotated[int, Within(1, 100_000)] = 200
+    """steps of stage boost"""
+    picture: Annotated[int, Within(32, 1024)] = 128
+    """pixels a side of what is rendered of a mesh"""
+    cells: Annotated[int, Within(8, 128)] = 48
+    """of the DMTet's grid, before its subdivision"""
+    colours: Annotated[int, Within(2, 256)] = 64
+    """cells a side of the grid of colours"""
+    hybrid: Hybrid = Hybrid()
+    held: Held = Held()
+    boost_weight: Annotated[float, Within(0, 1e6)] = 0.02
+    """of bootstrapped distillation, summed over latents"""
+    boost_guidance: Annotated[float, Within(-200, 200)] = 2.0
+    """of the prior that learns"""
+    rank: Annotated[int, Within(1, 256)] = 4
+    """of the low-rank updates that learn"""
+    learning: Annotated[float, Within(0, 1)] = 1e-4
+    """step of what learns"""
+    finish: Finish = Finish()
+
+
+def lift(job: Job[DreamCraft3D]) -> Lifted:
+    """Picture and text to textured mesh."""
+    run, s, solid = job.run, job.settings, job.guess()
+    carved = run.stage("coarse", lambda: coarse(job, solid), Sculpture)
+    framed = Framed.of(job.source, solid.frustum.camera, carved.vertices, carved.faces, SHOWN)
+    made = run.stage("geometry", lambda: geometry(job, solid, framed, carved), Sculpture)
+    painted = run.stage("boost", lambda: boost(job, solid, framed, made), Sculpture)
+    told = {**solid.told(), "text": job.words, "losses": made.losses | painted.losses}
+    colours = ColourGrid(**painted.colours).requires_grad_(False)
+    return finish(job.source, made, lambda clean: colours, solid.frustum.camera, s.finish, run, told, drawn=True)
+
+
+def coarse(job: Job[DreamCraft3D], solid: Solid) -> Sculpture:
+    """A field that the picture and both priors agree on, as a DMTet."""
+    s, c, rough = job.settings, job.settings.coarse, rough_surface(job, solid)
+    framed = Framed.of(job.source, solid.frustum.camera, *rough, SHOWN)
+    volume, soon = field_of(solid, rough, c, seed=job.seed), max(c.steps // 25, 1)
+    anneal = Levels(Ramp(0.7, 0.2, 0, soon), Ramp(0.85, 0.5, 0, soon))
+    pulls = s.hybrid.pulls(job, solid, framed, c.around, (anneal, anneal), sides="perp-neg")
+    terms: list[Term] = [When(s.held.shown(job, solid, c.picture), even), *(When(pull, odd) for pull in pulls), s.held.regular()]
+    losses = optimise(volume, terms, job.run, "coarse", steps=c.steps, seed=job.seed)
+    return handed_on(tets_of(volume, s.cells, Course(0.5), s.colours), losses)
+
+
+def geometry(job: Job[DreamCraft3D], solid: Solid, framed: Framed, carved: Sculpture) -> Sculpture:
+    """The DMTet, sculpted on."""
+    s, held = job.settings, job.settings.held
+    tets = resumed(carved, Course(0.5, smooth=5, colour_lr=0.02))
+    levels = Levels(Ramp(0.02, 0.02), Ramp(0.5, 0.5)), Levels(Ramp(0.2, 0.2), Ramp(0.5, 0.5))
+    terms: list[Term] = [
+        When(held.shown(job, solid, s.picture), lambda step: step.number % 4 == 0),
+        When(held.shown(job, solid, s.picture, colours=False), lambda step: step.number % 4 != 0),
+        *s.hybrid.pulls(
+            job, solid, framed, s.picture, levels, sides="perp-neg", shows=lambda step: "normal" if step.number % 4 else "colour"
+        ),
+        held.regular(),
+    ]
+    return handed_on(tets, optimise(tets, terms, job.run, "geometry", steps=s.steps, seed=job.seed + 1))
+
+
+def boost(job: Job[DreamCraft3D], solid: Solid, framed: Framed, made: Sculpture) -> Sculpture:
+    """Colours on the mesh as it is."""
+    s, draw, prior = job.settings, torch.Generator().manual_seed(job.seed), job.text_prior
+    updates = [adapted(prior, LoRA(s.rank), generator=draw) for _ in range(2)]
+    booth, phi = (Learner(x, torch.optim.AdamW(x.parameters(), lr=s.learning)) for x in updates)
+    levels, turns = Levels(Ramp(0.05, 0.05), Ramp(0.5, 0.2, 0, s.boost)), max(s.boost // 5, 1)  # five refreshes, as of 5000 steps
+    refresh = Refresh(every=turns, learning=turns // 5, each=max(turns // 40, 1), steps=10)
+    around = lambda step: s.hybrid.around(framed.azimuth, step)  # noqa: E731
+    how = framed, around, levels, s.boost_weight, s.boost_guidance, s.picture
+    pull = Bootstrapped(prior, *how, text=job.words, name="bsd", sides="told", booth=booth, own=phi, refresh=refresh)
+    picture = Shown(job.source, solid.frustum.camera, s.picture, mask=0.0, rgb=s.held.rgb_weight, colours=absolute)
+    painted = Painted(made.vertices, made.faces, ColourGrid(**made.colours), 0.2)
+    losses = optimise(painted, [When(picture, even), When(pull, odd), s.held.regular()], job.run, "boost", steps=s.boost, seed=job.seed + 2)
+    return replace(made, colours=dict(painted.colours.state_dict()), losses=losses)
+
+
+DRAFT = Coarse(steps=40, picture=64, around=48, levels=8, sections=12)
+FINE = Coarse(steps=2000, picture=256, around=128, levels=16, sections=32)
+RECIPE = Recipe(
+    "dreamcraft3d",
+    {
+        "draft": DreamCraft3D(DRAFT, steps=40, boost=40, picture=96, cells=40, colours=48, finish=Finish(faces=10_000)),
+        "standard": DreamCraft3D(),
+        "fine": DreamCraft3D(FINE, steps=2000, boost=2000, picture=512, cells=96, colours=192, finish=Finish(60_000, 2048)),
+    },
+    lift,
+    stages={"guess": 0.01, "coarse": 0.5, "geometry": 0.25, "boost": 0.2, "clean": 0.01, "texture": 0.03},
+    needs=("first_guess", "text", "views"),
+    about="a 2D and a 3D prior sculpt together, and one that learns paints",
+)
