@@ -171,7 +171,7 @@ def test_dc_9_geometry_is_bit_identical_through_painting():
     vertices = vertices * torch.tensor([0.2, 0.35, 0.25]) + CENTRE
     before = vertices.clone()
     grid = ColourGrid.of(lambda x, n: torch.full((len(x), 3), 0.3), vertices.amin(0) - 0.1, vertices.amax(0) + 0.1, 12)
-    shape = Painted(vertices, faces, grid, 0.1)
+    shape = Painted(vertices, faces, grid, 0.5)
     goal = torch.tensor([0.8, 0.2, 0.1])
 
     def red(shape, step):
