@@ -148,7 +148,7 @@ def score(network: Twin, groups: dict[str, list[dict[str, Tensor]]]) -> dict[str
             p, coverage, truth = s["view"][1], F.avg_pool2d(s["picture"][3:], 2), s["occupancy"] > 127
             planes = network.model(s["seen"][None])
             logits = frustum_logits(network, planes, p, truth.shape)
-            found = torch.sigmoid(network.read(planes, to_field(s["points"], p)[None])[0, :, 1:])
+            found = torch.sigmoid(network.read(planes, to_field(s["points"], p)[None])[0, :, 1:]).cpu()
             scores = cell_scores(logits, coverage, truth)
             scores["colour"] = float((found - s["colour"]).abs().mean())
             scores["free"] = overlap(logits > LEVEL, truth)
@@ -173,7 +173,7 @@ def frustum_logits(network: Twin, planes: Tensor, p: Tensor, shape: tuple[int, .
     at = to_field(cell_centres(*shape), p)
     inside = (at.abs() <= network.model.config.radius).all(-1)
     logits = torch.full(shape, -20.0)
-    logits[inside] = network.read(planes, at[inside][None])[0, :, 0]
+    logits[inside] = network.read(planes, at[inside][None])[0, :, 0].float().cpu()
     return logits
 
 
