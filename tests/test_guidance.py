@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bozzetto.denoiser import Adapted, noise, score
-from bozzetto.diffusion.guidance import autoguidance, classifier, classifier_free, dual, limited, perp_neg
+from bozzetto.diffusion.guidance import autoguidance, classifier, classifier_free, dual, limited, perp_neg, thresholded
 from bozzetto.diffusion.samplers import dpm_solver_2m, heun
 from bozzetto.diffusion.schedules import karras
 from tests.twins.worlds import F64, SIGMAS, Gaussian, iso, seeded
@@ -168,11 +168,27 @@ def test_a_classifier_turns_the_unconditional_score_into_the_conditional_one():
         assert torch.isfinite(classifier(UNCOND, log_prob).denoise(X, 1.0)).all()
 
 
+def test_dynamic_thresholding_is_diffusers_and_leaves_what_is_within():
+    """Samples of four sizes: within [-1, 1]; s between 1 and `most`; s cut at `most`, twice."""
+    from diffusers import DDPMScheduler
+
+    share, most = 0.9, 1.5
+    theirs = DDPMScheduler(thresholding=True, dynamic_thresholding_ratio=share, sample_max_value=most)
+    scale = torch.tensor([0.3, 1.2, 2.0, 400.0]).view(4, 1, 1, 1)
+    x0 = scale * (2 * torch.rand(4, 3, 8, 8, generator=seeded()) - 1)
+    made = thresholded(Adapted(lambda x, sigma, cond: x, torch.ones(1)), share, most).denoise(x0, 1.0)
+    torch.testing.assert_close(made, theirs._threshold_sample(x0), rtol=0, atol=1e-6)
+    assert torch.equal(made[0], x0[0]) and made.abs().max() == 1
+    assert 1.01 < float((x0[1] / made[1]).median()) < most  # divided, not only cut
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: classifier_free(COND, None, 2.0, rescale=1.5), "rescale"),
         (lambda: limited(COND, UNCOND, 2.0, 1.0), "low < high"),
+        (lambda: thresholded(COND, 1.0, 1.5), "thresholding"),
+        (lambda: thresholded(COND, 0.9, 0.5), "thresholding"),
     ],
 )
 def test_wrong_guidance_is_refused(call, words):

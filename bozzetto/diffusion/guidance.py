@@ -120,6 +120,24 @@ def limited(inside: Denoiser, outside: Denoiser, low: float = 0.0, high: float =
     return Adapted(chosen, inside.sigmas)
 
 
+def thresholded(denoiser: Denoiser, share: float, most: float) -> Adapted:
+    """Dynamic thresholding, for x0 in [-1, 1]: where strong guidance leads beyond, values are cut at +-s and divided by s.
+
+    share   in (0, 1): s is this quantile of |x0|, sample by sample, but 1 at the least, so that what lies within stays as it is
+    most    s is no larger
+    source  Saharia et al. 2022 (arXiv:2205.11487), Sec. 2.3; `most` is diffusers'
+    """
+    if not 0 < share < 1 <= most:
+        raise ValueError(f"thresholding: expected a share in (0, 1) and most >= 1, got {share} and {most}")
+
+    def cut(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        x0 = denoiser.denoise(x, sigma, cond)
+        s = x0.abs().flatten(1).quantile(share, 1).clamp(1, most).view(-1, *[1] * (x0.ndim - 1))
+        return torch.minimum(torch.maximum(x0, -s), s) / s
+
+    return Adapted(cut, denoiser.sigmas)
+
+
 def classifier(denoiser: Denoiser, log_prob: Callable[[Tensor, Tensor | float], Tensor], g: float = 1.0) -> Adapted:
     """denoised + g sigma**2 grad log p(y | x): the score of p(x) p(y | x)**g, by Tweedie.
 

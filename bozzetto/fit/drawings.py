@@ -46,7 +46,7 @@ class Drawing:
     def sampler(self, prior: Prior) -> Sampler:
         """What is set, and for the rest what suits the prior."""
         own = prior.sampler
-        return own._replace(**{name: value for name in own._fields if (value := getattr(self, name)) is not None})
+        return own._replace(**{name: value for name in own._fields if (value := getattr(self, name, None)) is not None})
 
 
 @torch.no_grad()

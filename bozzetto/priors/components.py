@@ -14,6 +14,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -146,7 +147,7 @@ def fill(where: Path, build: Callable[[], N], shapes: dict[str, tuple[int, ...]]
     try:
         with torch.device("meta"):
             network = build()
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
+    except Exception as error:  # whatever a library says of settings that it cannot use; some of its classes have no other base
         raise InputError(f"{where}: no network can be built from its settings ({_line(error)}); fetch them again") from None
     check(where, {k: tuple(v.shape) for k, v in network.state_dict().items()}, shapes)
     state = {name: read(name) for name in shapes}
@@ -221,26 +222,89 @@ def text(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Mod
     return component(folder, build, dtype, device, lambda name: None if name.endswith(".position_ids") else name)
 
 
+def t5(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+    """transformers' T5EncoderModel; its settings are listed here, as `vision`'s are.
+
+    In float16 the last layer of each block stays float32, as transformers has it: its sums are beyond what float16 holds.
+    """
+    from transformers import T5Config, T5EncoderModel
+
+    sizes = {"vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"}
+    sizes |= {"relative_attention_num_buckets", "relative_attention_max_distance"}
+    known = settings(folder, sizes | {"feed_forward_proj", "layer_norm_epsilon"})
+    tensors = Tensors(folder)
+    names = {name: name for name in tensors.shapes}
+    tables = ("shared.weight", "encoder.embed_tokens.weight")  # one table by two names, of which a file may hold either or both
+    for name, other in (tables, tables[::-1]):
+        if other in tensors.shapes:
+            names.setdefault(name, other)
+    names |= {name: names[tables[0]] for name in tables if name in names}
+
+    @cache
+    def read(name: str) -> Tensor:
+        wide = dtype == torch.float16 and name.endswith(".wo.weight")
+        return tensors.read(name, torch.float32 if wide else dtype, device)
+
+    def build() -> nn.Module:
+        return T5EncoderModel(T5Config(**known, attn_implementation="sdpa"))
+
+    return fill(folder, build, {new: tensors.shapes[old] for new, old in names.items()}, lambda name: read(names[name]))
+
+
 def tokenizer(folder: Path, length: int, words: int) -> Any:
     """A tokenizers.Tokenizer that pads and cuts to `length` tokens, of the folder's tokenizer.json: data alone, no code.
 
     words   how many the text tower knows
     raises  InputError where the file is missing or damaged, has other words, or no end of text to pad with
     """
-    from tokenizers import Tokenizer
-
     path = folder / "tokenizer.json"
-    read_json(path)
-    try:
-        made = Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises no class of its own
-        raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
+    made = _tokenizer(path)
     end = made.token_to_id(END)
     if end is None or made.get_vocab_size() != words:
         raise InputError(f"{path}: expected {words} words, {END} among them, got {made.get_vocab_size()}; it is another text tower's")
     made.enable_truncation(length)
     made.enable_padding(pad_id=end, pad_token=END, length=length)
     return made
+
+
+def pieces(folder: Path, words: int, end: int) -> Callable[[str], list[int]]:
+    """T5's tokenizer: a text to its tokens, as many as it takes, and the end. Data alone, no code: the folder's tokenizer.json, or else
+    its spiece.model, read by SentencePiece.
+
+    words   how many the text tower knows, some of which may be no token's
+    raises  InputError where both are missing, one is damaged or another text tower's, or SentencePiece is not installed
+    """
+    path = next((p for name in ("tokenizer.json", "spiece.model") if (p := folder / name).is_file()), None)
+    if path is None:
+        raise InputError(f"{folder}: tokenizer.json or spiece.model is missing; fetch the whole folder again")
+    if path.suffix == ".model":
+        if not importlib.util.find_spec("sentencepiece"):
+            raise InputError(f"{path}: needs sentencepiece to be read; install it: pip install 'bozzetto[priors]'")
+        from sentencepiece import SentencePieceProcessor
+
+        try:
+            model = SentencePieceProcessor(model_proto=path.read_bytes())
+        except Exception as error:  # a RuntimeError, or what its C++ raises
+            raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
+        count, tokens = model.get_piece_size(), lambda text: [*model.encode(text), model.eos_id()]
+    else:
+        made = _tokenizer(path)
+        made.no_truncation()
+        made.no_padding()
+        count, tokens = made.get_vocab_size(), lambda text: list(made.encode(text).ids)
+    if count > words or tokens("") != [end]:
+        raise InputError(f"{path}: expected at most {words} words, and {end} to end with, got {count}; it is another text tower's")
+    return tokens
+
+
+def _tokenizer(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    read_json(path)
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises no class of its own
+        raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
 
 
 def linear(folder: Path, dtype: torch.dtype, device: str | torch.device, names: tuple[str, ...]) -> nn.Linear:

@@ -25,6 +25,7 @@ from bozzetto.errors import InputError
 from bozzetto.priors import components, pictures, published, triposr_files, zero123
 from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
+from bozzetto.priors.deepfloyd import DeepFloyd
 from bozzetto.priors.pictures import PicturePrior
 from bozzetto.priors.prior import Prior
 from bozzetto.priors.text2image import TextToImage
@@ -58,6 +59,7 @@ class Layout(NamedTuple):
 LAYOUTS: dict[str, Layout] = {
     **{kind: Layout(Zero123, "views") for kind in zero123.KINDS},
     TEXT: Layout(TextToImage, "text", reads_text=True, pipelines=("StableDiffusionPipeline",)),
+    "deepfloyd-if": Layout(DeepFloyd, "text", reads_text=True, pipelines=("IFPipeline",)),
     **{kind: Layout(PicturePrior, "pictures") for kind in pictures.KINDS},
 }
 """by kind"""
@@ -123,10 +125,16 @@ def load_as(
 
 
 def load_for(
-    role: Role, name_or_folder: str | Path, kind: str | None = None, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+    role: Role,
+    name_or_folder: str | Path,
+    kind: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: str | torch.device = "cpu",
+    *,
+    text: str | Path | None = None,
 ) -> Prior:
     """As `load`, for a caller to whom it matters what the prior draws, and not which one it is."""
-    return load_as(Prior, name_or_folder, kind, role=role, dtype=dtype, device=device)  # type: ignore[type-abstract]
+    return load_as(Prior, name_or_folder, kind, role=role, text=text, dtype=dtype, device=device)  # type: ignore[type-abstract]
 
 
 def _fits(layout: Layout, wanted: Any, role: Role | None) -> bool:

@@ -15,7 +15,6 @@ from bozzetto.fit.asset import png
 from bozzetto.fit.drawings import Drawing, sample_views
 from bozzetto.fit.run import Progress, check_device
 from bozzetto.priors import loading
-from bozzetto.priors.text2image import TextToImage
 
 
 def draw_text(text: str, out: Path, *, progress: Progress | None = None, **how: Any) -> Path:
@@ -58,7 +57,7 @@ def draw(
         raise InputError(f"--count {count}, --steps {steps}: expected 1 to 64 pictures and 1 to 1000 steps")
     check_device(device)
     dtype = loading.dtype_on(device, precision)
-    drawer = loading.load_as(TextToImage, prior, loading.TEXT, text=towers, dtype=dtype, device=device)
+    drawer: Any = loading.load_for("text", prior, text=towers, dtype=dtype, device=device)  # all that read texts tell their `excess`
     if excess := drawer.excess(text):
         raise InputError(f"the text is {excess} tokens longer than this prior reads; say it in fewer words")
     condition = drawer.condition(text=text)
