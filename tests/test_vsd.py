@@ -129,10 +129,11 @@ def test_rows_are_dropped_one_by_one_and_the_rest_stay():
     null = {"text": torch.ones(1, 2), "camera": torch.zeros(1, 1)}
     got = dropped(cond, null, torch.tensor([False, True, True, False]))
     assert got["camera"][:, 0].tolist() == [1, 0, 0, 4] and torch.equal(got["text"], torch.ones(4, 2))
-    assert dropped(cond, {}, torch.zeros(4, dtype=torch.bool)) is cond  # nothing to drop
-    assert dropped(None, None, torch.ones(4, dtype=torch.bool)) is None
-    with pytest.raises(ValueError, match="same names"):
-        dropped(cond, {"text": torch.ones(1, 2)}, torch.ones(4, dtype=torch.bool))
+    alone = dropped(cond, {"camera": null["camera"]}, torch.ones(4, dtype=torch.bool))  # what null does not name stays
+    assert not alone["camera"].any() and torch.equal(alone["text"], cond["text"])
+    assert dropped(cond, null, torch.zeros(4, dtype=torch.bool)) is cond and dropped(cond, None, torch.ones(4, dtype=torch.bool)) is cond
+    with pytest.raises(ValueError, match=r"got \['pose'\], and of it \['camera', 'text'\]"):
+        dropped(cond, {"pose": torch.ones(1, 2)}, torch.ones(4, dtype=torch.bool))
 
 
 def test_one_sample_in_ten_is_learnt_without_its_label():

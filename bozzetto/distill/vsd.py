@@ -85,13 +85,13 @@ class Learner:
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
         self.optimiser = optimiser or torch.optim.AdamW(self.parameters, lr=1e-4)
 
-    def learn(self, x0: Tensor, cond: Any = None, null: Any = None, *, generator: torch.Generator) -> float:
+    def learn(self, x0: Tensor, cond: Any = None, null: Mapping[str, Tensor] | None = None, *, generator: torch.Generator) -> float:
         """One step on samples x0 (B, ...), which no gradient reaches; returns the loss before it.
 
-        cond, null  rows for all or one a sample, and the same without what is dropped (VSD: the camera, not the text)
+        cond, null  as `dropped` takes them: of VSD null is the camera that is not said, the text stays
         """
         x0 = x0.detach()
-        is_dropped = torch.rand(len(x0), generator=generator) < self.dropped
+        is_dropped = torch.rand(len(x0), generator=generator, device=generator.device) < self.dropped
         sigma = ALL.draw(self.denoiser, len(x0), 0, generator=generator)
         self.optimiser.zero_grad()
         with torch.enable_grad():
@@ -111,17 +111,17 @@ class Learner:
         load_moments(self.optimiser, state)
 
 
-def dropped(cond: Any, null: Any, is_dropped: Tensor) -> Any:
-    """The condition with the rows of `null` where is_dropped (B,): tensors by name, one row for all or one a sample.
+def dropped(cond: Any, null: Mapping[str, Tensor] | None, is_dropped: Tensor) -> Any:
+    """A condition, tensors by name with one row for all or one a sample, with what `null` names as it is there where is_dropped (B,).
 
-    raises  ValueError where the two do not name the same tensors
+    raises  ValueError where null names what the condition does not hold
     """
-    if not bool(is_dropped.any()):
+    if not null or not bool(is_dropped.any()):
         return cond
-    if not isinstance(cond, Mapping) or not isinstance(null, Mapping) or cond.keys() != null.keys():
-        if cond is None and null is None:
-            return None
-        raise ValueError(f"condition: expected tensors of the same names with and without what is dropped, got {cond!r} and {null!r}")
-    b = len(is_dropped)
-    rows = {k: is_dropped.view(-1, *[1] * (v.ndim - 1)) for k, v in cond.items()}
-    return {k: torch.where(rows[k], null[k].expand(b, *null[k].shape[1:]), v.expand(b, *v.shape[1:])) for k, v in cond.items()}
+    if not isinstance(cond, Mapping) or not null.keys() <= cond.keys():
+        raise ValueError(f"null: expected tensors that the condition holds, got {sorted(null)}, and of it {sorted(cond or {})}")
+    b, made = len(is_dropped), dict(cond)
+    for name, empty in null.items():
+        row = is_dropped.to(empty.device).view(-1, *[1] * (empty.ndim - 1))
+        made[name] = torch.where(row, empty.expand(b, *empty.shape[1:]), cond[name].expand(b, *cond[name].shape[1:]))
+    return made

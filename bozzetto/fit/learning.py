@@ -67,12 +67,14 @@ class Variational(Pull):
 class Bootstrapped(Variational):
     """Bootstrapped score distillation (`distill.bsd`): `Variational` whose prior learns as well, from its own improvements of the views.
 
-    booth    DreamBooth's model: it begins as the prior, and stands in its place; its `dropped` samples learn the prior's null
+    booth    DreamBooth's model: it begins as the prior, and stands in its place
+    unknown  what its dropped samples are asked under, by default the prior's null; the released code has zeros of `token` alone
     refresh  when it learns, and what from
     In a refresh the shape is not moved by this term, whose loss is 0 then.
     """
 
     booth: Learner = field(kw_only=True)
+    unknown: Condition | None = field(kw_only=True, default=None)
     refresh: Refresh = field(kw_only=True, default=Refresh())
     _kept: list[tuple[Tensor, Condition]] = field(init=False, repr=False, default_factory=list)
 
@@ -106,7 +108,8 @@ class Bootstrapped(Variational):
             return super().update(shape, step)
         pick = int(torch.randint(len(self._kept), (), generator=step.generator))
         x0, cond = self._kept[pick]
-        self.booth.learn(x0, cond, self.prior.condition(), generator=step.generator)
+        unknown = self.prior.condition() if self.unknown is None else self.unknown
+        self.booth.learn(x0, cond, unknown, generator=step.generator)
 
     def state(self) -> Tensors:
         kept = {f"kept.{i}.x0": x0 for i, (x0, _) in enumerate(self._kept)}
