@@ -47,6 +47,8 @@ FILES = [
     "splat",
     "gaussians",
     "sds",
+    "lora",
+    "dreambooth",
     "zero123",
     "elevation",
     "loading",

@@ -17,7 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 UNUSED = {
-    "denoiser.Trainable": "comes with LoRA and VSD, whose second denoiser it is",
     "denoiser.EDMDenoiser": "library of the paper: EDM, Table 1",
     "diffusion.guidance.autoguidance": "library of the paper: Karras et al. 2024",
     "diffusion.guidance.classifier": "library of the paper: Dhariwal & Nichol 2021",
@@ -28,7 +27,6 @@ UNUSED = {
     "diffusion.improved.space_timesteps": "library of the paper: Nichol & Dhariwal 2021",
     "diffusion.likelihood.log_likelihood": "library of the paper: Song et al. 2021, the exact likelihood",
     "diffusion.losses.denoising_loss": "comes with VSD, whose second denoiser is trained by it",
-    "diffusion.losses.draw_steps": "library of the paper: DDPM, Algorithm 1 draws its steps so",
     "diffusion.losses.edm_sigma": "library of the paper: EDM, Table 1",
     "diffusion.losses.edm_weight": "library of the paper: EDM, Table 1",
     "diffusion.losses.snr_weight": "library of the paper: Hang et al. 2023, Min-SNR",
@@ -37,11 +35,6 @@ UNUSED = {
     "diffusion.schedules.vp_sde_alpha_bar": "library of the paper: Song et al. 2021",
     "distill.sds.fantasia": "library of the paper: Fantasia3D's weight",
     "priors.elevation.estimate_elevation": "comes with One-2-3-45, whose first stage it is",
-    "priors.lora.adapted": "comes with DreamBooth and VSD, whose denoisers it makes",
-    "priors.lora.merge": "comes with DreamBooth, whose folder is read with it",
-    "priors.tuned.camera_label": "comes with VSD, whose second denoiser knows its camera",
-    "priors.tuned.dropped": "comes with DreamBooth and VSD, which train the null",
-    "priors.tuned.unfrozen": "comes with DreamBooth, which may train all weights",
     "scores.frechet.finite_sample_bias": "library of a measure: what FID comes to by the number of samples alone",
     "scores.ladder.largest_distance": "library of the paper: Song & Ermon 2020, technique 1",
     "scores.ladder.step_size": "library of the paper: Song & Ermon 2020, technique 4",
