@@ -49,6 +49,7 @@ FILES = [
     "sds",
     "lora",
     "dreambooth",
+    "reference",
     "zero123",
     "elevation",
     "loading",
