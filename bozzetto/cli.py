@@ -16,12 +16,12 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from bozzetto.bar import Bar
 from bozzetto.errors import InputError
-from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Fetch, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
-from bozzetto.verbs.settings import settings_of
+from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Fetch, Figures, Learn, Lift, Mesh, Settings, Splat, View, Views, parsed
+from bozzetto.verbs.settings import LearnSettings, priors_of, settings_of
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
@@ -45,6 +45,7 @@ def main() -> None:
             Settings: settings,
             Views: views,
             Draw: draw,
+            Learn: learn,
             Splat: splat,
             Mesh: mesh,
             View: view,
@@ -78,6 +79,10 @@ def _say(line: object) -> None:
         raise InputError(f"standard output cannot be written ({error.strerror}); what was to be made is there: {line}") from None
 
 
+def _warn(sentence: str) -> None:
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
 def lift(args: Lift) -> int:
     """Each picture in turn; one that fails does not stop the others."""
     jobs: Sequence[tuple[Path | None, Path]] = _jobs(args)
@@ -92,7 +97,10 @@ def lift(args: Lift) -> int:
     recipe = RECIPES[args.recipe]
     if args.preset not in recipe.presets:
         raise InputError(f"--preset {args.preset}: recipe {recipe.name} has {', '.join(recipe.presets)}")
-    chosen, priors = changed(recipe.presets[args.preset], args.set), _priors(args.prior)
+    names = ("preset", "kind", "text", "mask", "matting", "seed", "device", "precision", "resume")
+    flags: dict[str, Any] = {name: getattr(args, name) for name in names}
+    flags |= {"settings": changed(recipe.presets[args.preset], args.set), "prior": priors_of(args.prior)}
+    flags["guess"] = None if args.guess == "mini" else args.guess
     failed = 0
     for path, out in jobs:
         with Bar(str(args.text) if path is None else path.name, args.quiet, recipe.stages) as progress:
@@ -100,22 +108,11 @@ def lift(args: Lift) -> int:
                 asset = lift_one(
                     path,
                     out,
-                    preset=args.preset,
-                    settings=chosen,
                     recipe=recipe,
-                    guess=None if args.guess == "mini" else args.guess,
-                    prior=priors,
-                    kind=args.kind,
-                    text=args.text,
-                    mask=args.mask,
-                    matting=args.matting,
                     azimuth=math.radians(args.azimuth_deg),
                     elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
-                    seed=args.seed,
-                    device=args.device,
-                    precision=args.precision,
-                    resume=args.resume,
                     progress=progress,
+                    **flags,
                 )
             except AlreadyDone:
                 if args.json:
@@ -131,7 +128,7 @@ def lift(args: Lift) -> int:
                 failed = 1
                 continue
         for warning in asset.source.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+            _warn(warning)
         if not asset.is_complete:
             print(f"{out}: exported what there was; finish it with --resume", file=sys.stderr)
             return 130
@@ -146,18 +143,6 @@ def lift(args: Lift) -> int:
             print(f"error: {error}", file=sys.stderr)
             failed = max(failed, 2)
     return failed
-
-
-def _priors(given: tuple[str, ...]) -> Any:
-    """One folder, or folders by need, as `bozzetto.lift` takes them."""
-    from bozzetto.fit.recipe import Need
-
-    by_need = {need: folder for need, _, folder in (x.partition("=") for x in given) if need in get_args(Need) and folder}
-    if len(given) > 1 and len(by_need) < len(given):
-        raise InputError(
-            f"--prior {' '.join(given)}: of several, each needs its name, NEED=FOLDER, once; names are {', '.join(get_args(Need))}"
-        )
-    return by_need or (Path(given[0]) if given else None)
 
 
 def _check_seed(seed: int, bits: int = 63) -> None:
@@ -178,7 +163,7 @@ def _jobs(args: Lift) -> Sequence[tuple[Path | None, Path]]:
 
     if not args.pictures and args.text is not None:
         return [(None, args.out)]
-    return jobs(args.pictures, args.out, args.mask, lambda sentence: print(f"warning: {sentence}", file=sys.stderr))
+    return jobs(args.pictures, args.out, args.mask, _warn)
 
 
 def _check_recipe(name: str) -> None:
@@ -209,7 +194,7 @@ def splat(args: Splat) -> int:
         flags: Any = {"seed": args.seed, "resume": args.resume, "spz": args.spz, "progress": progress, **more}
         result = verb.splat_scene(args.scene, args.out, settings, **flags)
     for warning in result.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        _warn(warning)
     if not result.is_complete:
         print(f"{args.out}: exported what there was; finish it with --resume", file=sys.stderr)
         return 130
@@ -257,14 +242,9 @@ def views(args: Views) -> int:
             args.picture,
             args.out,
             NovelViews(args.count, args.ring_deg, Drawing(args.steps, args.guidance)),
-            prior=args.prior,
-            kind=args.kind,
-            mask=args.mask,
             elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
-            seed=args.seed,
-            device=args.device,
-            precision=args.precision,
             progress=progress,
+            **{name: getattr(args, name) for name in ("prior", "kind", "mask", "seed", "device", "precision")},
         )
     _say(sheet)
     return 0
@@ -280,6 +260,21 @@ def draw(args: Draw) -> int:
     names = ("count", "steps", "guidance", "prior", "towers", "seed", "device", "precision")
     with Bar("draw", args.quiet, {"views": 1.0}) as progress:
         _say(draw_text(args.text, args.out, **{name: getattr(args, name) for name in names}, progress=progress))
+    return 0
+
+
+def learn(args: Learn) -> int:
+    """See `bozzetto.verbs.learn`."""
+    _check_seed(args.seed)
+    from bozzetto.verbs import learn as verb
+
+    names = ("prior", "towers", "seed", "device", "precision", "resume")
+    flags: Any = {name: getattr(args, name) for name in names} | {"warn": _warn}
+    with Bar(args.text, args.quiet, {"class": 0.4, "learn": 0.6}) as progress:
+        if not verb.learn(args.text, args.pictures, args.out, settings_of(LearnSettings, args), progress=progress, **flags):
+            print(f"{args.out}: was not finished; go on with --resume", file=sys.stderr)
+            return 130
+    _say(args.out if args.quiet else f'{args.out}: now bozzetto draw "{args.text}" --prior {args.out}')
     return 0
 
 

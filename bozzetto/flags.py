@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from bozzetto.verbs.settings import MeshSettings, SplatSettings
+from bozzetto.verbs.settings import LearnSettings, MeshSettings, SplatSettings
 
 
 @dataclass(frozen=True)
@@ -182,6 +182,32 @@ class Draw:
 
 
 @dataclass(frozen=True)
+class Learn(LearnSettings):
+    """Teach a text-to-image prior one object from a few pictures (DreamBooth): what it learnt is a folder for --prior."""
+
+    text: tyro.conf.Positional[str] = field(kw_only=True)
+    """what it shall mean: "a sks chair", the kind of thing and a word that means nothing yet"""
+    pictures: tyro.conf.Positional[tuple[Path, ...]] = field(kw_only=True)
+    """three to five pictures of the object (PNG, JPEG, WebP), or a folder of them"""
+    out: Path = Path("learnt")
+    """folder of what was learnt, which must not be there yet; it names the prior that it belongs to"""
+    prior: Path = Path("mini")
+    """folder of weights that draws what a text says, or what was learnt on one; the embedded ones by default"""
+    towers: Path | None = None
+    """folder of the text tower (text_encoder/, tokenizer/) that --prior was trained under, where it does not hold it itself"""
+    seed: int = 0
+    """of everything random"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """what frozen networks compute in; by default bfloat16 on CUDA, float32 elsewhere"""
+    resume: bool = False
+    """go on with what --out holds, to the same result"""
+    quiet: bool = False
+    """no progress display"""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measure lifting on objects nobody trained on, against honest baselines."""
 
@@ -268,6 +294,7 @@ Verb = (
     | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Views, tyro.conf.subcommand("views")]
     | Annotated[Draw, tyro.conf.subcommand("draw")]
+    | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]

@@ -258,6 +258,7 @@ def test_a_camera_is_said_by_its_matrix_row_by_row():
     label = camera_label(orbit([0.0], 0.0, 2.5, size=8, fov=0.6))
     # on +x: right is +y, up is +z, back is +x
     assert label.tolist() == [[0, 0, 1, 2.5, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1]]
+    assert camera_label(None).tolist() == [[0] * 16]
 
 
 def test_a_tenth_of_the_rows_loses_its_camera_and_keeps_its_text():

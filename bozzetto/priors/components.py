@@ -117,6 +117,12 @@ def settings(folder: Path, allowed: set[str]) -> dict[str, Any]:
     return {k: v for k, v in read_json(folder / "config.json").items() if k in allowed}
 
 
+def config_of(network: Any) -> dict[str, Any]:
+    """The settings of a diffusers model as JSON holds them; keys that begin with _ are about a file, but for the class."""
+    kept = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
+    return {"_class_name": type(network).__name__, **kept}
+
+
 def tuples(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with tuples where JSON has lists, as our dataclasses hold them."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}

@@ -106,7 +106,7 @@ def save(tuned: Tuned, folder: str | Path) -> Path:
     about = {METADATA: json.dumps({PREFIX + k: v for k, v in said.items()}, sort_keys=True)}
     path = Path(folder) / FILE
     with replacing(path) as part:
-        save_file(found, part, metadata={"format": "pt", **about})
+        save_file(found, part, metadata=about)  # one entry: the library writes several in an order that changes
     return path
 
 

@@ -120,8 +120,11 @@ def add_camera(network: Any, generator: torch.Generator) -> None:
     network.unet.class_embedding = made
 
 
-def camera_label(cameras: Camera) -> Tensor:
-    """What a condition holds as `camera`: (V, LABEL) float32, the camera-to-world matrices (4, 4), row by row."""
+def camera_label(cameras: Camera | None) -> Tensor:
+    """What a condition holds as `camera`: (V, LABEL) float32, the camera-to-world matrices (4, 4), row by row; (1, LABEL) zeros where
+    the camera is unknown."""
+    if cameras is None:
+        return torch.zeros(1, LABEL)
     bottom = torch.tensor([0.0, 0.0, 0.0, 1.0], dtype=torch.float64, device=cameras.c2w.device).expand(len(cameras), 1, 4)
     return torch.cat([cameras.c2w.double(), bottom], 1).flatten(1).float()
 
