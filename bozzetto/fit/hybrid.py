@@ -14,9 +14,11 @@ from typing import Annotated, Any
 
 from bozzetto.distill.sds import Levels
 from bozzetto.fit.around import Around
+from bozzetto.fit.estimates import Guessed
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.loop import Term, own
 from bozzetto.fit.recipe import Job
+from bozzetto.fit.reference import Relief
 from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.terms import Pull, Shown, Shows, Sides
@@ -92,6 +94,8 @@ class Held:
     """the picture's colours, mean squared difference"""
     mask_weight: Annotated[float, Within(0, 1e6)] = 500.0
     """the picture's silhouette, mean squared difference"""
+    depth_weight: Annotated[float, Within(0, 1e6)] = 0.05
+    """how a field's depth goes with the guess's in the picture's view, 1 - correlation"""
     eikonal_weight: Annotated[float, Within(0, 1e6)] = 1.0
     """a field's gradient of length 1"""
     sparse_weight: Annotated[float, Within(0, 1e6)] = 0.01
@@ -107,6 +111,10 @@ class Held:
     def shown(self, job: Job[Any], solid: Solid, size: int, *, colours: bool = True) -> Shown:
         """The picture's own view against the picture, `size` pixels a side; its silhouette alone, or its colours, too."""
         return Shown(job.source, solid.frustum.camera, size, mask=self.mask_weight, rgb=self.rgb_weight if colours else 0.0)
+
+    def relief(self, job: Job[Any], solid: Solid, size: int) -> Relief:
+        """The picture's own view against the guess's depth, `size` pixels a side."""
+        return Relief(Guessed(solid)(job.source, size), solid.frustum.camera, depth=self.depth_weight)
 
     def regular(self) -> Term:
         """The regularisers that the shape has."""

@@ -2,8 +2,8 @@
 """Recipe `dreamcraft3d` (Sun et al. 2023, arXiv:2310.16818): a 2D and a 3D prior sculpt together, and a 2D prior that learns paints.
 
 1. guess     the solid behind the picture, as in every recipe: the camera, and the first shape and colours
-2. coarse    a NeuS field. Steps alternate between the picture (colours, mask) and hybrid guidance, L_SDS of the text + mu L_SDS of
-             the 3D prior (Eq. 7); noise levels fall from large to small within the first 4 % (Sec. 4.2)
+2. coarse    a NeuS field. Steps alternate between the picture (colours, mask, relative depth) and hybrid guidance, L_SDS of the text
+             + mu L_SDS of the 3D prior (Eq. 7); noise levels fall from large to small within the first 4 % (Sec. 4.2)
 3. geometry  a DMTet from the field's SDF. Each step has both; the 2D prior sees normals in three of four steps and colours in the
              fourth, and in that alone the picture's colours count
 4. boost     the mesh stays, colours by bootstrapped score distillation (`distill.bsd`), in turns with the picture (Sec. 4.3)
@@ -30,10 +30,11 @@ from bozzetto.fit.hybrid import Held, Hybrid
 from bozzetto.fit.learning import Bootstrapped
 from bozzetto.fit.loop import Term, When, optimise
 from bozzetto.fit.recipe import Job, Recipe
+from bozzetto.fit.reference import absolute_inside
 from bozzetto.fit.sculpt import SHOWN, Coarse, Sculpture, even, field_of, handed_on, odd, resumed, rough_surface, tets_of
 from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Solid
-from bozzetto.fit.terms import Shown, absolute
+from bozzetto.fit.terms import Shown
 from bozzetto.priors.lora import LoRA, adapted
 from bozzetto.shapes.colours import ColourGrid
 from bozzetto.shapes.painted import Painted
@@ -87,7 +88,8 @@ def coarse(job: Job[DreamCraft3D], solid: Solid) -> Sculpture:
     volume, soon = field_of(solid, rough, c, seed=job.seed), max(c.steps // 25, 1)
     anneal = Levels(Ramp(0.7, 0.2, 0, soon), Ramp(0.85, 0.5, 0, soon))
     pulls = s.hybrid.pulls(job, solid, framed, c.around, (anneal, anneal), sides="perp-neg")
-    terms: list[Term] = [When(s.held.shown(job, solid, c.picture), even), *(When(pull, odd) for pull in pulls), s.held.regular()]
+    picture = s.held.shown(job, solid, c.picture), s.held.relief(job, solid, c.picture)
+    terms: list[Term] = [*(When(x, even) for x in picture), *(When(pull, odd) for pull in pulls), s.held.regular()]
     losses = optimise(volume, terms, job.run, "coarse", steps=c.steps, seed=job.seed)
     return handed_on(tets_of(volume, s.cells, Course(0.5), s.colours), losses)
 
@@ -118,7 +120,7 @@ def boost(job: Job[DreamCraft3D], solid: Solid, framed: Framed, made: Sculpture)
     around = lambda step: s.hybrid.around(framed.azimuth, step)  # noqa: E731
     how = framed, around, levels, s.boost_weight, s.boost_guidance, s.picture
     pull = Bootstrapped(prior, *how, text=job.words, name="bsd", sides="told", booth=booth, own=phi, refresh=refresh)
-    picture = Shown(job.source, solid.frustum.camera, s.picture, mask=0.0, rgb=s.held.rgb_weight, colours=absolute)
+    picture = Shown(job.source, solid.frustum.camera, s.picture, mask=0.0, rgb=s.held.rgb_weight, colours=absolute_inside())
     painted = Painted(made.vertices, made.faces, ColourGrid(**made.colours), 0.2)
     losses = optimise(painted, [When(picture, even), When(pull, odd), s.held.regular()], job.run, "boost", steps=s.boost, seed=job.seed + 2)
     return replace(made, colours=dict(painted.colours.state_dict()), losses=losses)

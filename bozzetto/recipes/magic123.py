@@ -2,7 +2,7 @@
 """Recipe `magic123` (Qian et al. 2023, arXiv:2306.17843): one picture by a 2D and a 3D prior, first as a radiance field, then as a DMTet.
 
 1. guess     the solid behind the picture, as in every recipe: the camera, and the first shape and colours
-2. coarse    a density on a hash grid; every fourth step is the picture's (colours, mask), the others are hybrid guidance,
+2. coarse    a density on a hash grid; every fourth step is the picture's (colours, mask, depth), the others are hybrid guidance,
              lambda_2D L_SDS(text) + lambda_3D L_SDS(picture, pose) (Eq. 5), with noises of their own; levels .2 to .6
 3. fine      a DMTet from the density, levels .02 to .5 (the code's; the paper says .2 to .6)
 4. clean, texture  as everywhere: what the picture shows has its pixels
@@ -77,7 +77,8 @@ def coarse(job: Job[Magic123], solid: Solid) -> Sculpture:
     volume, levels = field_of(solid, rough, c, is_density=True, seed=job.seed), Levels(Ramp(0.2, 0.2), Ramp(0.6, 0.6))
     pulls = s.hybrid.pulls(job, solid, framed, c.around, (levels, levels), by_angle=True)
     guidance = [When(pull, lambda step: not is_pictures(step)) for pull in pulls]
-    terms: list[Term] = [When(s.held.shown(job, solid, c.picture), is_pictures), *guidance, s.held.regular()]
+    picture = s.held.shown(job, solid, c.picture), s.held.relief(job, solid, c.picture)
+    terms: list[Term] = [*(When(x, is_pictures) for x in picture), *guidance, s.held.regular()]
     losses = optimise(volume, terms, job.run, "coarse", steps=c.steps, seed=job.seed)
     return handed_on(tets_of(volume, s.cells, Course(0.5), s.colours), losses)
 
