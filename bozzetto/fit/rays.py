@@ -43,8 +43,8 @@ class Rays:
                 f"rays: expected a Volume, which can be seen along single rays, got {type(shape).__name__}; take `Like` instead"
             )
         some = torch.randint(len(self._rays[0]), (self.count,), generator=step.generator)
-        origins, directions = (x[some] for x in self._rays)
-        seen = shape.trace(origins, directions, "colour", step.generator)
+        origins, directions = self._rays
+        seen = shape.trace(origins[some], directions[some], "colour", step.generator)
         rgb, alpha = self.targets.rgb.reshape(-1, 3)[some], self.targets.alpha.reshape(-1)[some]
         losses = {
             "rgb": (seen.rgb - rgb).abs().mean(),

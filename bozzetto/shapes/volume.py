@@ -153,7 +153,7 @@ class Volume(nn.Module):
         self.register_buffer("kept", torch.full((cells,) * 3, torch.inf))
         self.register_buffer("occupied", torch.ones((cells,) * 3, dtype=torch.bool))
         self.register_buffer("share", torch.ones((), dtype=torch.float64))  # of the run that is done
-        self._asked = torch.zeros(0, 3)
+        self._asked = field.lower.new_zeros(0, 3)
         entries = list(field.encoding.parameters())
         rest = [p for name, p in self.named_parameters() if not name.startswith("field.encoding.")]
         groups = [{"params": p, "rate": r} for p, r in ((entries, course.table_lr), (rest, course.net_lr)) if p]
@@ -184,10 +184,12 @@ class Volume(nn.Module):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The medium's, at points that this step's rays have asked, and a third as many anywhere in the box."""
-        anywhere = self._lower + (self._upper - self._lower) * torch.rand(POINTS_OF_LOSSES // 4, 3, generator=step.generator)
+        anywhere = self._lower + (self._upper - self._lower) * torch.rand(POINTS_OF_LOSSES // 4, 3, generator=step.generator).to(
+            self._lower
+        )
         if len(self._asked):
             some = torch.randint(len(self._asked), (POINTS_OF_LOSSES * 3 // 4,), generator=step.generator)
-            anywhere = torch.cat([self._asked[some], anywhere])
+            anywhere = torch.cat([self._asked[some.to(anywhere.device)], anywhere])
         return self.medium.losses(self.field, anywhere, step)
 
     @torch.no_grad()
@@ -197,7 +199,7 @@ class Volume(nn.Module):
         if generator is not None and self.medium.noise > 0:
             middles = middles + self.medium.noise * (torch.rand(middles.shape, generator=generator) - 0.5)
         size = (self._upper - self._lower) / self.cells
-        kept = self.medium.seen(self._values(self._lower + middles * size), self.kept.view(-1))
+        kept = self.medium.seen(self._values(self._lower + middles.to(size) * size), self.kept.view(-1))
         self.kept.copy_(kept.view_as(self.kept))
         self.occupied.copy_(self.medium.occupied(kept, float(size.norm()) / 2).view_as(self.occupied))
 
@@ -214,6 +216,7 @@ class Volume(nn.Module):
         generator  draws where the steps lie; without it they lie in the middle
         """
         offset = torch.full((len(origins),), 0.5) if generator is None else torch.rand(len(origins), generator=generator)
+        offset = offset.to(origins)
         t, width, count = march(origins, directions, self.occupied, self._lower, self._upper, self._step, self.steps, offset)
         hit = count.nonzero()[:, 0]
         o, d = origins[hit], directions[hit]
@@ -226,7 +229,7 @@ class Volume(nn.Module):
         w = self.medium.shared(weighed(self.medium.absorption(self.field.value_of(u, inputs).view(places.shape), ends)))
         alpha = w.sum(1)
         distance = (w * places).sum(1) / alpha.clamp(min=1e-30)
-        rgb = normal = torch.zeros(len(hit), 3)
+        rgb = normal = o.new_zeros(len(hit), 3)
         if only != "alpha":
             some = (w > FAINT).view(-1).nonzero()[:, 0]
             ray, share = some // w.shape[1], w.reshape(-1)[some, None]
@@ -234,25 +237,25 @@ class Volume(nn.Module):
             if only is None:
                 outward = self.medium.outward(self.field.value_and_gradient(points[some])[1])
                 normal = normal.index_add(0, ray, share * F.normalize(outward, dim=1))
-        return Traced(*(torch.zeros(len(origins), *x.shape[1:]).index_copy(0, hit, x) for x in (rgb, alpha, distance, normal)))
+        return Traced(*(x.new_zeros(len(origins), *x.shape[1:]).index_copy(0, hit, x) for x in (rgb, alpha, distance, normal)))
 
     @torch.no_grad()
     def _ends(self, o: Tensor, d: Tensor, t: Tensor, width: Tensor, count: Tensor, offset: Tensor) -> Tensor:
         """Ends of sections (R, n + 1), dense where equal steps find most."""
         most = int(count.max()) if len(count) else 1
         t = t[:, :most].contiguous()
-        step = torch.arange(most)
+        step = torch.arange(most, device=t.device)
         is_step = step < count[:, None]
         points = (o[:, None] + t[..., None] * d[:, None])[is_step]
         row = count.cumsum(0)[:, None] - count[:, None] + step.minimum(count[:, None] - 1)  # beyond the last one, the last one again
         values = self._values(points)[row] if len(points) else t
         weights = weighed(self.medium.propose(values, width[:, None]) * is_step)
-        inner = (torch.arange(self.sections - 2) + offset[:, None]) / (self.sections - 2)
+        inner = (torch.arange(self.sections - 2, device=t.device) + offset[:, None]) / (self.sections - 2)
         shares = F.pad(F.pad(inner, (1, 0)), (0, 1), value=1.0)
         return resample(weights, t, width, count, shares, SPARE)
 
     def render(self, cameras: Camera, only: Only | None = None) -> Views:
-        origins, directions = (x.reshape(-1, 3).float() for x in cameras.rays())
+        origins, directions = (x.reshape(-1, 3).to(self._lower) for x in cameras.rays())
         parts = []
         for o, d in zip(origins.split(CHUNK), directions.split(CHUNK), strict=True):
             if torch.is_grad_enabled():
@@ -260,7 +263,7 @@ class Volume(nn.Module):
             else:
                 parts.append(self.trace(o, d, only))
         rgb, alpha, distance, normal = (torch.cat(x).view(len(cameras), *cameras.size, -1) for x in zip(*parts, strict=True))
-        along = -torch.einsum("vhwi,vi->vhw", directions.view(rgb.shape), cameras.c2w[:, :, 2].float())
+        along = -torch.einsum("vhwi,vi->vhw", directions.view(rgb.shape), cameras.c2w[:, :, 2].to(directions))
         return Views(rgb, alpha, distance * along[..., None], F.normalize(normal, dim=-1), cameras)
 
     @torch.no_grad()
