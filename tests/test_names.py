@@ -39,7 +39,6 @@ UNUSED = {
     "fit.estimates.Estimator": "the protocol of a recipe's setting; comes with DreamCraft3D and Magic123",
     "fit.reference.variation": "library of the paper: what Magic123's released code adds",
     "priors.elevation.estimate_elevation": "comes with One-2-3-45, whose first stage it is",
-    "priors.tuned.camera_label": "comes with VSD, whose second denoiser knows its camera",
     "scores.frechet.finite_sample_bias": "library of a measure: what FID comes to by the number of samples alone",
     "scores.ladder.largest_distance": "library of the paper: Song & Ermon 2020, technique 1",
     "scores.ladder.step_size": "library of the paper: Song & Ermon 2020, technique 4",
