@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from bozzetto.verbs.settings import LearnSettings, MeshSettings, SplatSettings
+from bozzetto.verbs.settings import ClaimsSettings, LearnSettings, MeshSettings, SplatSettings
 
 
 @dataclass(frozen=True)
@@ -282,6 +282,16 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Claims(ClaimsSettings):
+    """Try what papers say their methods do, in small: each beside its rivals and a broken control, over several seeds."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """which ones; all by default"""
+    out: Path = Path("out/claims")
+    """folder of the results; what is there is not run again"""
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Say what this machine can do: cores, memory, backends, weights, and what a lift will take."""
 
@@ -300,6 +310,7 @@ Verb = (
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Fetch, tyro.conf.subcommand("fetch")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
+    | Annotated[Claims, tyro.conf.subcommand("claims")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 

@@ -17,8 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 UNUSED = {
-    "claims.hybrid.detail": "an experiment that `bozzetto claims` is to name",
-    "denoiser.EDMDenoiser": "library of the paper: EDM, Table 1",
     "diffusion.guidance.autoguidance": "library of the paper: Karras et al. 2024",
     "diffusion.guidance.classifier": "library of the paper: Dhariwal & Nichol 2021",
     "diffusion.guidance.dual": "comes with InstructPix2Pix, whose guidance it is",
@@ -27,9 +25,7 @@ UNUSED = {
     "diffusion.improved.no_losses": "library of the paper: Nichol & Dhariwal 2021, where drawing steps begins",
     "diffusion.improved.space_timesteps": "library of the paper: Nichol & Dhariwal 2021",
     "diffusion.likelihood.log_likelihood": "library of the paper: Song et al. 2021, the exact likelihood",
-    "diffusion.losses.denoising_loss": "library of losses: any denoiser's, in x0",
     "diffusion.losses.edm_sigma": "library of the paper: EDM, Table 1",
-    "diffusion.losses.edm_weight": "library of the paper: EDM, Table 1",
     "diffusion.losses.snr_weight": "library of the paper: Hang et al. 2023, Min-SNR",
     "diffusion.samplers.ddim_inversion": "comes with Prompt-to-Prompt, which edits from the inverted noise",
     "diffusion.schedules.ve_sde_sigma": "library of the paper: Song et al. 2021",
@@ -46,7 +42,6 @@ UNUSED = {
     "scores.langevin.from_b": "library of the paper: NCSNv2's step sizes in our convention",
     "scores.langevin.mala": "library of the paper: Roberts & Tweedie 1996",
     "scores.matching.explicit": "library of the paper: Hyvärinen 2005",
-    "scores.matching.implicit": "library of the paper: Hyvärinen 2005",
     "scores.parzen.epanechnikov": "library of the book: Silverman 1986, the other kernel",
     "shapes.loop.LoopSurface": "comes with DMTet's networks: its last step",
 }

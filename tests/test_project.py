@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import bozzetto
-from bozzetto import cli, doctor
+from bozzetto import doctor, flags
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -279,7 +279,7 @@ def test_links_and_pictures_of_a_page_resolve(page):
 def test_the_readme_names_every_flag_of_lift_with_its_default():
     rows = re.findall(r"^\| `(?:--)?([A-Za-z-]+)` \|([^|]*)\|", (ROOT / "README.md").read_text(), re.M)
     said = {flag.lower().replace("-", "_"): default.strip().strip("`") for flag, default in rows}
-    fields = {f.name: f.default for f in dataclasses.fields(cli.Lift)}
+    fields = {f.name: f.default for f in dataclasses.fields(flags.Lift)}
     assert set(said) == set(fields)
     for flag, default in fields.items():
         if default not in (None, False, (), dataclasses.MISSING):

@@ -85,3 +85,19 @@ class LearnSettings:
     """learning rate; by default 1e-4, or 5e-6 with --full, ten times as much for the embedded prior"""
     whole: bool = False
     """learn the pictures as they are, their middle square; by default the object is cut out, as for a lift"""
+
+
+@dataclass(frozen=True)
+class ClaimsSettings:
+    """What `bozzetto claims` can be told."""
+
+    seeds: int = 3
+    """runs of each"""
+    objects: Path = Path("data/objects")
+    """packed objects, for claims that need them"""
+    write: Path | None = None
+    """write the page of all results that are there, docs/claims.md"""
+    list: bool = False
+    """name them, and what each says"""
+    quiet: bool = False
+    """no progress display"""
