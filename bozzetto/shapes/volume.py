@@ -33,7 +33,7 @@ from bozzetto.views import Views
 FAINT = 1e-4  # weights below are not asked for colours
 SPARE = 0.1  # of the fine sections, spread evenly over what is not empty
 CHUNK = 2048  # rays rendered at a time
-POINTS_OF_LOSSES = 4096
+POINTS_OF_LOSSES = 2048
 POINTS = 1 << 16  # asked at a time, without gradients
 
 
