@@ -27,6 +27,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return twin.write(tmp_path_factory.mktemp("guesses") / "small", state)
 
 
+@pytest.mark.slow
 def test_a_lift_begins_with_triposr_and_ends_in_the_same_numbers_again(folder: Path, tmp_path: Path):
     few = RECIPES["guess"].presets["draft"]
     asset = lift(CHAIR, tmp_path / "out", guess=folder, settings=few)

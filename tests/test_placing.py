@@ -130,6 +130,7 @@ def rotation(angle: float) -> Tensor:
     return torch.tensor([[c, -s, 0], [s, c, 0], [0, 0, 1]], dtype=torch.float64)
 
 
+@pytest.mark.slow
 def test_colours_of_the_hidden_side_are_the_fields():
     field, _, source = toy(0)
     solid = place(field, source)
