@@ -8,7 +8,7 @@ import torch
 
 from bozzetto.denoiser import Adapted, noise
 from bozzetto.distill.sds import Levels, residual, sds_gradient, uniform
-from bozzetto.distill.vsd import Learner, dropped, vsd, vsd_gradient
+from bozzetto.distill.vsd import Learner, vsd, vsd_gradient
 from tests.twins.worlds import F64, Fitted, iso, seeded
 
 M, S = 1.2, 0.49
@@ -122,18 +122,6 @@ def test_the_loss_injects_its_gradient_and_none_reaches_either_denoiser():
     by_hand = vsd_gradient(prior, own, x0.detach(), sigma, generator=seeded(10), weight=residual)
     torch.testing.assert_close(x0.grad, by_hand / 3, rtol=1e-12, atol=1e-14)
     assert all(p.grad is None for p in [*prior.parameters(), *own.parameters()])
-
-
-def test_rows_are_dropped_one_by_one_and_the_rest_stay():
-    cond = {"text": torch.ones(1, 2), "camera": torch.arange(4.0)[:, None] + 1}
-    null = {"text": torch.ones(1, 2), "camera": torch.zeros(1, 1)}
-    got = dropped(cond, null, torch.tensor([False, True, True, False]))
-    assert got["camera"][:, 0].tolist() == [1, 0, 0, 4] and torch.equal(got["text"], torch.ones(4, 2))
-    alone = dropped(cond, {"camera": null["camera"]}, torch.ones(4, dtype=torch.bool))  # what null does not name stays
-    assert not alone["camera"].any() and torch.equal(alone["text"], cond["text"])
-    assert dropped(cond, null, torch.zeros(4, dtype=torch.bool)) is cond and dropped(cond, None, torch.ones(4, dtype=torch.bool)) is cond
-    with pytest.raises(ValueError, match=r"got \['pose'\], and of it \['camera', 'text'\]"):
-        dropped(cond, {"pose": torch.ones(1, 2)}, torch.ones(4, dtype=torch.bool))
 
 
 def test_one_sample_in_ten_is_learnt_without_its_label():

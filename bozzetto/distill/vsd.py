@@ -24,6 +24,7 @@ from torch import Tensor
 
 from bozzetto.denoiser import Denoiser, Trainable, draw, each
 from bozzetto.distill.sds import Levels, Ramp, Weight, answer, injected, noise_variance, scaled
+from bozzetto.priors.tuned import dropped
 from bozzetto.shapes.shape import Tensors, load_moments, moments
 
 ALL = Levels(Ramp(0.0, 0.0), Ramp(1.0, 1.0))
@@ -88,14 +89,15 @@ class Learner:
     def learn(self, x0: Tensor, cond: Any = None, null: Mapping[str, Tensor] | None = None, *, generator: torch.Generator) -> float:
         """One step on samples x0 (B, ...), which no gradient reaches; returns the loss before it.
 
-        cond, null  as `dropped` takes them: of VSD null is the camera that is not said, the text stays
+        cond, null  as `tuned.dropped` takes them: of VSD null is the camera that is not said, the text stays; None drops nothing
         """
         x0 = x0.detach()
-        is_dropped = torch.rand(len(x0), generator=generator, device=generator.device) < self.dropped
+        if null and self.dropped:
+            cond = dropped(cond, null, self.dropped, len(x0), generator=generator)
         sigma = ALL.draw(self.denoiser, len(x0), 0, generator=generator)
         self.optimiser.zero_grad()
         with torch.enable_grad():
-            loss = self.denoiser.loss(x0, draw(x0, generator), sigma, dropped(cond, null, is_dropped)).mean()
+            loss = self.denoiser.loss(x0, draw(x0, generator), sigma, cond).mean()
             loss.backward()
         self.optimiser.step()
         return float(loss.detach())
@@ -109,19 +111,3 @@ class Learner:
         for i, p in enumerate(self.parameters):
             p.data.copy_(state[f"phi.{i}"])
         load_moments(self.optimiser, state)
-
-
-def dropped(cond: Any, null: Mapping[str, Tensor] | None, is_dropped: Tensor) -> Any:
-    """A condition, tensors by name with one row for all or one a sample, with what `null` names as it is there where is_dropped (B,).
-
-    raises  ValueError where null names what the condition does not hold
-    """
-    if not null or not bool(is_dropped.any()):
-        return cond
-    if not isinstance(cond, Mapping) or not null.keys() <= cond.keys():
-        raise ValueError(f"null: expected tensors that the condition holds, got {sorted(null)}, and of it {sorted(cond or {})}")
-    b, made = len(is_dropped), dict(cond)
-    for name, empty in null.items():
-        row = is_dropped.to(empty.device).view(-1, *[1] * (empty.ndim - 1))
-        made[name] = torch.where(row, empty.expand(b, *empty.shape[1:]), cond[name].expand(b, *cond[name].shape[1:]))
-    return made
