@@ -111,7 +111,7 @@ class Perceptron(nn.Module):
         """Rows to rows."""
         for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             if i > 0:
-                x = F.softplus(x, SHARPNESS) if self.is_smooth else x.relu()
+                x = F.softplus(x, SHARPNESS) if self.is_smooth else x.relu_()
             x = torch.addmm(bias[:, None], weight, x)
         return x
 

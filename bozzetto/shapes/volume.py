@@ -184,13 +184,12 @@ class Volume(nn.Module):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """The medium's, at points that this step's rays have asked, and a third as many anywhere in the box."""
-        anywhere = self._lower + (self._upper - self._lower) * torch.rand(POINTS_OF_LOSSES // 4, 3, generator=step.generator).to(
-            self._lower
-        )
+        share = torch.rand(POINTS_OF_LOSSES // 4, 3, generator=step.generator).to(self._lower)
+        points = self._lower + (self._upper - self._lower) * share
         if len(self._asked):
             some = torch.randint(len(self._asked), (POINTS_OF_LOSSES * 3 // 4,), generator=step.generator)
-            anywhere = torch.cat([self._asked[some.to(anywhere.device)], anywhere])
-        return self.medium.losses(self.field, anywhere, step)
+            points = torch.cat([self._asked[some.to(points.device)], points])
+        return self.medium.losses(self.field, points, step)
 
     @torch.no_grad()
     def look(self, generator: torch.Generator | None = None) -> None:
