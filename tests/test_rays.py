@@ -64,12 +64,13 @@ def away(vertices):
 )
 def test_a_ball_or_a_blob_becomes_what_the_views_show(kind, targets):
     shape = begun(density if kind == "density" else neus, Frequencies(3) if "frequencies" in kind else None)
-    before = away(shape.surface()[0]) if kind != "density" else 0.1
+    # a density has no surface of its own, but where it passes a threshold: a tenth of the ellipsoid's longest half axis is what it comes to
+    enough = 0.25 * away(shape.surface()[0]) if kind != "density" else 0.03
     terms = [Rays(targets, WEIGHTS, 256), own({"eikonal": 0.1, "curvature": 0.01})]
     losses = optimise(shape, terms, Run(None, {}), "shape", steps=240, seed=1)
     vertices, _ = shape.surface()
     after = away(vertices)
-    assert after < 0.25 * before < 0.25 * away(vertices * torch.tensor([1.0, -1, 1]))  # the control: its mirror image
+    assert after < enough < 0.25 * away(vertices * torch.tensor([1.0, -1, 1]))  # the control: its mirror image
     assert losses["rgb"] < 0.03 and losses["mask"] < 0.12
     if kind != "density":
         assert float(shape.medium.sharpness.detach()) > 25  # from 20
