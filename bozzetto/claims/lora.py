@@ -105,6 +105,7 @@ CLAIMS = (
         must=(Near("rank 4", "all weights", 0.1), Beats("rank 4", "not tuned"), Between("base, changed by", high=0.0)),
         control=Beats("rank 4", "rank 4, wrong way"),
         seconds=30,
-        remark="The world moves along two of 16 directions. `base, changed by` is the largest change of any weight of the base.",
+        remark="The world moves along two of 16 directions. `base, changed by` is the largest change of any weight of the base. "
+        "Rank 4 comes near all weights, but not within 10 %; why was not looked for.",
     ),
 )
