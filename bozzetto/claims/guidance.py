@@ -157,7 +157,7 @@ CLAIMS = (
         must=(Beats("not guided", "guided 3"), Beats("not guided", "guided 3, exact")),
         control=Beats("not guided", "not guided, wrong class"),
         seconds=1,
-        remark="Exact scores, guided, are far, too: guidance does not sample the class's law more finely, it samples another (check CFG-4).",
+        remark="Exact scores, guided, are far, too: guidance samples another law than the class's (check CFG-4).",
     ),
     replace(
         _CLAIM,
