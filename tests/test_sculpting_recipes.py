@@ -15,11 +15,14 @@ from bozzetto.errors import InputError
 from bozzetto.fit.around import Around
 from bozzetto.fit.boundary import Boundary
 from bozzetto.fit.finish import Finish
+from bozzetto.fit.framed import Framed
 from bozzetto.fit.recipe import ANYTHING, Priors
 from bozzetto.fit.run import Run
-from bozzetto.fit.sculpt import Coarse, distances, field_of, tets_of
+from bozzetto.fit.sculpt import Coarse, Sculpture, distances, field_of, tets_of
 from bozzetto.priors import load
 from bozzetto.recipes import RECIPES
+from bozzetto.shapes.colours import ColourGrid
+from bozzetto.shapes.shape import Step
 from bozzetto.shapes.tets import Course
 from tests.contracts.test_priors import converted, text_folder
 from tests.test_cli import CHAIR
@@ -80,6 +83,41 @@ def test_killed_in_any_stage_and_resumed_it_ends_in_the_same_bytes(name: str, st
         run(tmp_path / "killed", progress=kill)
     again = run(tmp_path / "killed", resume=True)
     assert torch.equal(again.mesh.vertices, whole.mesh.vertices) and torch.equal(again.mesh.texture, whole.mesh.texture)
+
+
+@pytest.mark.parametrize("boost", [15, 40, 200])
+def test_boosting_teaches_both_models_in_every_refresh_and_the_picture_has_its_turns(boost: int, monkeypatch):
+    """Five refreshes, each of which improves a picture and teaches the booth; phi learns, and the picture counts, in between."""
+    from bozzetto.recipes import dreamcraft3d
+
+    seen, said = [], {}
+
+    def optimise(shape, terms, run, stage, *, steps, seed):
+        picture, pull, _ = terms
+        refresh = pull.term.refresh
+        for number in range(steps):
+            step = Step(number, steps, torch.Generator())
+            assert picture.is_on(step) != pull.is_on(step)
+            is_learning = refresh.is_learning(number)
+            seen.append((number // refresh.every, "picture" if picture.is_on(step) else "booth" if is_learning else "phi"))
+            said["due"] = said.get("due", 0) + (is_learning and pull.is_on(step) and refresh.is_due(number))
+        said["unknown"] = pull.term.unknown
+        return {}
+
+    monkeypatch.setattr(dreamcraft3d, "optimise", optimise)
+    settings = replace(tiny("dreamcraft3d"), boost=boost)
+    priors = Priors(None, load("mini"), load("mini", "text-to-image"))
+    job = BlockJob(picture(), priors, settings, Run(None, {}), 0.0, ELEVATION, 3, "a red box", guess())
+    vertices, faces = guess().surface()
+    grid = ColourGrid.of(lambda x, n: 0 * x + 0.5, vertices.amin(0), vertices.amax(0), 8)
+    made = Sculpture(vertices, faces, {}, dict(grid.state_dict()))
+    framed = Framed.of(job.source, guess().frustum.camera, vertices, faces, 64)
+    dreamcraft3d.boost(job, guess(), framed, made)
+    for n in range(5):
+        kinds = [kind for k, kind in seen if k == n]
+        assert {"picture", "phi", "booth"} == set(kinds) or (boost == 10 and "booth" in kinds)
+        assert kinds.count("booth") == max(boost // 25, 1)
+    assert said["due"] >= 5 and all(float(v.abs().max()) == 0 for v in said["unknown"].values()) and said["unknown"]
 
 
 def test_a_field_begins_as_the_solid_in_both_media():

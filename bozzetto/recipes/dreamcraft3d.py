@@ -115,14 +115,17 @@ def boost(job: Job[DreamCraft3D], solid: Solid, framed: Framed, made: Sculpture)
     s, draw, prior = job.settings, torch.Generator().manual_seed(job.seed), job.text_prior
     updates = [adapted(prior, LoRA(s.rank), generator=draw) for _ in range(2)]
     booth, phi = (Learner(x, torch.optim.AdamW(x.parameters(), lr=s.learning)) for x in updates)
-    levels, turns = Levels(Ramp(0.05, 0.05), Ramp(0.5, 0.2, 0, s.boost)), max(s.boost // 5, 1)  # five refreshes, as of 5000 steps
-    refresh = Refresh(every=turns, learning=turns // 5, each=max(turns // 40, 1), steps=10)
+    levels, turns = Levels(Ramp(0.05, 0.05), Ramp(0.5, 0.2, 0, s.boost)), max(s.boost // 5, 3)  # five refreshes, as of 5000 steps
+    refresh = Refresh(every=turns, learning=max(turns // 5, 1), each=max(turns // 40, 1), steps=10)
     around = lambda step: s.hybrid.around(framed.azimuth, step)  # noqa: E731
+    unknown = {k: torch.zeros_like(v) for k, v in prior.condition().items() if k == "token"}  # as released: not the empty text
     how = framed, around, levels, s.boost_weight, s.boost_guidance, s.picture
-    pull = Bootstrapped(prior, *how, text=job.words, name="bsd", sides="told", booth=booth, own=phi, refresh=refresh)
+    pull = Bootstrapped(prior, *how, text=job.words, name="bsd", sides="told", booth=booth, own=phi, refresh=refresh, unknown=unknown)
     picture = Shown(job.source, solid.frustum.camera, s.picture, mask=0.0, rgb=s.held.rgb_weight, colours=absolute_inside())
     painted = Painted(made.vertices, made.faces, ColourGrid(**made.colours), 0.2)
-    losses = optimise(painted, [When(picture, even), When(pull, odd), s.held.regular()], job.run, "boost", steps=s.boost, seed=job.seed + 2)
+    is_shown = lambda step: even(step) and not refresh.is_learning(step.number)  # noqa: E731  # a refresh has each of its steps
+    terms: list[Term] = [When(picture, is_shown), When(pull, lambda step: not is_shown(step)), s.held.regular()]
+    losses = optimise(painted, terms, job.run, "boost", steps=s.boost, seed=job.seed + 2)
     return replace(made, colours=dict(painted.colours.state_dict()), losses=losses)
 
 
