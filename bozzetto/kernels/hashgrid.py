@@ -39,8 +39,8 @@ class Levels:
 
     count: int = 12
     base: int = 16
-    growth: float = 1.35
-    log2_entries: int = 15
+    growth: float = 1.4
+    log2_entries: int = 16
 
     def __post_init__(self) -> None:
         if self.count < 1 or self.base < 2 or self.growth < 1 or not 3 <= self.log2_entries <= 24:

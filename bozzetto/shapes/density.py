@@ -2,8 +2,8 @@
 """A density, rendered as a volume: a NeRF on a hash grid, which NeuS is compared with.
 
 Mildenhall et al. 2020 (arXiv:2003.08934), on the encoding of Müller et al. 2022 (arXiv:2201.05989); from every side the same colour. The
-coarse stages of Magic123 (arXiv:2306.17843) and DreamCraft3D (arXiv:2310.16818) are such fields, begun with a blob in the middle
-(DreamFusion, arXiv:2209.14988, App. A.2).
+coarse stages of Magic123 (arXiv:2306.17843) and DreamCraft3D (arXiv:2310.16818) are such fields, begun with a blob in the middle, here
+of Magic3D's form (Lin et al. 2023, arXiv:2211.10440); DreamFusion's is a Gaussian.
 
 Letters: r the field's number, s the density in 1 / object unit; M points; R rays, n sections, S steps.
 """
@@ -99,7 +99,7 @@ class Density(nn.Module):
 class Blob:
     """A first density: r gets strength (1 - |u| / radius), u from -1 to 1 along the box.
 
-    strength, radius  5 and 0.2 in DreamFusion, 10 and 0.5 in Magic123's and DreamCraft3D's code
+    strength, radius  10 and 0.5 in threestudio, on which DreamCraft3D is built
     """
 
     def __init__(self, strength: float = 10.0, radius: float = 0.5) -> None:

@@ -6,7 +6,7 @@ its features below the point itself. What the number means is a medium's busines
 
 Geometric initialisation (Atzmon & Lipman 2020, arXiv:1911.10414): a layer of rectifiers along directions d_i adds up to a cone,
 4 / H sum of relu(d_i . u) = |u|, so that the number begins as the signed distance of a sphere. Differs: the H directions are evenly
-spread, not drawn (at width 64 |u| comes out within 1.5 %, where random ones miss by 18 % in the mean), and later layers begin as
+spread, not drawn (at width 64 |u| comes out within 1.5 %, where drawn ones have a standard error of 18 %), and later layers begin as
 identities, which leave positive numbers as they are, so that depth changes nothing.
 
 Letters: N points x, u = (x - centre) / unit in [-1, 1] along the box's longest side; H neurons a layer. Numbers are kept as rows, (C, N).

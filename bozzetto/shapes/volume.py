@@ -100,7 +100,7 @@ class Course:
     """
 
     table_lr: float = 1e-2
-    net_lr: float = 1e-3
+    net_lr: float = 5e-3
     warm: float = 0.02
     fall: float = 0.1
     open: float = 0.5
