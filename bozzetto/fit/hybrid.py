@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What sculpts, as settings of a recipe: a 2D and a 3D prior together (`Hybrid`), and the picture and regularisers (`Held`).
+"""What sculpts, as settings of a recipe: a 2D and a 3D prior together (`Hybrid`), the picture and regularisers (`Held`), and how fine
+(`Sculpted`).
 
 Hybrid guidance is a weighted sum of two score distillations, w_2D L_SDS(text) + w_3D L_SDS(picture, pose): each prior has its own codec,
 levels, guidance scale and noise (Magic123, arXiv:2306.17843, Eq. 5; DreamCraft3D, arXiv:2310.16818, Eq. 7). For Gaussian priors it ends
@@ -15,10 +16,12 @@ from typing import Annotated, Any
 from bozzetto.distill.sds import Levels
 from bozzetto.fit.around import Around
 from bozzetto.fit.estimates import Guessed
+from bozzetto.fit.finish import Finish
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.loop import Term, own
 from bozzetto.fit.recipe import Job
 from bozzetto.fit.reference import Relief
+from bozzetto.fit.sculpt import Coarse
 from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.terms import Pull, Shown, Shows, Sides
@@ -104,7 +107,6 @@ class Held:
     """how much a DMTet stays with the field, squared grid cells"""
     smooth_weight: Annotated[float, Within(0, 1e6)] = 1.0
     """normals of neighbouring vertices alike"""
-
     even_weight: Annotated[float, Within(0, 1e6)] = 1.0
     """neighbouring colours alike, where only colours move"""
 
@@ -126,3 +128,28 @@ class Held:
             "even": self.even_weight,
         }
         return own(named)
+
+
+@dataclass(frozen=True)
+class Sculpted:
+    """What all recipes that sculpt can be told."""
+
+    coarse: Coarse = Coarse()
+    steps: Annotated[int, Within(1, 100_000)] = 200
+    """of the stage after the coarse one"""
+    picture: Annotated[int, Within(32, 1024)] = 128
+    """pixels a side of what is rendered of a mesh"""
+    cells: Annotated[int, Within(8, 128)] = 48
+    """of the DMTet's grid, before its subdivision"""
+    colours: Annotated[int, Within(2, 256)] = 64
+    """cells a side of the grid of colours"""
+    hybrid: Hybrid = Hybrid()
+    held: Held = Held()
+    finish: Finish = Finish()
+
+
+DRAFT: dict[str, Any] = {"coarse": Coarse(steps=60, picture=64, around=48, levels=8, sections=12), "finish": Finish(faces=10_000)}
+DRAFT |= {"steps": 40, "picture": 96, "cells": 40, "colours": 48}
+FINE: dict[str, Any] = {"coarse": Coarse(steps=2500, picture=256, around=128, levels=16, sections=32), "finish": Finish(60_000, 2048)}
+FINE |= {"steps": 2500, "picture": 512, "cells": 96, "colours": 192}
+"""settings of those presets, where a recipe has no others"""

@@ -24,14 +24,14 @@ import torch
 from bozzetto.distill.bsd import Refresh
 from bozzetto.distill.sds import Levels, Ramp
 from bozzetto.distill.vsd import Learner
-from bozzetto.fit.finish import Finish, Lifted, finish
+from bozzetto.fit.finish import Lifted, finish
 from bozzetto.fit.framed import Framed
-from bozzetto.fit.hybrid import Held, Hybrid
+from bozzetto.fit.hybrid import DRAFT, FINE, Sculpted
 from bozzetto.fit.learning import Bootstrapped
 from bozzetto.fit.loop import Term, When, optimise
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.reference import absolute_inside
-from bozzetto.fit.sculpt import SHOWN, Coarse, Sculpture, even, field_of, handed_on, odd, resumed, rough_surface, tets_of
+from bozzetto.fit.sculpt import SHOWN, Sculpture, even, field_of, handed_on, odd, resumed, rough_surface, tets_of
 from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.terms import Shown
@@ -42,22 +42,11 @@ from bozzetto.shapes.tets import Course
 
 
 @dataclass(frozen=True)
-class DreamCraft3D:
+class DreamCraft3D(Sculpted):
     """Lift by two priors, and paint by one that learns."""
 
-    coarse: Coarse = Coarse()
-    steps: Annotated[int, Within(1, 100_000)] = 200
-    """of stage geometry"""
     boost: Annotated[int, Within(1, 100_000)] = 200
     """steps of stage boost"""
-    picture: Annotated[int, Within(32, 1024)] = 128
-    """pixels a side of what is rendered of a mesh"""
-    cells: Annotated[int, Within(8, 128)] = 48
-    """of the DMTet's grid, before its subdivision"""
-    colours: Annotated[int, Within(2, 256)] = 64
-    """cells a side of the grid of colours"""
-    hybrid: Hybrid = Hybrid()
-    held: Held = Held()
     boost_weight: Annotated[float, Within(0, 1e6)] = 0.02
     """of bootstrapped distillation, summed over latents"""
     boost_guidance: Annotated[float, Within(-200, 200)] = 2.0
@@ -66,7 +55,6 @@ class DreamCraft3D:
     """of the low-rank updates that learn"""
     learning: Annotated[float, Within(0, 1)] = 1e-4
     """step of what learns"""
-    finish: Finish = Finish()
 
 
 def lift(job: Job[DreamCraft3D]) -> Lifted:
@@ -129,14 +117,12 @@ def boost(job: Job[DreamCraft3D], solid: Solid, framed: Framed, made: Sculpture)
     return replace(made, colours=dict(painted.colours.state_dict()), losses=losses)
 
 
-DRAFT = Coarse(steps=40, picture=64, around=48, levels=8, sections=12)
-FINE = Coarse(steps=2000, picture=256, around=128, levels=16, sections=32)
 RECIPE = Recipe(
     "dreamcraft3d",
     {
-        "draft": DreamCraft3D(DRAFT, steps=40, boost=40, picture=96, cells=40, colours=48, finish=Finish(faces=10_000)),
+        "draft": DreamCraft3D(**DRAFT, boost=40),
         "standard": DreamCraft3D(),
-        "fine": DreamCraft3D(FINE, steps=2000, boost=2000, picture=512, cells=96, colours=192, finish=Finish(60_000, 2048)),
+        "fine": DreamCraft3D(**FINE, boost=2000),
     },
     lift,
     stages={"guess": 0.01, "coarse": 0.5, "geometry": 0.25, "boost": 0.2, "clean": 0.01, "texture": 0.03},

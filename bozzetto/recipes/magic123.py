@@ -21,9 +21,9 @@ from typing import Annotated
 
 from bozzetto.distill.sds import Levels, Ramp
 from bozzetto.fit.around import Around
-from bozzetto.fit.finish import Finish, Lifted, finish
+from bozzetto.fit.finish import Lifted, finish
 from bozzetto.fit.framed import Framed
-from bozzetto.fit.hybrid import Held, Hybrid
+from bozzetto.fit.hybrid import DRAFT, FINE, Hybrid, Sculpted
 from bozzetto.fit.loop import Term, When, optimise
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.sculpt import SHOWN, Coarse, Sculpture, field_of, handed_on, resumed, rough_surface, tets_of
@@ -37,23 +37,13 @@ AROUND = Around(views=1, lowest_deg=-45, highest_deg=45)
 
 
 @dataclass(frozen=True)
-class Magic123:
+class Magic123(Sculpted):
     """Lift by two priors, coarse to fine."""
 
     coarse: Coarse = Coarse(steps=300)
-    steps: Annotated[int, Within(1, 100_000)] = 200
-    """of stage fine"""
-    picture: Annotated[int, Within(32, 1024)] = 128
-    """pixels a side of what is rendered of a mesh"""
-    cells: Annotated[int, Within(8, 128)] = 48
-    """of the DMTet's grid, before its subdivision"""
-    colours: Annotated[int, Within(2, 256)] = 64
-    """cells a side of the grid of colours"""
     hybrid: Hybrid = Hybrid(AROUND, weight_2d=0.0025, weight_3d=0.1, guidance_2d=101.0, guidance_3d=5.0)
     fine_2d: Annotated[float, Within(0, 1000)] = 4.0
     """times as much of the text's prior in stage fine"""
-    held: Held = Held()
-    finish: Finish = Finish()
 
 
 def lift(job: Job[Magic123]) -> Lifted:
@@ -94,14 +84,12 @@ def fine(job: Job[Magic123], solid: Solid, carved: Sculpture) -> Sculpture:
     return handed_on(tets, optimise(tets, terms, job.run, "fine", steps=s.steps, seed=job.seed + 1))
 
 
-DRAFT = Coarse(steps=60, picture=64, around=48, levels=8, sections=12)
-FINE = Coarse(steps=2500, picture=256, around=128, levels=16, sections=32)
 RECIPE = Recipe(
     "magic123",
     {
-        "draft": Magic123(DRAFT, steps=40, picture=96, cells=40, colours=48, finish=Finish(faces=10_000)),
+        "draft": Magic123(**DRAFT),
         "standard": Magic123(),
-        "fine": Magic123(FINE, steps=2500, picture=512, cells=96, colours=192, finish=Finish(60_000, 2048)),
+        "fine": Magic123(**FINE),
     },
     lift,
     stages={"guess": 0.01, "coarse": 0.5, "fine": 0.4, "clean": 0.02, "texture": 0.07},

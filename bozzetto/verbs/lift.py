@@ -156,10 +156,9 @@ def _priors(
         raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {', '.join(recipe.needs) or 'no prior'}")
     made, record = Priors(), dict[str, Any]()
     if "first_guess" in recipe.needs:
-        # where diffusion networks follow, they have the device to themselves
-        make, record["prior"] = guesses.load(
-            folders.get("first_guess", "mini"), device if recipe.needs == ("first_guess",) else "cpu", precision
-        )
+        alone = recipe.needs == ("first_guess",)  # else the big networks have the device to themselves
+        how = (device, precision) if alone else ("cpu", "auto")
+        make, record["prior"] = guesses.load(folders.get("first_guess", "mini"), *how)
         made = replace(made, first_guess=make)
     if "views" in recipe.needs:
         views, digest = _diffusion("views", folders.get("views", "mini"), kind, device, precision)
