@@ -15,23 +15,10 @@ from tests.twins import zero123 as twin
 
 def text_folder(folder: Path) -> Path:
     """Stable Diffusion's layout, small, its U-Net random, under the embedded text tower."""
-    from diffusers import UNet2DConditionModel
-
     parts = twin.port_parts()
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(1)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            in_channels=4,
-            out_channels=4,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            block_out_channels=(16, 32),
-            layers_per_block=1,
-            norm_num_groups=8,
-            cross_attention_dim=128,
-            attention_head_dim=4,
-        )
+        unet = twin.small_unet(4, 4, 128)
     for name, part in {"unet": unet, "vae": parts["vae"], "scheduler": parts["scheduler"]}.items():
         part.save_pretrained(folder / name)
     for name in ("text_encoder", "tokenizer"):
