@@ -124,9 +124,12 @@ def test_pictures_are_views(shape):
 
 
 def outline_centre(centre, half):
-    """(V, 2) pixels: centre of the ellipse that is the ellipsoid's outline, by the dual quadric (Hartley and Zisserman, 8.6). Perspective moves it off the centre's projection."""
+    """(V, 2) pixels: centre of the ellipse that is the ellipsoid's outline, by the dual quadric (Hartley and Zisserman, 8.6).
+
+    Not where its centre projects: perspective sets them apart, here by up to 0.6 of a pixel.
+    """
     at, depth = CAMERAS.project(torch.cat([torch.zeros(1, 3), torch.eye(3)]).double())
-    rows = torch.cat([at * depth[..., None], depth[..., None]], -1).mT  # (V, 3, 4): what (0, 0, 0) and the three axes' ends are sent to
+    rows = torch.cat([at * depth[..., None], depth[..., None]], -1).mT  # (V, 3, 4): origin, ends of the axes
     P = torch.cat([rows[..., 1:] - rows[..., :1], rows[..., :1]], -1)
     moved = torch.eye(4, dtype=torch.float64)
     moved[:3, 3] = centre
