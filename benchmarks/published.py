@@ -29,8 +29,9 @@ from bozzetto.priors.published import PUBLISHED
 from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig, costs
 
-NAMES = ("zero123-xl", "stable-diffusion-1.5", "stable-diffusion-2.1-base", "triposr")
-PIPELINES = {"zero123-xl": "Zero123Pipeline"}
+NAMES = ("zero123-xl", "stable-diffusion-1.5", "stable-diffusion-2.1-base", "deepfloyd-if", "triposr")
+PIPELINES = {"zero123-xl": "Zero123Pipeline", "deepfloyd-if": "IFPipeline"}
+IF_NOISE = NoiseSchedule(1e-4, 0.02, "squaredcos_cap_v2")
 TINY_VIT = {"width": 48, "layers": 2, "heads": 3, "hidden": 96, "patch": 16, "side": 64}
 TINY_TRIPOSR = TripoSRConfig(
     ViTConfig(**TINY_VIT), picture=64, plane=4, channels=32, heads=2, layers=2, groups=8, features=4, neurons=8, hidden=2
@@ -42,6 +43,7 @@ TESTED = {
     "zero123-xl": "small random weights (`tests/test_plan.py`, `tests/test_zero123.py`), random ones of full size (`benchmarks.plans`)",
     "stable-diffusion-1.5": "small random weights (`tests/test_plan.py`), random ones of full size (`benchmarks.plans`)",
     "stable-diffusion-2.1-base": "small random weights (`tests/test_plan.py`), random ones of full size (`benchmarks.plans`)",
+    "deepfloyd-if": "small random weights, against diffusers' own pipeline (`tests/test_deepfloyd.py`)",
     "triposr": "small random weights (`tests/test_triposr.py`), random ones of full size (`benchmarks.triposr`)",
     "zero123": "`convert` and the loader with small random weights (`tests/test_convert.py`, `tests/test_zero123.py`)",
     "stable-zero123": "`convert` and the loader with small random weights (`tests/test_convert.py`, `tests/test_zero123.py`)",
@@ -52,7 +54,7 @@ TESTED = {
 def write(name: str, folder: Path, filled: Filled = "random") -> Path:
     """The folder of a published prior, one of NAMES: the files that its row lists, and no others."""
     tiny = filled == "tiny"
-    parts = _networks(name, tiny) if name != "triposr" else {}
+    parts = {} if name == "triposr" else _deepfloyd(tiny) if name == "deepfloyd-if" else _networks(name, tiny)
     for file in PUBLISHED[name].files:
         path = folder / file.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,11 +62,15 @@ def write(name: str, folder: Path, filled: Filled = "random") -> Path:
         if path.name == "model_index.json":
             _json(path, {"_class_name": PIPELINES.get(name, "StableDiffusionPipeline")})
         elif path.name == "scheduler_config.json":
-            _json(path, NoiseSchedule().config())
+            _json(path, (IF_NOISE if name == "deepfloyd-if" else NoiseSchedule()).config())
         elif path.name == "config.json":
             _json(path, _settings(parts[part]))
         elif path.suffix == ".safetensors":
-            _weights(path, parts[part], filled == "blank")
+            _weights(path, _state(path, parts[part]), filled == "blank")
+        elif path.name.endswith(".index.fp16.json"):
+            _json(path, {"weight_map": {key: shard.name for shard in _shards(path) for key in _state(shard, parts[part])}})
+        elif path.name == "spiece.model":
+            _pieces(path)
         elif part == "tokenizer":
             _tokenizer(path, parts["text_encoder"], "!" if name.startswith("stable-diffusion-2") else END)
         elif path.name == "config.yaml":
@@ -115,17 +121,48 @@ def _networks(name: str, tiny: bool) -> dict[str, nn.Module]:
     return made
 
 
+def _deepfloyd(tiny: bool) -> dict[str, nn.Module]:
+    """By part, on the meta device."""
+    from diffusers import UNet2DConditionModel
+    from transformers import T5Config, T5EncoderModel
+
+    widths, count = ((16, 32), 1) if tiny else ((704, 1408, 2112, 2816), 3)
+    token, cross = (32, 64) if tiny else (4096, 2816)
+    unet: dict[str, Any] = {"sample_size": 16 if tiny else 64, "in_channels": 3, "out_channels": 6, "block_out_channels": widths}
+    unet |= {"down_block_types": ("ResnetDownsampleBlock2D", *("SimpleCrossAttnDownBlock2D",) * (len(widths) - 1))}
+    unet |= {"up_block_types": (*("SimpleCrossAttnUpBlock2D",) * (len(widths) - 1), "ResnetUpsampleBlock2D")}
+    unet |= {"mid_block_type": "UNetMidBlock2DSimpleCrossAttn", "layers_per_block": count, "norm_num_groups": 8 if tiny else 32}
+    unet |= {"cross_attention_dim": cross, "encoder_hid_dim": token, "attention_head_dim": 8 if tiny else 64, "act_fn": "gelu"}
+    unet |= {"addition_embed_type": "text", "addition_embed_type_num_heads": 2 if tiny else 64}
+    unet |= {"cross_attention_norm": "group_norm", "resnet_time_scale_shift": "scale_shift"}
+    words: dict[str, Any] = {"vocab_size": 64 if tiny else 32128, "d_model": token, "d_ff": 48 if tiny else 10240}
+    words |= {"d_kv": 8 if tiny else 64, "num_layers": 2 if tiny else 24, "num_heads": 4 if tiny else 64, "feed_forward_proj": "gated-gelu"}
+    with torch.device("meta"):
+        return {"unet": UNet2DConditionModel(**unet), "text_encoder": T5EncoderModel(T5Config(**words))}
+
+
 def _settings(network: Any) -> dict[str, Any]:
     config = getattr(network, "config", {})
     return config.to_dict() if hasattr(config, "to_dict") else {k: v for k, v in dict(config).items() if not k.startswith("_")}
 
 
-def _weights(path: Path, network: nn.Module, is_blank: bool) -> None:
+def _shards(index: Path) -> list[Path]:
+    """Files of one network in two parts."""
+    return [index.with_name(index.name.replace(".safetensors.index.fp16.json", f".fp16-0000{k}-of-00002.safetensors")) for k in (1, 2)]
+
+
+def _state(path: Path, network: nn.Module) -> dict[str, Tensor]:
+    """What a file holds of a network: all of it, or every second tensor where the file is one of two."""
+    prefix = "text_model." if type(network).__name__ == "CLIPTextModel" else ""  # as transformers 4 wrote it
+    state = {prefix + name: tensor for name, tensor in network.state_dict().items() if name != "encoder.embed_tokens.weight"}
+    start, step = (int("00002-of" in path.name), 2) if "-of-" in path.name else (0, 1)
+    return dict(list(state.items())[start::step])
+
+
+def _weights(path: Path, state: dict[str, Tensor], is_blank: bool) -> None:
     from safetensors.torch import save_file
 
-    prefix = "text_model." if type(network).__name__ == "CLIPTextModel" else ""  # as transformers 4 wrote it
-    state = {prefix + name: tensor for name, tensor in network.state_dict().items()}
-    dtype = torch.float16 if ".fp16." in path.name else torch.float32
+    dtype = torch.float16 if ".fp16" in path.name else torch.float32
     if not is_blank:
         save_file(_random(state, dtype), path, metadata={"format": "pt"})
         return
@@ -162,6 +199,19 @@ def _tokenizer(path: Path, tower: Any, pad: str) -> None:
         path.write_text("#version: 0.2\n")
     else:
         _json(path, {"bos_token": words[0], "eos_token": END, "pad_token": pad, "unk_token": END})
+
+
+def _pieces(path: Path) -> None:
+    """SentencePiece's file with letters for words."""
+    import io
+
+    import sentencepiece
+
+    letters, made = "abcdefghijklmnopqrstuvwxyz", io.BytesIO()
+    how: dict[str, Any] = {"vocab_size": 40, "hard_vocab_limit": False, "pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+    text = iter([letters, " ".join(letters)] * 20)
+    sentencepiece.SentencePieceTrainer.train(sentence_iterator=text, model_writer=made, minloglevel=2, **how)
+    path.write_bytes(made.getvalue())
 
 
 def _yaml(tiny: bool) -> str:

@@ -17,12 +17,12 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
+from bozzetto import flags
 from bozzetto.bar import Bar
 from bozzetto.errors import InputError
-from bozzetto.flags import Convert, Data, Doctor, Draw, Evaluate, Fetch, Figures, Lift, Mesh, Settings, Splat, View, Views, parsed
-from bozzetto.verbs.settings import settings_of
+from bozzetto.verbs.settings import LearnSettings, priors_of, settings_of
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
@@ -39,24 +39,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files are whatever bytes they are, and a terminal may know ASCII alone
             stream.reconfigure(errors="backslashreplace")
-    verb = parsed()
+    verb = flags.parsed()
     try:
-        verbs: dict[type, Any] = {
-            Lift: lift,
-            Settings: settings,
-            Views: views,
-            Draw: draw,
-            Splat: splat,
-            Mesh: mesh,
-            View: view,
-            Evaluate: evaluate,
-            Data: data,
-            Convert: convert,
-            Fetch: fetch,
-            Figures: figures,
-            Doctor: doctor,
-        }
-        code = verbs[type(verb)](verb)
+        code = globals()[type(verb).__name__.lower()](verb)  # below: a function for each
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
@@ -64,7 +49,7 @@ def main() -> None:
         print(f"error: {error}; please report it with the picture; what was done is kept for --resume", file=sys.stderr)
         code = 1
     except KeyboardInterrupt:
-        print("stopped; the same command goes on" if isinstance(verb, Fetch) else "stopped; go on with --resume", file=sys.stderr)
+        print("stopped; the same command goes on" if isinstance(verb, flags.Fetch) else "stopped; go on with --resume", file=sys.stderr)
         code = 130
     raise SystemExit(code)
 
@@ -79,7 +64,11 @@ def _say(line: object) -> None:
         raise InputError(f"standard output cannot be written ({error.strerror}); what was to be made is there: {line}") from None
 
 
-def lift(args: Lift) -> int:
+def _warn(sentence: str) -> None:
+    print(f"warning: {sentence}", file=sys.stderr)
+
+
+def lift(args: flags.Lift) -> int:
     """Each picture in turn; one that fails does not stop the others."""
     jobs: Sequence[tuple[Path | None, Path]] = _jobs(args)
     import torch
@@ -94,9 +83,10 @@ def lift(args: Lift) -> int:
     if args.preset not in recipe.presets:
         raise InputError(f"--preset {args.preset}: recipe {recipe.name} has {', '.join(recipe.presets)}")
     names = ("preset", "kind", "text", "mask", "matting", "seed", "device", "precision", "offload", "resume")
-    flags: dict[str, Any] = {name: getattr(args, name) for name in names}
-    flags |= {"settings": changed(recipe.presets[args.preset], args.set), "prior": _priors(args.prior)}
-    failed, tell = 0, _tell(args)
+    given: dict[str, Any] = {name: getattr(args, name) for name in names}
+    given |= {"settings": changed(recipe.presets[args.preset], args.set), "prior": priors_of(args.prior)}
+    given |= {"guess": None if args.guess == "mini" else args.guess, "tell": _tell(args)}
+    failed = 0
     for path, out in jobs:
         with Bar(str(args.text) if path is None else path.name, args.quiet, recipe.stages) as progress:
             try:
@@ -107,8 +97,7 @@ def lift(args: Lift) -> int:
                     azimuth=math.radians(args.azimuth_deg),
                     elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
                     progress=progress,
-                    tell=tell,
-                    **flags,
+                    **given,
                 )
             except AlreadyDone:
                 if args.json:
@@ -124,7 +113,7 @@ def lift(args: Lift) -> int:
                 failed = 1
                 continue
         for warning in asset.source.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+            _warn(warning)
         if not asset.is_complete:
             print(f"{out}: exported what there was; finish it with --resume", file=sys.stderr)
             return 130
@@ -146,24 +135,12 @@ def _tell(args: Any) -> Callable[[str], None] | None:
     return None if args.quiet else functools.cache(lambda sentence: print(sentence, file=sys.stderr))
 
 
-def _priors(given: tuple[str, ...]) -> Any:
-    """One folder, or folders by need, as `bozzetto.lift` takes them."""
-    from bozzetto.fit.recipe import Need
-
-    by_need = {need: folder for need, _, folder in (x.partition("=") for x in given) if need in get_args(Need) and folder}
-    if len(given) > 1 and len(by_need) < len(given):
-        raise InputError(
-            f"--prior {' '.join(given)}: of several, each needs its name, NEED=FOLDER, once; names are {', '.join(get_args(Need))}"
-        )
-    return by_need or (Path(given[0]) if given else None)
-
-
 def _check_seed(seed: int, bits: int = 63) -> None:
     if not 0 <= seed < 2**bits:
         raise InputError(f"--seed {seed}: expected a whole number from 0 to 2^{bits} - 1")
 
 
-def _jobs(args: Lift) -> Sequence[tuple[Path | None, Path]]:
+def _jobs(args: flags.Lift) -> Sequence[tuple[Path | None, Path]]:
     """Pictures and the folders of their assets; flags are checked here, before anything heavy is imported."""
     _check_recipe(args.recipe)
     for flag, value, limit in (("--elevation-deg", args.elevation_deg, 90.0), ("--azimuth-deg", args.azimuth_deg, 360.0)):
@@ -176,7 +153,7 @@ def _jobs(args: Lift) -> Sequence[tuple[Path | None, Path]]:
 
     if not args.pictures and args.text is not None:
         return [(None, args.out)]
-    return jobs(args.pictures, args.out, args.mask, lambda sentence: print(f"warning: {sentence}", file=sys.stderr))
+    return jobs(args.pictures, args.out, args.mask, _warn)
 
 
 def _check_recipe(name: str) -> None:
@@ -186,7 +163,7 @@ def _check_recipe(name: str) -> None:
         raise InputError(f"--recipe {name}: there is no such recipe; {there}")
 
 
-def settings(args: Settings) -> int:
+def settings(args: flags.Settings) -> int:
     """See `bozzetto.fit.settings`."""
     _check_recipe(args.recipe)
     from bozzetto.fit.settings import show
@@ -196,17 +173,17 @@ def settings(args: Settings) -> int:
     return 0
 
 
-def splat(args: Splat) -> int:
+def splat(args: flags.Splat) -> int:
     """See `bozzetto.verbs.splat`."""
     _check_seed(args.seed, bits=31)
     from bozzetto.verbs import splat as verb
 
     settings = settings_of(verb.Splat, args)
     with Bar(args.scene.name, args.quiet, {"fit": 1.0}) as progress:
-        flags: Any = {"seed": args.seed, "resume": args.resume, "spz": args.spz, "progress": progress, "tell": _tell(args)}
-        result = verb.splat_scene(args.scene, args.out, settings, **flags)
+        given: Any = {"seed": args.seed, "resume": args.resume, "spz": args.spz, "progress": progress, "tell": _tell(args)}
+        result = verb.splat_scene(args.scene, args.out, settings, **given)
     for warning in result.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        _warn(warning)
     if not result.is_complete:
         print(f"{args.out}: exported what there was; finish it with --resume", file=sys.stderr)
         return 130
@@ -218,7 +195,7 @@ def splat(args: Splat) -> int:
     return 0
 
 
-def mesh(args: Mesh) -> int:
+def mesh(args: flags.Mesh) -> int:
     """See `bozzetto.verbs.mesh`."""
     from bozzetto.verbs import mesh as verb
 
@@ -230,7 +207,7 @@ def mesh(args: Mesh) -> int:
     return 0
 
 
-def view(args: View) -> int:
+def view(args: flags.View) -> int:
     """See `bozzetto.viewer`; Ctrl-C is how it is meant to end."""
     from bozzetto.viewer import view as show
 
@@ -238,7 +215,7 @@ def view(args: View) -> int:
     return 0
 
 
-def views(args: Views) -> int:
+def views(args: flags.Views) -> int:
     """See `bozzetto.verbs.views`."""
     for flag, value in (("--elevation-deg", args.elevation_deg), ("--ring-deg", args.ring_deg)):
         if value is not None and not abs(value) <= 90:
@@ -249,7 +226,6 @@ def views(args: Views) -> int:
     from bozzetto.fit.drawings import Drawing
     from bozzetto.verbs.views import NovelViews, picture_to_views
 
-    names = ("prior", "kind", "mask", "seed", "device", "precision", "offload")
     with Bar(args.picture.name, args.quiet, {"views": 1.0}) as progress:
         sheet = picture_to_views(
             args.picture,
@@ -258,13 +234,13 @@ def views(args: Views) -> int:
             elevation=None if args.elevation_deg is None else math.radians(args.elevation_deg),
             progress=progress,
             tell=_tell(args),
-            **{name: getattr(args, name) for name in names},
+            **{name: getattr(args, name) for name in ("prior", "kind", "mask", "seed", "device", "precision", "offload")},
         )
     _say(sheet)
     return 0
 
 
-def draw(args: Draw) -> int:
+def draw(args: flags.Draw) -> int:
     """See `bozzetto.verbs.draw`."""
     if not math.isfinite(args.guidance):
         raise InputError(f"--guidance {args.guidance}: expected a finite number")
@@ -277,7 +253,22 @@ def draw(args: Draw) -> int:
     return 0
 
 
-def evaluate(args: Evaluate) -> int:
+def learn(args: flags.Learn) -> int:
+    """See `bozzetto.verbs.learn`."""
+    _check_seed(args.seed)
+    from bozzetto.verbs import learn as verb
+
+    names = ("prior", "towers", "seed", "device", "precision", "resume")
+    given: Any = {name: getattr(args, name) for name in names} | {"warn": _warn}
+    with Bar(args.text, args.quiet, {"class": 0.4, "learn": 0.6}) as progress:
+        if not verb.learn(args.text, args.pictures, args.out, settings_of(LearnSettings, args), progress=progress, **given):
+            print(f"{args.out}: was not finished; go on with --resume", file=sys.stderr)
+            return 130
+    _say(args.out if args.quiet else f'{args.out}: now bozzetto draw "{args.text}" --prior {args.out}')
+    return 0
+
+
+def evaluate(args: flags.Evaluate) -> int:
     """See `bozzetto.evaluate.lifting`."""
     from bozzetto.evaluate.lifting import evaluate_lifting
 
@@ -286,7 +277,7 @@ def evaluate(args: Evaluate) -> int:
     return 0
 
 
-def data(args: Data) -> int:
+def data(args: flags.Data) -> int:
     """Pack what is in a folder."""
     if not args.source.is_dir():
         raise InputError(f"{args.source}: no such folder; give one with GLB, OBJ, PLY or .sh3f files")
@@ -299,7 +290,7 @@ def data(args: Data) -> int:
     return pack_folder([str(args.source), str(args.out)])
 
 
-def convert(args: Convert) -> int:
+def convert(args: flags.Convert) -> int:
     """See `bozzetto.priors.convert`."""
     from bozzetto.priors.convert import convert as turn
 
@@ -308,7 +299,7 @@ def convert(args: Convert) -> int:
     return 0
 
 
-def fetch(args: Fetch) -> int:
+def fetch(args: flags.Fetch) -> int:
     """See `bozzetto.verbs.fetch`."""
     from bozzetto.verbs import fetch as verb
 
@@ -326,7 +317,7 @@ def fetch(args: Fetch) -> int:
     return 0
 
 
-def figures(args: Figures) -> int:
+def figures(args: flags.Figures) -> int:
     """See `bozzetto.figures.gallery`."""
     from bozzetto.figures.gallery import draw_all
 
@@ -334,7 +325,17 @@ def figures(args: Figures) -> int:
     return 0
 
 
-def doctor(args: Doctor) -> int:
+def claims(args: flags.Claims) -> int:
+    """See `bozzetto.claims`."""
+    from bozzetto.claims import verb
+
+    chosen = verb.chosen(args)
+    with Bar("claims", args.quiet or args.list, {c.name: c.seconds for c in chosen}) as progress:
+        _say(verb.claims(args, chosen, progress))
+    return 0
+
+
+def doctor(args: flags.Doctor) -> int:
     """See `bozzetto.doctor`."""
     from bozzetto.doctor import main as report
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, get_args
 
 import tyro
 
-from bozzetto.verbs.settings import MeshSettings, SplatSettings
+from bozzetto.verbs.settings import ClaimsSettings, LearnSettings, MeshSettings, SplatSettings
 
 
 @dataclass(frozen=True)
@@ -32,10 +32,14 @@ class Lift:
     `bozzetto settings` lists them, with --recipe those of another recipe"""
     recipe: str = "guess"
     """how to lift: guess is the embedded network alone; gaussians moves its guess as Gaussians, and leaves a splat, too (asset.ply);
-    views lets a diffusion prior draw the hidden sides and follows the drawings; zero123 goes on from the guess by score distillation"""
+    views lets a diffusion prior draw the hidden sides and follows the drawings; zero123 goes on from the guess by score distillation;
+    dreamcraft3d, magic123 and consistent123 by two priors, one of which reads --text"""
+    guess: str = "mini"
+    """what every recipe begins with: mini is the embedded network; triposr a larger one (`bozzetto fetch triposr`, 1.7 GB; a minute and
+    3 GB on two cores); or a folder of either's layout"""
     prior: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """folder of weights, or the name of fetched ones (`bozzetto fetch --list`): the embedded ones by default; for views and zero123,
-    Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior first_guess=FOLDER"""
+    Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior text=FOLDER"""
     kind: str | None = None
     """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
     text: str | None = None
@@ -70,7 +74,7 @@ class Settings:
     """List a recipe's settings, which `bozzetto lift --set` changes: their values in each preset, and what they mean."""
 
     recipe: str = "guess"
-    """guess, gaussians, views, zero123"""
+    """guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123"""
 
 
 @dataclass(frozen=True)
@@ -184,6 +188,32 @@ class Draw:
 
 
 @dataclass(frozen=True)
+class Learn(LearnSettings):
+    """Teach a text-to-image prior one object from a few pictures (DreamBooth): what it learnt is a folder for --prior."""
+
+    text: tyro.conf.Positional[str] = field(kw_only=True)
+    """what it shall mean: "a sks chair", the kind of thing and a word that means nothing yet"""
+    pictures: tyro.conf.Positional[tuple[Path, ...]] = field(kw_only=True)
+    """three to five pictures of the object (PNG, JPEG, WebP), or a folder of them"""
+    out: Path = Path("learnt")
+    """folder of what was learnt, which must not be there yet; it names the prior that it belongs to"""
+    prior: Path = Path("mini")
+    """folder of weights that draws what a text says, or what was learnt on one; the embedded ones by default"""
+    towers: Path | None = None
+    """folder of the text tower (text_encoder/, tokenizer/) that --prior was trained under, where it does not hold it itself"""
+    seed: int = 0
+    """of everything random"""
+    device: str = "cpu"
+    """cpu, cuda, cuda:1, mps"""
+    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """what frozen networks compute in; by default bfloat16 on CUDA, float32 elsewhere"""
+    resume: bool = False
+    """go on with what --out holds, to the same result"""
+    quiet: bool = False
+    """no progress display"""
+
+
+@dataclass(frozen=True)
 class Evaluate:
     """Measure lifting on objects nobody trained on, against honest baselines."""
 
@@ -258,6 +288,16 @@ class Figures:
 
 
 @dataclass(frozen=True)
+class Claims(ClaimsSettings):
+    """Try what papers say their methods do, in small: each beside its rivals and a broken control, over several seeds."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """which ones; all by default"""
+    out: Path = Path("out/claims")
+    """folder of the results; what is there is not run again"""
+
+
+@dataclass(frozen=True)
 class Doctor:
     """Say what this machine can do: cores, memory, backends, weights, and what a lift will take."""
 
@@ -270,11 +310,13 @@ Verb = (
     | Annotated[View, tyro.conf.subcommand("view")]
     | Annotated[Views, tyro.conf.subcommand("views")]
     | Annotated[Draw, tyro.conf.subcommand("draw")]
+    | Annotated[Learn, tyro.conf.subcommand("learn")]
     | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
     | Annotated[Data, tyro.conf.subcommand("data")]
     | Annotated[Convert, tyro.conf.subcommand("convert")]
     | Annotated[Fetch, tyro.conf.subcommand("fetch")]
     | Annotated[Figures, tyro.conf.subcommand("figures")]
+    | Annotated[Claims, tyro.conf.subcommand("claims")]
     | Annotated[Doctor, tyro.conf.subcommand("doctor")]
 )
 

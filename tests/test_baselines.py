@@ -203,7 +203,7 @@ def test_results_survive_a_torn_line(tmp_path):
 
 
 def test_wrong_arguments_are_refused_before_the_slow_work(objects, tmp_path):
-    with pytest.raises(InputError, match=r"config\.json is missing"):
+    with pytest.raises(InputError, match="holds no first guess"):
         lifting.evaluate_lifting(objects, tmp_path / "out", count=1, prior=tmp_path)
     assert not (tmp_path / "out").exists()
     with pytest.raises(InputError, match=r"index\.json"):

@@ -17,7 +17,8 @@ from torch import Tensor
 from bozzetto import cli
 from bozzetto.errors import InputError
 from bozzetto.priors import ldm
-from bozzetto.priors.convert import CALLBACKS, PUBLISHED, convert, read_checkpoint, unet_settings, vae_settings
+from bozzetto.priors.checkpoint import CALLBACKS, read_checkpoint
+from bozzetto.priors.convert import PUBLISHED, convert, unet_settings, vae_settings
 from bozzetto.priors.loading import load
 from tests.test_loading import WEIGHTS, write_trap
 from tests.twins import zero123 as twin

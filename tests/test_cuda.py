@@ -15,6 +15,7 @@ from torch import Tensor
 
 from bozzetto.camera import orbit
 from bozzetto.kernels.antialias import antialias
+from bozzetto.kernels.hashgrid import Levels, encode, slope
 from bozzetto.kernels.interpolate import interpolate
 from bozzetto.kernels.rasterize import rasterize
 from bozzetto.kernels.splat import splat
@@ -102,6 +103,23 @@ def test_gaussians_alike(device):
     there, here = made(device), made("cpu")
     assert all(t.device.type == device for t in there)
     close(there, here, is_other("gsplat", device))
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_hash_grids_alike(device):
+    levels = Levels(6, 8, 1.6, 12)
+    x, table, weights = noise(500, 3, seed=11), noise(levels.entries, 2, seed=12) - 0.5, noise(levels.features, 500, seed=13) - 0.5
+
+    def made(device: str) -> list[Tensor]:
+        at, t, w = (a.to(device).requires_grad_() for a in (x, table, weights))
+        normal = slope(at, t, w, levels, 5)
+        out = encode(at, t, levels, 5)
+        first = torch.autograd.grad((out * w.detach()).sum(), (at, t))
+        return [out, *first, normal, *torch.autograd.grad(normal.square().sum(), (t, w))]
+
+    there, here = made(device), made("cpu")
+    assert all(t.device.type == device for t in there)
+    close(there, here, False)
 
 
 @pytest.mark.parametrize("device", DEVICES)

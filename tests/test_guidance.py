@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from bozzetto.denoiser import Adapted, noise, score
-from bozzetto.diffusion.guidance import autoguidance, classifier, classifier_free, dual, limited
+from bozzetto.diffusion.guidance import autoguidance, classifier, classifier_free, dual, limited, perp_neg, thresholded
 from bozzetto.diffusion.samplers import dpm_solver_2m, heun
 from bozzetto.diffusion.schedules import karras
-from tests.twins.worlds import F64, SIGMAS, iso, seeded
+from tests.twins.worlds import F64, SIGMAS, Gaussian, iso, seeded
 
 X = torch.randn(5, 3, generator=seeded(), dtype=F64)
 COND, UNCOND = iso(1.0, 3, 1.0), iso(2.0, 3, -0.5)
@@ -67,6 +67,37 @@ def test_ag_1_of_two_gaussians_the_flow_ends_in_the_product_of_powers():
     torch.testing.assert_close(autoguidance(good, good, 3.0).denoise(X[:, :1], 0.7), good.denoise(X[:, :1], 0.7), rtol=1e-13, atol=1e-13)
     never = Adapted(lambda x, s, c: pytest.fail("asked"), SIGMAS)
     assert torch.equal(autoguidance(good, never, 1.0).denoise(X[:, :1], 0.7), good.denoise(X[:, :1], 0.7))
+
+
+def test_perp_neg_of_equal_variances_moves_the_mean_by_what_the_negative_says_alone():
+    """With v one for all and differences a = m_c - m_u, b_i = m_i - m_u, the guided score is that of
+    N(m_u + g (a - sum_i w_i (b_i - (a.b_i / a.a) a)), v) at every level, in the space of noise and score as well."""
+    m_u, m_c = torch.tensor([0.2, -0.1, 0.5], dtype=F64), torch.tensor([1.0, 0.4, -0.6], dtype=F64)
+    means = {"u": m_u, "c": m_c, "n": torch.tensor([0.7, 1.5, 0.1], dtype=F64), "k": torch.tensor([-1.0, 0.3, 0.3], dtype=F64)}
+    worlds = {name: Gaussian(mean, 0.7 * torch.eye(3, dtype=F64)) for name, mean in means.items()}
+    denoiser = Adapted(lambda x, s, c: worlds[c].denoise(x, s), SIGMAS)
+    weights, a = {"n": 0.8, "k": 1.7}, m_c - m_u
+    left = sum(w * ((means[i] - m_u) - (a @ (means[i] - m_u)) / (a @ a) * a) for i, w in weights.items())
+    guided, want = perp_neg(denoiser, "u", list(weights.items()), 3.0), Gaussian(m_u + 3.0 * (a - left), 0.7 * torch.eye(3, dtype=F64))
+    for sigma in (0.05, 0.8, 20.0):
+        torch.testing.assert_close(guided.denoise(X, sigma, "c"), want.denoise(X, sigma), rtol=1e-11, atol=1e-11)
+        for what in (score, noise):
+            delta = {i: what(denoiser, X, sigma, i) - what(denoiser, X, sigma, "u") for i in means}
+            dot = lambda i, j, d=delta: (d[i] * d[j]).sum(1, keepdim=True)  # noqa: E731
+            perps = sum(w * (delta[i] - dot(i, "c") / dot("c", "c") * delta["c"]) for i, w in weights.items())
+            by_hand = what(denoiser, X, sigma, "u") + 3.0 * (delta["c"] - perps)
+            torch.testing.assert_close(what(guided, X, sigma, "c"), by_hand, rtol=1e-8, atol=1e-10)
+
+
+def test_perp_neg_leaves_alone_what_both_say_and_is_plain_guidance_without_negatives():
+    plain = classifier_free(two(), None, 4.0).denoise(X, 0.8, "c")
+    for negatives in ([], [(None, 2.0)], [("c", 2.0)], [("c", torch.arange(5.0))]):
+        torch.testing.assert_close(perp_neg(two(), None, negatives, 4.0).denoise(X, 0.8, "c"), plain, rtol=1e-11, atol=1e-11)
+    # a condition that says nothing has no direction: the negative counts in full; a weight a sample is its sample's own
+    each = torch.tensor([0.0, 1.0, 0.0, 2.0, 0.0])
+    got = perp_neg(two(), None, [("c", each)], 3.0).denoise(X, 0.8, None)
+    null, away = two().denoise(X, 0.8, None), two().denoise(X, 0.8, "c") - two().denoise(X, 0.8, None)
+    torch.testing.assert_close(got, null - 3.0 * each.double()[:, None] * away, rtol=1e-12, atol=1e-12)
 
 
 def test_rescaling_gives_back_the_conditional_spread():
@@ -137,11 +168,27 @@ def test_a_classifier_turns_the_unconditional_score_into_the_conditional_one():
         assert torch.isfinite(classifier(UNCOND, log_prob).denoise(X, 1.0)).all()
 
 
+def test_dynamic_thresholding_is_diffusers_and_leaves_what_is_within():
+    """Samples of four sizes: within [-1, 1]; s between 1 and `most`; s cut at `most`, twice."""
+    from diffusers import DDPMScheduler
+
+    share, most = 0.9, 1.5
+    theirs = DDPMScheduler(thresholding=True, dynamic_thresholding_ratio=share, sample_max_value=most)
+    scale = torch.tensor([0.3, 1.2, 2.0, 400.0]).view(4, 1, 1, 1)
+    x0 = scale * (2 * torch.rand(4, 3, 8, 8, generator=seeded()) - 1)
+    made = thresholded(Adapted(lambda x, sigma, cond: x, torch.ones(1)), share, most).denoise(x0, 1.0)
+    torch.testing.assert_close(made, theirs._threshold_sample(x0), rtol=0, atol=1e-6)
+    assert torch.equal(made[0], x0[0]) and made.abs().max() == 1
+    assert 1.01 < float((x0[1] / made[1]).median()) < most  # divided, not only cut
+
+
 @pytest.mark.parametrize(
     ("call", "words"),
     [
         (lambda: classifier_free(COND, None, 2.0, rescale=1.5), "rescale"),
         (lambda: limited(COND, UNCOND, 2.0, 1.0), "low < high"),
+        (lambda: thresholded(COND, 1.0, 1.5), "thresholding"),
+        (lambda: thresholded(COND, 0.9, 0.5), "thresholding"),
     ],
 )
 def test_wrong_guidance_is_refused(call, words):

@@ -17,8 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 
 UNUSED = {
-    "denoiser.Trainable": "comes with LoRA and VSD, whose second denoiser it is",
-    "denoiser.EDMDenoiser": "library of the paper: EDM, Table 1",
     "diffusion.guidance.autoguidance": "library of the paper: Karras et al. 2024",
     "diffusion.guidance.classifier": "library of the paper: Dhariwal & Nichol 2021",
     "diffusion.guidance.dual": "comes with InstructPix2Pix, whose guidance it is",
@@ -27,17 +25,16 @@ UNUSED = {
     "diffusion.improved.no_losses": "library of the paper: Nichol & Dhariwal 2021, where drawing steps begins",
     "diffusion.improved.space_timesteps": "library of the paper: Nichol & Dhariwal 2021",
     "diffusion.likelihood.log_likelihood": "library of the paper: Song et al. 2021, the exact likelihood",
-    "diffusion.losses.denoising_loss": "comes with VSD, whose second denoiser is trained by it",
-    "diffusion.losses.draw_steps": "library of the paper: DDPM, Algorithm 1 draws its steps so",
     "diffusion.losses.edm_sigma": "library of the paper: EDM, Table 1",
-    "diffusion.losses.edm_weight": "library of the paper: EDM, Table 1",
     "diffusion.losses.snr_weight": "library of the paper: Hang et al. 2023, Min-SNR",
     "diffusion.samplers.ddim_inversion": "comes with Prompt-to-Prompt, which edits from the inverted noise",
     "diffusion.schedules.ve_sde_sigma": "library of the paper: Song et al. 2021",
     "diffusion.schedules.vp_sde_alpha_bar": "library of the paper: Song et al. 2021",
+    "distill.bsd.norms_apart": "library of the paper: DreamCraft3D's appendix; its pictures come from a ControlNet",
     "distill.sds.fantasia": "library of the paper: Fantasia3D's weight",
+    "fit.estimates.Estimator": "the protocol of a recipe's setting; comes with DreamCraft3D and Magic123",
+    "fit.reference.variation": "library of the paper: what Magic123's released code adds",
     "priors.elevation.estimate_elevation": "comes with One-2-3-45, whose first stage it is",
-    "priors.triplane.Field": "comes with the guess of TripoSR, which takes any field",
     "scores.frechet.finite_sample_bias": "library of a measure: what FID comes to by the number of samples alone",
     "scores.ladder.largest_distance": "library of the paper: Song & Ermon 2020, technique 1",
     "scores.ladder.step_size": "library of the paper: Song & Ermon 2020, technique 4",
@@ -45,7 +42,6 @@ UNUSED = {
     "scores.langevin.from_b": "library of the paper: NCSNv2's step sizes in our convention",
     "scores.langevin.mala": "library of the paper: Roberts & Tweedie 1996",
     "scores.matching.explicit": "library of the paper: Hyvärinen 2005",
-    "scores.matching.implicit": "library of the paper: Hyvärinen 2005",
     "scores.parzen.epanechnikov": "library of the book: Silverman 1986, the other kernel",
     "shapes.loop.LoopSurface": "comes with DMTet's networks: its last step",
 }

@@ -52,8 +52,8 @@ def test_a_prior_is_sampled_as_suits_it_unless_told():
             self.sampler = sampler
 
     assert Drawing().sampler(Sampled(SMALL)) == SMALL and Drawing().sampler(Sampled(PUBLISHED)) == PUBLISHED
-    assert Drawing(steps=3, guidance=0.0, eta=0.0).sampler(Sampled(SMALL)) == (3, 0.0, 0.0)
-    assert Drawing(guidance=2.0).sampler(Sampled(PUBLISHED)) == (50, 2.0, 1.0)
+    assert Drawing(steps=3, guidance=0.0, eta=0.0).sampler(Sampled(SMALL))[:3] == (3, 0.0, 0.0)
+    assert Drawing(guidance=2.0).sampler(Sampled(PUBLISHED))[:3] == (50, 2.0, 1.0)
 
 
 def test_half_precision_draws_nearly_the_same(tmp_path):

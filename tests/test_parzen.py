@@ -72,6 +72,23 @@ def test_the_empirical_denoiser_is_that_score_and_sampling_returns_the_samples()
     assert picture.shape == (2, 1, 2, 2) and picture.dtype == torch.float32
 
 
+def test_windows_of_a_width_and_a_weight_are_a_mixture_of_gaussians():
+    """Against the mixture's own score, by Tweedie; samples of one's own for each x; a sample of weight 0 is not there."""
+    g, width = seeded(9), 0.3
+    x, weights = torch.randn(6, 2, generator=g, dtype=F64), torch.rand(12, generator=g, dtype=F64)
+    for sigma in (0.05, 0.8, 6.0):
+        want = Mixture(weights / weights.sum(), X0, torch.full((12,), width, dtype=F64)).denoise(x, sigma)
+        torch.testing.assert_close(parzen.Empirical(X0, width, weights.log()).denoise(x, sigma), want, rtol=1e-9, atol=1e-10)
+        own = torch.stack([X0 + k for k in range(6)])
+        each = torch.stack([parzen.denoised(x[k : k + 1], own[k], sigma, width, weights.log())[0] for k in range(6)])
+        torch.testing.assert_close(parzen.denoised(x, own, sigma, width, weights.log()), each, rtol=1e-12, atol=1e-12)
+        gone = torch.where(torch.arange(12) < 5, 0.0, -torch.inf)
+        fewer = parzen.denoised(x, X0[:5], sigma, width)
+        torch.testing.assert_close(parzen.denoised(x, X0, sigma, width, gone), fewer, rtol=1e-12, atol=1e-12)
+    alone = parzen.denoised(x, X0[:1], 0.8, width)  # one window is one Gaussian
+    torch.testing.assert_close(alone, (0.09 * x + 0.64 * X0[:1]) / 0.73, rtol=1e-12, atol=1e-12)
+
+
 def test_leave_one_out_is_what_it_says_and_likes_a_sensible_bandwidth():
     sigma = 0.4
     by_hand = torch.stack([parzen.log_density(X0[i : i + 1], torch.cat([X0[:i], X0[i + 1 :]]), sigma)[0] for i in range(12)]).mean()

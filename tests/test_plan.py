@@ -24,15 +24,20 @@ from benchmarks import published as random_weights
 from bozzetto import cli, memory
 from bozzetto.errors import InputError
 from bozzetto.fit.around import Around
+from bozzetto.fit.boundary import Boundary
 from bozzetto.fit.drawings import Drawing
 from bozzetto.fit.finish import Finish
+from bozzetto.fit.sculpt import Coarse
 from bozzetto.fit.silhouette import Silhouette
 from bozzetto.priors import load, loading, plan
-from bozzetto.priors.latent import ConditionedUNet
+from bozzetto.priors.latent import ConditionedUNet, LatentPrior
 from bozzetto.priors.loading import TEXT
 from bozzetto.priors.plan import Asked, Count, Plan, count
 from bozzetto.priors.triposr import costs
 from bozzetto.recipes import RECIPES
+from bozzetto.recipes.consistent123 import Consistent123
+from bozzetto.recipes.dreamcraft3d import DreamCraft3D
+from bozzetto.recipes.magic123 import Magic123
 from bozzetto.recipes.views import FromViews
 from bozzetto.recipes.zero123 import Zero123
 from bozzetto.verbs.lift import lift
@@ -205,7 +210,7 @@ from torch import nn
 from bozzetto import memory
 from bozzetto.fit.run import peak_gb
 from bozzetto.priors.components import component
-build = lambda: nn.Sequential(*(nn.Linear(1000, 1000) for _ in range(50)))
+build = lambda: nn.Sequential(*(nn.Linear(1000, 1000) for _ in range(100)))
 torch.zeros(1000, 1000).to(torch.bfloat16).isfinite().all()
 before = memory.resident()
 Path("/proc/self/clear_refs").write_text("5")
@@ -217,41 +222,55 @@ print(peak_gb() * 1024**3 - before)
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory cannot be begun anew here")
 def test_a_file_is_not_in_memory_beside_the_weights_that_are_read_of_it(tmp_path: Path):
     save_file(
-        {f"{k}.{name}": torch.zeros(shape) for k in range(50) for name, shape in (("weight", (1000, 1000)), ("bias", (1000,)))},
+        {f"{k}.{name}": torch.zeros(shape) for k in range(100) for name, shape in (("weight", (1000, 1000)), ("bias", (1000,)))},
         tmp_path / "model.safetensors",
     )
     done = subprocess.run([sys.executable, "-c", READ, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 100e6 + 64e6 + 50e6  # weights, the window, and what else; the file alone is 200 MB
+    assert float(done.stdout) < 200e6 + 64e6 + 100e6  # weights, the window, and what else, 50 to 70 measured; the file alone is 400 MB
 
 
 # ---- what recipes say they ask ----
 
 SMALL = Silhouette(cells=24, steps=2, picture=64)
+TINY: dict[str, Any] = {"coarse": Coarse(steps=8, picture=32, around=32, levels=4, sections=4), "steps": 5, "picture": 32}
+TINY |= {"cells": 12, "colours": 16, "finish": Finish(500, 64)}
 ASKED: list[tuple[str, Any]] = [
     ("views", FromViews(guess=SMALL, ring=2, above=1, samples=2, drawing=Drawing(steps=2, guidance=3.0, batch=2), finish=Finish(500, 64))),
     ("zero123", Zero123(guess=SMALL, steps=3, around=Around(views=2), picture=32, colours=16, finish=Finish(500, 64))),
+    ("magic123", Magic123(**TINY)),
+    ("dreamcraft3d", DreamCraft3D(**TINY, boost=15)),
+    ("consistent123", Consistent123(**TINY, boundary=Boundary(latest=0.4))),
 ]
 
 
 @pytest.mark.parametrize(("name", "settings"), ASKED)
 def test_a_recipe_asks_what_it_says(monkeypatch: pytest.MonkeyPatch, name: str, settings: Any):
     asked: list[int] = []
-    true_forward = ConditionedUNet.forward
+    encoded: list[int] = []
+    true_forward, true_encode = ConditionedUNet.forward, LatentPrior.encode_pictures
 
     def forward(self: ConditionedUNet, x_t: torch.Tensor, *rest: Any, **more: Any) -> torch.Tensor:
         if not x_t.is_meta:
             asked.append(len(x_t))
         return true_forward(self, x_t, *rest, **more)
 
+    def encode(self: Any, rgb: torch.Tensor, **more: Any) -> torch.Tensor:
+        if rgb.requires_grad and not rgb.is_meta:
+            encoded.append(len(rgb))
+        return true_encode(self, rgb, **more)
+
     monkeypatch.setattr(ConditionedUNet, "forward", forward)
+    monkeypatch.setattr(LatentPrior, "encode_pictures", encode)
     told: list[str] = []
     lift(CHAIR, recipe=name, settings=settings, tell=told.append)
     assert len(told) == 1 and told[0].startswith("needs about 1.")
-    assert RECIPES[name].asks is not None
-    said = RECIPES[name].asks(settings, {"views": load("mini", device="meta")})["views"]
-    assert sum(asked) == said.calls and max(asked) == said.batch
-    assert (said.pulled, said.decoded) == ((0, 6) if name == "views" else (6, 0))
+    asks, outline = RECIPES[name].asks, load("mini", device="meta")
+    assert asks is not None
+    said = asks(settings, dict.fromkeys(RECIPES[name].needs, outline)).values()
+    assert sum(asked) == sum(s.calls + s.taught for s in said) and max(asked) == max(s.batch for s in said)
+    assert sum(encoded) == sum(s.pulled for s in said)
+    assert sum(s.decoded for s in said) == (6 if name == "views" else 0)
 
 
 def test_every_recipe_with_a_diffusion_prior_says_what_it_asks():

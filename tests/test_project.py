@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import bozzetto
-from bozzetto import cli, doctor, memory
+from bozzetto import doctor, flags, memory
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -157,7 +157,7 @@ def test_objects_made_by_rule_have_one_door_and_need_little():
     needed = {m for p in inside for m in imported(p) if not m.startswith("bozzetto_objects")}
     assert len(inside) > 20 and needed == {"bozzetto.data.objects", "bozzetto.kernels.pool"}
     asked = {(p.relative_to(ROOT).parts[1], m) for p in SHIPPED if p not in inside for m in imported(p) if m.startswith("bozzetto_objects")}
-    assert {m for _, m in asked} == {"bozzetto_objects"} and {room for room, _ in asked} <= {"data", "training", "evaluate"}
+    assert {m for _, m in asked} == {"bozzetto_objects"} and {room for room, _ in asked} <= {"data", "training", "evaluate", "claims"}
 
 
 def test_a_wheel_holds_every_package():
@@ -279,7 +279,7 @@ def test_links_and_pictures_of_a_page_resolve(page):
 def test_the_readme_names_every_flag_of_lift_with_its_default():
     rows = re.findall(r"^\| `(?:--)?([A-Za-z-]+)` \|([^|]*)\|", (ROOT / "README.md").read_text(), re.M)
     said = {flag.lower().replace("-", "_"): default.strip().strip("`") for flag, default in rows}
-    fields = {f.name: f.default for f in dataclasses.fields(cli.Lift)}
+    fields = {f.name: f.default for f in dataclasses.fields(flags.Lift)}
     assert set(said) == set(fields)
     for flag, default in fields.items():
         if default not in (None, False, (), dataclasses.MISSING):

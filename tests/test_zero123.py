@@ -250,25 +250,12 @@ def balls(c: Camera) -> Tensor:
 @pytest.mark.slow
 def test_z_8_twelve_views_of_one_object_are_learnt_and_the_mirrored_pose_is_not():
     """v-prediction and pictures as their own latents; the pose is all that tells the twelve apart."""
-    from diffusers import UNet2DConditionModel
-
     angles = torch.rand(12, generator=seeded(0), dtype=torch.float64)
     here, there = orbit([0.0], 0.35, 1.8, size=8, fov=0.8), orbit(torch.arange(12) * math.pi / 6 + 0.2, angles - 0.3, 1.8, size=8, fov=0.8)
     x0, image_latent, T = balls(there), balls(here), relative_pose(here, there).float()
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(0)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            in_channels=6,
-            out_channels=3,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            block_out_channels=(32, 64),
-            layers_per_block=1,
-            norm_num_groups=8,
-            cross_attention_dim=32,
-            attention_head_dim=4,
-        )
+        unet = twin.small_unet(6, 3, 32, (32, 64))
         projection = pose_projection(28, 32)
     network, alpha_bar = ConditionedUNet(unet), NoiseSchedule().alpha_bar()
 

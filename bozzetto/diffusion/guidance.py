@@ -56,6 +56,31 @@ def dual(denoiser: Denoiser, none: Any, image: Any, image_scale: float, text_sca
     return Adapted(guided, denoiser.sigmas)
 
 
+def perp_neg(denoiser: Denoiser, uncond: Any, negatives: Sequence[tuple[Any, Tensor | float]], g: float) -> Adapted:
+    """Away from negative conditions, but only as far as they say something else than the condition: with d(c) = D(c) - D(uncond),
+
+        D(uncond) + g (d(cond) - sum_i w_i p_i),    p_i = d(negative_i) less its part along d(cond), sample by sample
+
+    A negative that says what the condition says does nothing, where subtracting it would take the condition back. Text-to-3D asks
+    for "back view" so, with "front view" as a negative: half of what those two say is the object.
+
+    negatives  conditions and their weights w_i >= 0, one number or (B,)
+    source     Perp-Neg, Armandpour et al. 2023 (arXiv:2304.04968)
+    """
+
+    def guided(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        null = denoiser.denoise(x, sigma, uncond)
+        towards = (denoiser.denoise(x, sigma, cond) - null).flatten(1)
+        total = towards
+        for negative, weight in negatives:
+            away = (denoiser.denoise(x, sigma, negative) - null).flatten(1)
+            along = (away * towards).sum(1, keepdim=True) / towards.square().sum(1, keepdim=True).clamp(min=1e-30)  # d(cond) may be 0
+            total = total - torch.as_tensor(weight, dtype=torch.float64).to(x).view(-1, 1) * (away - along * towards)
+        return null + g * total.view_as(x)
+
+    return Adapted(guided, denoiser.sigmas)
+
+
 def autoguidance(denoiser: Denoiser, guide: Denoiser, g: float) -> Adapted:
     """guide + g (denoiser - guide): away from what a weaker model of the same data does, under the same condition.
 
@@ -93,6 +118,24 @@ def limited(inside: Denoiser, outside: Denoiser, low: float = 0.0, high: float =
         return torch.where(is_inside, inside.denoise(x, sigma, cond), outside.denoise(x, sigma, cond))
 
     return Adapted(chosen, inside.sigmas)
+
+
+def thresholded(denoiser: Denoiser, share: float, most: float) -> Adapted:
+    """Dynamic thresholding, for x0 in [-1, 1]: where strong guidance leads beyond, values are cut at +-s and divided by s.
+
+    share   in (0, 1): s is this quantile of |x0|, sample by sample, but 1 at the least, so that what lies within stays as it is
+    most    s is no larger
+    source  Saharia et al. 2022 (arXiv:2205.11487), Sec. 2.3; `most` is diffusers'
+    """
+    if not 0 < share < 1 <= most:
+        raise ValueError(f"thresholding: expected a share in (0, 1) and most >= 1, got {share} and {most}")
+
+    def cut(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        x0 = denoiser.denoise(x, sigma, cond)
+        s = x0.abs().flatten(1).quantile(share, 1).clamp(1, most).view(-1, *[1] * (x0.ndim - 1))
+        return torch.minimum(torch.maximum(x0, -s), s) / s
+
+    return Adapted(cut, denoiser.sigmas)
 
 
 def classifier(denoiser: Denoiser, log_prob: Callable[[Tensor, Tensor | float], Tensor], g: float = 1.0) -> Adapted:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, each, interpolated
+from bozzetto.denoiser import Denoiser, draw, each, interpolated
 
 
 @dataclass(frozen=True)
@@ -123,16 +123,9 @@ def sds_gradient(
     clip    largest norm of a sample's gradient, or None; it moves the minimum, and is for the first steps only
     raises  FloatingPointError where the denoiser is not finite, with its levels
     """
-    noise = torch.randn(x0.shape, generator=generator, dtype=x0.dtype, device=generator.device).to(x0)
-    s = each(sigma, x0)
-    denoised = denoiser.denoise(x0 + s * noise, sigma, cond)
-    if not bool(torch.isfinite(denoised).all()):
-        raise FloatingPointError(f"the prior's answer is not finite at noise levels {sigma.tolist()}; ask it in float32 or guide less")
-    gradient = (weight(sigma) / sigma).to(x0).view(s.shape) * (x0 - denoised)
-    if clip is not None:
-        norm = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
-        gradient = gradient * (clip / norm).clamp(max=1).view(-1, *[1] * (x0.ndim - 1))
-    return gradient, denoised
+    x = x0 + each(sigma, x0) * draw(x0, generator)
+    denoised = answer(denoiser, x, sigma, cond)
+    return scaled(x0 - denoised, sigma, weight, clip), denoised
 
 
 def sds(
@@ -154,4 +147,26 @@ def sds(
     source     DreamFusion, Eq. 3; several priors are a weighted sum of this, each with its own codec, noise and levels
     """
     gradient, _ = sds_gradient(denoiser, x0.detach(), sigma, cond, generator=generator, weight=weight, clip=clip)
+    return injected(x0, gradient)
+
+
+def answer(denoiser: Denoiser, x: Tensor, sigma: Tensor, cond: Any) -> Tensor:
+    """`denoiser.denoise`; raises FloatingPointError where it is not finite, with its levels."""
+    denoised = denoiser.denoise(x, sigma, cond)
+    if not bool(torch.isfinite(denoised).all()):
+        raise FloatingPointError(f"the prior's answer is not finite at noise levels {sigma.tolist()}; ask it in float32 or guide less")
+    return denoised
+
+
+def scaled(apart: Tensor, sigma: Tensor, weight: Weight, clip: float | None = None) -> Tensor:
+    """w(sigma) / sigma times a difference of clean samples (B, ...), which is w(sigma) times one of noises; clipped as `sds_gradient`."""
+    gradient = (weight(sigma) / sigma).to(apart).view(-1, *[1] * (apart.ndim - 1)) * apart
+    if clip is not None:
+        norm = gradient.flatten(1).norm(dim=1).clamp(min=1e-12)
+        gradient = gradient * (clip / norm).clamp(max=1).view(-1, *[1] * (apart.ndim - 1))
+    return gradient
+
+
+def injected(x0: Tensor, gradient: Tensor) -> Tensor:
+    """The scalar whose gradient by x0 (B, ...) is gradient / B."""
     return 0.5 * (x0 - (x0.detach() - gradient)).square().sum() / len(x0)

@@ -44,11 +44,10 @@ from bozzetto.evaluate.baselines import Bank, Candidate, Key, code_digest
 from bozzetto.evaluate.colours import chroma_distance, colours, hidden_colour, hidden_from, one_colour
 from bozzetto.evaluate.metrics import Solid, geometry, psnr, sharpness, solid, ssim
 from bozzetto.evaluate.pictures import Model, Shot, drawn, moved, novel_cameras, shoot, triangles
+from bozzetto.fit import guesses
 from bozzetto.fit.asset import Asset
 from bozzetto.fit.run import peak_gb
 from bozzetto.fit.source import Source
-from bozzetto.priors import first_guess
-from bozzetto.priors.loading import MINI
 from bozzetto.verbs.lift import lift as lift_picture
 from bozzetto.verbs.lift import recipe_of
 from bozzetto.workers import end_with_parent
@@ -107,15 +106,12 @@ def evaluate_lifting(
     """
     Packed(objects)
     if recipe_of(recipe).needs == ("first_guess",):
-        folder = prior or MINI
-        prior = folder / "first_guess" if (folder / "first_guess").is_dir() else folder
-        first_guess.load(prior)
-        weights = first_guess.digest(prior)
+        _, weights = guesses.load(str(prior or "mini"))
     else:
         from bozzetto.priors import loading
 
         loading.load(prior or "mini")
-        weights = f"{first_guess.digest(MINI / 'first_guess')} {loading.digest(prior or 'mini')}"
+        weights = f"{guesses.load('mini')[1]} {loading.digest(prior or 'mini')}"
     if count < 1:
         raise InputError(f"--count {count}: expected at least 1")
     try:

@@ -47,11 +47,11 @@ class Drawing:
     def sampler(self, prior: Prior) -> Sampler:
         """What is set, and for the rest what suits the prior."""
         own = prior.sampler
-        return own._replace(**{name: value for name in own._fields if (value := getattr(self, name)) is not None})
+        return own._replace(**{name: value for name in own._fields if (value := getattr(self, name, None)) is not None})
 
     def asked(self, prior: Prior, count: int) -> Asked:
         """What so many views ask of a prior."""
-        steps, guidance, _ = self.sampler(prior)
+        steps, guidance, *_ = self.sampler(prior)
         return Asked(count * steps * (1 if guidance == 1 else 2), min(self.batch, count), decoded=count)
 
 

@@ -9,6 +9,7 @@ the shape, and its state is part of the checkpoint.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -54,6 +55,31 @@ def own(weights: Mapping[str, float]) -> Term:
     return lambda shape, step: {k: Loss(weights[k], v) for k, v in shape.losses(step).items() if k in weights}
 
 
+@dataclass(frozen=True)
+class When:
+    """A term in some of the steps only: reference and guidance steps that alternate, a stage within a stage.
+
+    is_on   of the steps in which it counts, and learns what it learns
+    """
+
+    term: Term
+    is_on: Callable[[Step], bool]
+
+    def __call__(self, shape: Shape, step: Step) -> Mapping[str, Loss]:
+        return self.term(shape, step) if self.is_on(step) else {}
+
+    def update(self, shape: Shape, step: Step) -> None:
+        if isinstance(self.term, Learning) and self.is_on(step):
+            self.term.update(shape, step)
+
+    def state(self) -> Tensors:
+        return self.term.state() if isinstance(self.term, Learning) else {}
+
+    def restore(self, state: Tensors) -> None:
+        if isinstance(self.term, Learning):
+            self.term.restore(state)
+
+
 def optimise(shape: Shape, terms: Sequence[Term], run: Run, stage: str, *, steps: int, seed: int = 0, every: int = 25) -> dict[str, float]:
     """Optimise a shape for `steps` steps, or until Ctrl-C; returns the last step's losses, unweighted, by name.
 
@@ -63,7 +89,7 @@ def optimise(shape: Shape, terms: Sequence[Term], run: Run, stage: str, *, steps
     stage   name of the checkpoints, and of the progress that is reported
     seed    of the generator that shape and terms draw from
     every   steps between two checkpoints
-    raises  FloatingPointError where the sum is not finite, with the stage and the step; ValueError for two losses of one name
+    raises  FloatingPointError where the sum is not finite, with the stage and the step; ValueError for two losses of one name, or none
     """
     generator = torch.Generator().manual_seed(seed)
     learning = [(f"term{i}", term) for i, term in enumerate(terms) if isinstance(term, Learning)]
@@ -95,6 +121,8 @@ def optimise(shape: Shape, terms: Sequence[Term], run: Run, stage: str, *, steps
             if twice := parts.keys() & found.keys():
                 raise ValueError(f"terms: two of them name a loss {', '.join(sorted(twice))}")
             parts |= found
+        if not parts:
+            raise ValueError(f"terms: none has a loss in step {number} of stage {stage}")
         total = torch.stack([x.weight * x.value.float() for x in parts.values()]).sum()
         if not torch.isfinite(total):
             raise FloatingPointError(f"stage {stage}, step {number}: the loss is {float(total)}")

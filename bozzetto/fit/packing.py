@@ -63,7 +63,8 @@ def below(prefix: str, tensors: Tensors) -> Tensors:
 
 
 def _number(hint: Any, tensor: Tensor) -> Any:
-    return hint(tensor.item()) if hint in (bool, int, float) else tensor
+    kinds = set(get_args(hint) or [hint]) & {bool, int, float}  # `float | None` is a float where it is there
+    return kinds.pop()(tensor.item()) if len(kinds) == 1 else tensor
 
 
 @cache

@@ -18,22 +18,28 @@ from bozzetto.fit.finish import Lifted
 from bozzetto.fit.run import Run
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source
-from bozzetto.priors.first_guess import FirstGuess
 from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
 
 S = TypeVar("S")
 
 Need = Literal["first_guess", "views", "text"]
-"""first_guess is the embedded network, which most lifts begin with; views a prior that draws an object from other sides; text one that
-is conditioned on text"""
+"""first_guess is what most lifts begin with, the embedded network or another (`fit.guesses`); views a prior that draws an object from
+other sides; text one that is conditioned on text"""
+
+ANYTHING = "an object"
+"""what a prior of text is asked for where nobody said what the picture shows"""
+
+Guess = Callable[[Source, float, float | None], Solid]
+"""What a lift begins with: of a picture, the azimuth that it is to have, and its elevation or None where that is to be found, the solid
+behind it (`fit.guesses`)"""
 
 
 @dataclass(frozen=True)
 class Priors:
     """The priors that a recipe named in `needs`; the others are None."""
 
-    first_guess: FirstGuess | None = None
+    first_guess: Guess | None = None
     views: Prior | None = None
     text: Prior | None = None
 
@@ -58,15 +64,26 @@ class Job(Generic[S]):
     text: str | None = None
 
     def guess(self) -> Solid:
-        """Stage `guess`: the solid behind the picture, from the embedded network."""
-        network = self.prior("first_guess")
-        return self.run.stage("guess", lambda: Solid.guess(self.source, network, self.azimuth, self.elevation), Solid)
+        """Stage `guess`: the solid behind the picture."""
+        make: Guess = self.prior("first_guess")
+        return self.run.stage("guess", lambda: make(self.source, self.azimuth, self.elevation), Solid)
 
     @property
     def views(self) -> Prior:
         """The prior of views."""
         found: Prior = self.prior("views")
         return found
+
+    @property
+    def text_prior(self) -> Prior:
+        """The prior of text."""
+        found: Prior = self.prior("text")
+        return found
+
+    @property
+    def words(self) -> str:
+        """The text, or ANYTHING where none was given."""
+        return ANYTHING if self.text is None else self.text
 
     def prior(self, need: Need) -> Any:
         """One of the priors; raises ValueError where the recipe does not name it among its needs."""

@@ -34,6 +34,8 @@ class Solid:
     coverage   (1, h, w) of the picture, in [0, 1]
     azimuth, elevation  of the picture's camera, radians
     p          strength of its perspective
+    is_drawn   its colours have details of their own, as a prior draws them; otherwise they tell the picture's colours apart
+    fit        IoU of its outline with the picture's, where it had to be found
     """
 
     occupancy: Tensor
@@ -42,6 +44,8 @@ class Solid:
     azimuth: float
     elevation: float
     p: float
+    is_drawn: bool = False
+    fit: float | None = None
 
     @classmethod
     @torch.no_grad()
@@ -105,5 +109,6 @@ class Solid:
         return (vertices.float(), faces) if len(faces) else None
 
     def told(self) -> dict[str, float]:
-        """Numbers for the asset's report: elevation in degrees, and the strength of the perspective."""
-        return {"elevation_deg": round(math.degrees(self.elevation), 2), "perspective": round(self.p, 4)}
+        """Numbers for the asset's report: elevation in degrees, the strength of the perspective, and how well the guess fits."""
+        told = {"elevation_deg": round(math.degrees(self.elevation), 2), "perspective": round(self.p, 4)}
+        return told if self.fit is None else {**told, "guess_iou": round(self.fit, 4)}

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +14,20 @@ from torch import Tensor
 
 from bozzetto.camera import Camera
 from bozzetto.denoiser import Denoiser
-from bozzetto.diffusion.guidance import classifier_free
-from bozzetto.distill.sds import Levels, sds
+from bozzetto.diffusion.guidance import classifier_free, perp_neg
+from bozzetto.distill.sds import Levels, noise_variance, sds
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.loop import Loss
+from bozzetto.fit.prompts import Prompts
 from bozzetto.fit.solid import Colours
 from bozzetto.fit.source import Source
 from bozzetto.image import Crop
-from bozzetto.priors.prior import Prior
+from bozzetto.priors.prior import Condition, Prior
 from bozzetto.shapes.shape import Shape, Step
 from bozzetto.views import Views
 
+Sides = Literal["none", "told", "perp-neg"]
+Shows = Literal["colour", "normal"]
 SEED_STRIDE = 1_000_003  # one order of pictures an epoch
 
 
@@ -101,41 +105,102 @@ def order_of(n: int, epoch: int, seed: int) -> list[int]:
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed * SEED_STRIDE + epoch)).tolist()
 
 
+class Asked(NamedTuple):
+    """One step of a `Pull`: B renderings as the prior encodes them, with gradients; their levels; the cameras; the condition.
+
+    A joint prior's x0 holds V views: there are B V cameras then.
+
+    negatives  conditions to keep away from, and how much (B,)
+    share      (B,) of each sample's weight, or None for all of it
+    """
+
+    x0: Tensor
+    sigma: Tensor
+    cameras: Camera
+    cond: Condition
+    negatives: Sequence[tuple[Condition, Tensor]] = ()
+    share: Tensor | None = None
+
+    def weight(self, sigma: Tensor) -> Tensor:
+        """`distill.sds.noise_variance`, of which each sample has its share."""
+        w = noise_variance(sigma)
+        return w if self.share is None else w * self.share.to(w)
+
+
 @dataclass
 class Pull:
     """Score distillation (`distill.sds`) by one prior, in views round the object: loss `name`, whose value does not measure progress.
 
-    around    a step's azimuths and elevations (V,), radians, round the object's centre as `framed` has it
+    around    a step's azimuths and elevations (V,), radians, round the object's centre as `framed` has it; of a joint prior those of
+              its views, sample by sample
     levels    noise levels to draw from
-    weight    of the loss, which is a sum over latents
+    weight    of the loss, which is a sum over latents; or of a step's number, such as a `Ramp`
     guidance  scale of classifier-free guidance; 1 is none
     size      pixels a side of the renderings; the prior resizes them to its own
     guessed   the colours of the rough shape, for a prior that uses hints
     text      the condition of a text prior; without it the prior is conditioned on the picture
+    sides     of a text: told from where each view is (`fit.prompts`), and with Perp-Neg kept from looking like another side
+    shows     a step's choice of what the prior sees: colours, or normals of the world as colours in [0, 1]
+    by_angle  weigh each view by its angle to the picture's, as a share of half a turn (Magic123's code)
     """
 
     prior: Prior
     framed: Framed
     around: Callable[[Step], tuple[Tensor, Tensor]]
     levels: Levels
-    weight: float
+    weight: float | Callable[[int], float]
     guidance: float
     size: int
     guessed: Colours | None = None
     text: str | None = None
     name: str = "distill"
-    _denoiser: Denoiser = field(init=False, repr=False)
+    sides: Sides = "none"
+    shows: Callable[[Step], Shows] = lambda step: "colour"
+    by_angle: bool = False
+    _base: Denoiser = field(init=False, repr=False)
+    _null: Condition = field(init=False, repr=False)
     _seen: Any = field(init=False, repr=False, default=None)
+    _prompts: Prompts | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        self._denoiser = classifier_free(self.prior.denoiser, self.prior.condition(), self.guidance)
+        self._base, self._null = self.prior.denoiser, self.prior.condition()
         if self.text is None:
             self._seen = self.prior.encode_reference(self.framed.reference(self.prior.background))
+        elif self.sides != "none":
+            self._prompts = Prompts(self.prior, self.text, self.sides == "perp-neg")
 
     def __call__(self, shape: Shape, step: Step) -> Mapping[str, Loss]:
-        cameras = self.framed.cameras(*self.around(step)).resized(self.size)
-        x0 = self.prior.encode(shape.render(self.framed.placed(cameras), "colour"))
-        sigma = self.levels.draw(self._denoiser, len(cameras), step.number, generator=step.generator)
+        asked = self.ask(shape, step)
+        loss = sds(self._guided(asked), asked.x0, asked.sigma, asked.cond, generator=step.generator, weight=asked.weight)
+        return {self.name: Loss(self._weight(step), loss)}
+
+    def ask(self, shape: Shape, step: Step) -> Asked:
+        """A step's views, rendered and encoded, and what the prior is asked about them."""
+        azimuth, elevation = self.around(step)
+        cameras = self.framed.cameras(azimuth, elevation).resized(self.size)
+        views = shape.render(self.framed.placed(cameras), None if self.shows(step) == "normal" else "colour")
+        if self.shows(step) == "normal":
+            views = replace(views, rgb=(0.5 * views.normal + 0.5) * views.alpha)
+        x0 = self.prior.encode(views)
+        sigma = self.levels.draw(self._base, len(x0), step.number, generator=step.generator)
+        share = _angle(cameras, self.framed.azimuth, self.framed.elevation) / math.pi if self.by_angle else None
+        if self._prompts is not None:
+            told = self._prompts(torch.as_tensor(azimuth), torch.as_tensor(elevation))
+            return Asked(x0, sigma, cameras, told.cond, told.negatives, share)
         hint = None if self.guessed is None else self.framed.hinting(self.guessed)
-        cond = self.prior.condition(self._seen, cameras, self.text, hint)
-        return {self.name: Loss(self.weight, sds(self._denoiser, x0, sigma, cond, generator=step.generator))}
+        return Asked(x0, sigma, cameras, self.prior.condition(self._seen, cameras, self.text, hint), share=share)
+
+    def _guided(self, asked: Asked) -> Denoiser:
+        if asked.negatives:
+            return perp_neg(self._base, self._null, asked.negatives, self.guidance)
+        return classifier_free(self._base, self._null, self.guidance)
+
+    def _weight(self, step: Step) -> float:
+        return self.weight(step.number) if callable(self.weight) else self.weight
+
+
+def _angle(cameras: Camera, azimuth: float, elevation: float) -> Tensor:
+    """(V,) radians between the directions in which cameras stand and another's."""
+    to = torch.tensor([math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation)])
+    away = F.normalize(cameras.position.double(), dim=-1)
+    return torch.acos((away @ to.double()).clamp(-1, 1))

@@ -14,6 +14,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,6 +131,12 @@ def settings(folder: Path, allowed: set[str]) -> dict[str, Any]:
     return {k: v for k, v in read_json(folder / "config.json").items() if k in allowed}
 
 
+def config_of(network: Any) -> dict[str, Any]:
+    """The settings of a diffusers model as JSON holds them; keys that begin with _ are about a file, but for the class."""
+    kept = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
+    return {"_class_name": type(network).__name__, **kept}
+
+
 def tuples(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings with tuples where JSON has lists, as our dataclasses hold them."""
     return {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
@@ -160,7 +167,7 @@ def fill(where: Path, build: Callable[[], N], shapes: dict[str, tuple[int, ...]]
     try:
         with torch.device("meta"):
             network = build()
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError, ArithmeticError, AssertionError) as error:
+    except Exception as error:  # whatever a library says of settings that it cannot use; some of its classes have no other base
         raise InputError(f"{where}: no network can be built from its settings ({_line(error)}); fetch them again") from None
     check(where, {k: tuple(v.shape) for k, v in network.state_dict().items()}, shapes)
     state = {name: read(name) for name in shapes}
@@ -249,6 +256,35 @@ def text(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Mod
     return component(folder, build, dtype, device, rename)
 
 
+def t5(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+    """transformers' T5EncoderModel; its settings are listed here, as `vision`'s are.
+
+    In float16 the last layer of each block stays float32, as transformers has it: its sums are beyond what float16 holds.
+    """
+    from transformers import T5Config, T5EncoderModel
+
+    sizes = {"vocab_size", "d_model", "d_kv", "d_ff", "num_layers", "num_heads"}
+    sizes |= {"relative_attention_num_buckets", "relative_attention_max_distance"}
+    known = settings(folder, sizes | {"feed_forward_proj", "layer_norm_epsilon"})
+    tensors = Tensors(folder)
+    names = {name: name for name in tensors.shapes}
+    tables = ("shared.weight", "encoder.embed_tokens.weight")  # one table by two names, of which a file may hold either or both
+    for name, other in (tables, tables[::-1]):
+        if other in tensors.shapes:
+            names.setdefault(name, other)
+    names |= {name: names[tables[0]] for name in tables if name in names}
+
+    @cache
+    def read(name: str) -> Tensor:
+        wide = dtype == torch.float16 and name.endswith(".wo.weight")
+        return tensors.read(name, torch.float32 if wide else dtype, device)
+
+    def build() -> nn.Module:
+        return T5EncoderModel(T5Config(**known, attn_implementation="sdpa"))
+
+    return fill(folder, build, {new: tensors.shapes[old] for new, old in names.items()}, lambda name: read(names[name]))
+
+
 def tokenizer(folder: Path, length: int, words: int) -> Any:
     """A tokenizers.Tokenizer that pads and cuts to `length` tokens: data alone, no code.
 
@@ -258,18 +294,9 @@ def tokenizer(folder: Path, length: int, words: int) -> Any:
     words   how many the text tower knows
     raises  InputError where a file is missing or damaged, has other words, or no end of text
     """
-    from tokenizers import Tokenizer
-
     path = folder / "tokenizer.json"
     is_old = not path.exists() and (folder / "vocab.json").exists()
-    if not is_old:
-        read_json(path)
-    try:
-        made = _from_merges(folder) if is_old else Tokenizer.from_file(str(path))
-    except InputError:
-        raise
-    except Exception as error:  # the library raises no class of its own
-        raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
+    made = _tokenizer(folder / "vocab.json", _from_merges) if is_old else _tokenizer(path)
     if made.token_to_id(END) is None or made.get_vocab_size() != words:
         raise InputError(f"{path}: expected {words} words, {END} among them, got {made.get_vocab_size()}; it is another text tower's")
     special = folder / "special_tokens_map.json"
@@ -282,16 +309,58 @@ def tokenizer(folder: Path, length: int, words: int) -> Any:
     return made
 
 
-def _from_merges(folder: Path) -> Any:
+def _from_merges(vocabulary: Path) -> Any:
     """CLIP's tokenizer, as transformers has it."""
     from transformers import CLIPTokenizer
 
-    path = folder / "merges.txt"
+    path = vocabulary.with_name("merges.txt")
     if not path.is_file():
-        raise InputError(f"{folder}: {path.name} is missing; fetch the whole folder again")
+        raise InputError(f"{path.parent}: {path.name} is missing; fetch the whole folder again")
     lines = path.read_text(encoding="utf-8").splitlines()
     merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
-    return CLIPTokenizer(vocab=read_json(folder / "vocab.json"), merges=merges).backend_tokenizer
+    return CLIPTokenizer(vocab=read_json(vocabulary), merges=merges).backend_tokenizer
+
+
+def pieces(folder: Path, words: int, end: int) -> Callable[[str], list[int]]:
+    """T5's tokenizer: a text to its tokens, as many as it takes, and the end. Data alone, no code: the folder's tokenizer.json, or else
+    its spiece.model, read by SentencePiece.
+
+    words   how many the text tower knows, some of which may be no token's
+    raises  InputError where both are missing, one is damaged or another text tower's, or SentencePiece is not installed
+    """
+    path = next((p for name in ("tokenizer.json", "spiece.model") if (p := folder / name).is_file()), None)
+    if path is None:
+        raise InputError(f"{folder}: tokenizer.json or spiece.model is missing; fetch the whole folder again")
+    if path.suffix == ".model":
+        if not importlib.util.find_spec("sentencepiece"):
+            raise InputError(f"{path}: needs sentencepiece to be read; install it: pip install 'bozzetto[priors]'")
+        from sentencepiece import SentencePieceProcessor
+
+        try:
+            model = SentencePieceProcessor(model_proto=path.read_bytes())
+        except Exception as error:  # a RuntimeError, or what its C++ raises
+            raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
+        count, tokens = model.get_piece_size(), lambda text: [*model.encode(text), model.eos_id()]
+    else:
+        made = _tokenizer(path)
+        made.no_truncation()
+        made.no_padding()
+        count, tokens = made.get_vocab_size(), lambda text: list(made.encode(text).ids)
+    if count > words or tokens("") != [end]:
+        raise InputError(f"{path}: expected at most {words} words, and {end} to end with, got {count}; it is another text tower's")
+    return tokens
+
+
+def _tokenizer(path: Path, read: Callable[[Path], Any] | None = None) -> Any:
+    from tokenizers import Tokenizer
+
+    read_json(path)
+    try:
+        return read(path) if read else Tokenizer.from_file(str(path))
+    except InputError:
+        raise
+    except Exception as error:  # the library raises no class of its own
+        raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
 
 
 def linear(folder: Path, dtype: torch.dtype, device: str | torch.device, names: tuple[str, ...]) -> nn.Linear:

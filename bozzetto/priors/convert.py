@@ -2,7 +2,7 @@
 """Legacy checkpoints of Zero-1-to-3 (`.ckpt`) to a folder that `load` reads; nothing in them is ever run.
 
 The file is read with torch's weights-only unpickler. Lightning files may hold the *class* of a callback as a key: an empty
-class of ours stands under each of these names (`CALLBACKS`), a list that no file can lengthen. Every tensor must be accounted
+class of ours stands under each of these names (`checkpoint.CALLBACKS`), a list that no file can lengthen. Every tensor must be accounted
 for: used once, or known to be of no use. Averaged weights (`model_ema.`) are taken where there are any, as the authors' demo
 does, unless the configuration says `use_ema: false`.
 
@@ -12,8 +12,6 @@ Papers: Zero-1-to-3 (arXiv:2303.11328), Zero123-XL (arXiv:2307.05663), Stable-Ze
 from __future__ import annotations
 
 import re
-import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +20,13 @@ from torch import Tensor, nn
 
 from bozzetto.errors import InputError
 from bozzetto.priors import ldm
+from bozzetto.priors.checkpoint import read_checkpoint
 from bozzetto.priors.codec import KLCodec
 from bozzetto.priors.components import check_installed, fill
 from bozzetto.priors.loading import check_free, save
 from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.zero123 import KINDS, Zero123, check_sizes
 
-CALLBACKS = tuple(
-    f"{package}.callbacks.{name}"
-    for package in ("pytorch_lightning", "lightning.pytorch")
-    for name in ("model_checkpoint.ModelCheckpoint", "early_stopping.EarlyStopping", "lr_monitor.LearningRateMonitor")
-)
 USELESS = re.compile(  # schedule buffers, the text half of CLIP, the autoencoder's training loss
     r"(betas|alphas_cumprod|alphas_cumprod_prev|sqrt_\w+|log_one_minus_\w+|posterior_\w+|lvlb_weights|logvar|scale_factor"
     r"|first_stage_model\.loss\..+|model_ema\..+|cond_stage_model\.(mean|std)"
@@ -58,10 +52,6 @@ PUBLISHED: dict[str, Any] = {  # sd-objaverse-finetune-c_concat-256.yaml, the sa
 }
 
 
-class _Nothing:
-    """What stands for a callback's class; it has no state and does nothing."""
-
-
 def convert(ckpt: str | Path, out: str | Path, kind: str, config: str | Path | None = None, *, half: bool = False) -> None:
     """Write `out`, a folder in diffusers' layout, from a legacy checkpoint; all or nothing.
 
@@ -78,33 +68,6 @@ def convert(ckpt: str | Path, out: str | Path, kind: str, config: str | Path | N
     settings = PUBLISHED if config is None else read_config(Path(config))
     state = read_checkpoint(ckpt)
     save(assemble(ckpt, state, settings, kind, torch.float16 if half else torch.float32), out)
-
-
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by name, mapped from disk where the file allows it.
-
-    raises  InputError for what is missing, damaged, holds code or no tensors
-    """
-    from pickle import UnpicklingError
-
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; give a .ckpt")
-    stubs: list[Any] = [(_Nothing, name) for name in CALLBACKS]
-    try:
-        with torch.serialization.safe_globals(stubs), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is TorchScript, which the error says
-            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except UnpicklingError as error:
-        named = re.search(r"GLOBAL ([\w.]+)", str(error))
-        what = f"holds {named[1]}, which could be code" if named else "is no checkpoint, or holds what could be code"
-        raise InputError(f"{path}: {what}, and is not opened; give the file that the authors published") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        line = " ".join(str(error).split())[:120]
-        raise InputError(f"{path}: is no whole checkpoint of tensors ({line}); download it again") from None
-    state = raw.get("state_dict", raw) if isinstance(raw, dict) else {}
-    if not isinstance(state, dict) or not any(isinstance(v, Tensor) for v in state.values()):
-        raise InputError(f"{path}: holds no state_dict of tensors; give the .ckpt of Zero-1-to-3")
-    return {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
 
 
 def read_config(path: Path) -> dict[str, Any]:

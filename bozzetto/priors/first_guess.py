@@ -167,7 +167,7 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> FirstGues
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; point --prior at one that holds config.json and model.safetensors")
+        raise InputError(f"{folder}: no such folder; point --guess at one that holds config.json and model.safetensors")
     settings: dict[str, Any] = tuples(read_json(folder / "config.json"))
     return component(folder, lambda: FirstGuess(FirstGuessConfig(**settings)), torch.float32, device)
 

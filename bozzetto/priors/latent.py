@@ -25,6 +25,8 @@ from bozzetto.priors.sampling import PUBLISHED, Sampler
 from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.views import Views
 
+LABEL = 16  # numbers that say a camera: its camera-to-world matrix (4, 4), row by row
+
 
 class ConditionedUNet(nn.Module):
     """A U-Net as `VPDenoiser` calls it: conditions are channels beside the noisy latent, and tokens for cross-attention.
@@ -43,17 +45,34 @@ class ConditionedUNet(nn.Module):
         return max(0, int(self.unet.config.in_channels - 2 * self.unet.config.out_channels))
 
     def forward(
-        self, x_t: Tensor, step: Tensor, token: Tensor | None = None, image_latent: Tensor | None = None, hint: Tensor | None = None
+        self,
+        x_t: Tensor,
+        step: Tensor,
+        token: Tensor | None = None,
+        image_latent: Tensor | None = None,
+        hint: Tensor | None = None,
+        camera: Tensor | None = None,
     ) -> Tensor:
         """x_t (B, C, h, w); step (B,); token (1 or B, L, D); image_latent (1 or B, C, h, w); hint (1 or B, `hint_channels`, h, w);
-        returns (B, C, h, w), dtype of x_t."""
+        camera (1 or B, LABEL), for a copy that has learnt what cameras are (`priors.tuned`); returns (B, C, h, w), dtype of x_t.
+
+        raises  ValueError for a camera that the network has no embedding of
+        """
         config, (b, c, h, w) = self.unet.config, x_t.shape
         widths = (min(c, config.in_channels - c), self.hint_channels)
         beside = [x_t.new_zeros(1, n, h, w) if y is None else y for y, n in zip((image_latent, hint), widths, strict=True) if n]
         token = x_t.new_zeros(1, 1, config.cross_attention_dim) if token is None else token
         x = torch.cat([x_t, *(y.to(x_t).expand(b, -1, -1, -1) for y in beside)], 1).to(next(self.unet.parameters()).dtype)
-        made: Tensor = self.unet(x, step, encoder_hidden_states=token.to(x).expand(b, -1, -1)).sample
+        label = self._label(camera, b, x.device)
+        made: Tensor = self.unet(x, step, encoder_hidden_states=token.to(x).expand(b, -1, -1), class_labels=label).sample
         return made.to(x_t.dtype)
+
+    def _label(self, camera: Tensor | None, count: int, device: torch.device) -> Tensor | None:
+        if self.unet.class_embedding is None:
+            if camera is not None:
+                raise ValueError("camera: this network has no embedding of cameras; leave it out, or tune one with camera=True")
+            return None
+        return (torch.zeros(1, LABEL) if camera is None else camera).float().to(device).expand(count, -1)
 
 
 class LatentPrior(nn.Module):

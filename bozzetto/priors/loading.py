@@ -5,6 +5,8 @@ Most folders are diffusers': `model_index.json`, one folder for each network, `s
 whose `kind` says what the weights cannot: Zero-1-to-3 and Stable-Zero123 have the same tensors and read different pose codes.
 Both published ports of Zero-1-to-3 to diffusers are read; legacy `.ckpt` files go through `bozzetto convert` first.
 
+A folder may hold no prior but what was learnt on one (`priors.learnt`): the other is loaded, and changed.
+
 A new prior joins by one row of LAYOUTS. Names of published ones (`priors.published`) are looked up on this disk alone.
 """
 
@@ -23,9 +25,10 @@ import torch
 from torch import nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors import components, pictures, published, zero123
+from bozzetto.priors import components, learnt, pictures, published, triposr_files, zero123
 from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
+from bozzetto.priors.deepfloyd import DeepFloyd
 from bozzetto.priors.pictures import PicturePrior
 from bozzetto.priors.prior import Prior
 from bozzetto.priors.text2image import TextToImage
@@ -59,6 +62,7 @@ class Layout(NamedTuple):
 LAYOUTS: dict[str, Layout] = {
     **{kind: Layout(Zero123, "views") for kind in zero123.KINDS},
     TEXT: Layout(TextToImage, "text", reads_text=True, pipelines=("StableDiffusionPipeline",)),
+    "deepfloyd-if": Layout(DeepFloyd, "text", reads_text=True, pipelines=("IFPipeline",)),
     **{kind: Layout(PicturePrior, "pictures") for kind in pictures.KINDS},
 }
 """by kind"""
@@ -115,7 +119,13 @@ def load_as(
     another's folder."""
     if dtype not in PRECISIONS.values():
         raise ValueError(f"dtype: expected one of {tuple(PRECISIONS.values())}, got {dtype}")
-    folder = _folder(name_or_folder)
+    folder, changes = _folder(name_or_folder), list[learnt.Change]()
+    while (change := learnt.read(folder)) is not None:
+        changes.append(change)
+        folder = _base(change, [c.folder for c in changes])
+        name_or_folder, kind, text = change.base, kind or change.kind, text or change.towers
+    if triposr_files.is_folder(folder):
+        raise InputError(f"{name_or_folder}: TripoSR is what a lift begins with, no diffusion prior; give it as --guess")
     if _is_published(str(name_or_folder)):
         kind = kind or published.find(str(name_or_folder)).kind
     kind = _kind(folder, kind, is_told=text is not None or role == "text")
@@ -130,6 +140,8 @@ def load_as(
         raise InputError(f"{name_or_folder}: a prior of kind {kind} has no large networks to keep elsewhere; leave --offload out")
     towers = published.place(text or (MINI / "clip" if folder.parent == MINI else folder)) if layout.reads_text else None
     found: Any = layout.prior.read(folder, kind, text=towers, dtype=dtype, device="cpu" if offload else device)
+    for change in reversed(changes):
+        change.apply(found)
     if offload:
         found.offload(device)
     made: P = found
@@ -150,6 +162,7 @@ def load_for(
     kind: str | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
+    *,
     offload: bool = False,
     text: str | Path | None = None,
 ) -> Prior:
@@ -164,7 +177,7 @@ def _fits(layout: Layout, wanted: Any, role: Role | None) -> bool:
 def digest(name_or_folder: str | Path) -> str:
     """The first 16 hex digits of the SHA-256 of all weights and settings of a folder: which prior made an asset."""
     folder, whole = _folder(name_or_folder), hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".safetensors") and p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".yaml", ".safetensors", ".ckpt") and p.is_file()):
         whole.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as stream:
             whole.update(hashlib.file_digest(stream, "sha256").digest())
@@ -181,7 +194,7 @@ def save(prior: Zero123, folder: str | Path) -> None:
     folder = Path(folder)
     check_free(folder)
     networks: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
-        "unet": (prior.unet, _config(prior.unet), components.STEMS[0]),
+        "unet": (prior.unet, components.config_of(prior.unet), components.STEMS[0]),
         "vae": (*_codec_files(prior.codec), components.STEMS[0]),
         "image_encoder": (prior.image_encoder, prior.image_encoder.config.to_dict(), components.STEMS[1]),
         "cc_projection": (nn.ModuleDict({"projection": prior.projection}), {"_class_name": "CCProjection"}, components.STEMS[0]),
@@ -248,6 +261,19 @@ def _folder(name_or_folder: str | Path) -> Path:
     return folder
 
 
+def _base(change: learnt.Change, seen: list[Path]) -> Path:
+    """The folder of the prior that a change was learnt on; raises InputError where it is gone, or has changed itself."""
+    try:
+        folder = _folder(change.base)
+    except InputError as error:
+        raise InputError(f"{change.folder}: was learnt on another prior, and that cannot be found ({error})") from None
+    if any(folder.samefile(other) for other in seen):
+        raise InputError(f"{change.folder}: was learnt on {change.base}, which was learnt on it; give its bozzetto.json the right base")
+    if change.digest is not None and digest(folder) != change.digest:
+        raise InputError(f"{change.folder}: was learnt on other weights than {change.base} holds now; put those back, or learn again")
+    return folder
+
+
 def _is_published(name: str) -> bool:
     """Whether it names a published prior; a folder of that name goes before."""
     return name in published.PUBLISHED and name not in NAMES and not Path(name).exists()
@@ -303,15 +329,9 @@ def _kind(folder: Path, kind: str | None, *, is_told: bool = False) -> str:
 def _codec_files(codec: Codec) -> tuple[nn.Module, dict[str, Any]]:
     """The network of `vae/` and its settings."""
     if isinstance(codec, KLCodec):
-        return codec.vae, _config(codec.vae)
+        return codec.vae, components.config_of(codec.vae)
     assert isinstance(codec, LinearCodec)
     return codec, {"_class_name": type(codec).__name__, **asdict(codec.settings)}
-
-
-def _config(network: Any) -> dict[str, Any]:
-    """The settings of a diffusers model as JSON holds them; keys that begin with _ are about a file, but for the class."""
-    kept = {k: v for k, v in dict(network.config).items() if not k.startswith("_")}
-    return {"_class_name": type(network).__name__, **kept}
 
 
 def _write(path: Path, settings: dict[str, Any]) -> None:

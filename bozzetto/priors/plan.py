@@ -62,12 +62,24 @@ class Asked(NamedTuple):
     batch    samples in a call
     decoded  pictures decoded
     pulled   pictures encoded with their gradients, as score distillation does
+    taught   samples from which the network, or a change of it, learns
     """
 
     calls: float = 0
     batch: int = 1
     decoded: float = 0
     pulled: float = 0
+    taught: float = 0
+
+    def and_then(self, other: Asked) -> Asked:
+        """Both, one after the other."""
+        return Asked(
+            self.calls + other.calls,
+            max(self.batch, other.batch),
+            self.decoded + other.decoded,
+            self.pulled + other.pulled,
+            self.taught + other.taught,
+        )
 
 
 class Speed(NamedTuple):
@@ -110,9 +122,10 @@ class Plan:
             cond = prior.condition()
             call, decode = count(lambda: prior.denoiser.denoise(x, 1.0, cond)), count(lambda: prior.decode(x))
         pull = count(lambda: _pull(prior, b)) if asked.pulled else Count()
-        times = asked.calls / b, asked.decoded / b, asked.pulled / b
-        flop, operations = (sum(n * c[k] for n, c in zip(times, (call, decode, pull), strict=True)) for k in (0, 1))
-        working = SLACK * (call.working + decode.working + pull.working)
+        lesson = count(lambda: _teach(prior, x, cond)) if asked.taught else Count()
+        times, counts = (asked.calls / b, asked.decoded / b, asked.pulled / b, asked.taught / b), (call, decode, pull, lesson)
+        flop, operations = (sum(n * c[k] for n, c in zip(times, counts, strict=True)) for k in (0, 1))
+        working = SLACK * sum(c.working for c in counts)
         weights, codec = size_of(prior), size_of(getattr(prior, "codec", None))
         ram, vram = weights + working, 0.0
         if self.has_memory:
@@ -203,6 +216,12 @@ def _pull(prior: Any, batch: int) -> None:
     with torch.enable_grad():
         rgb = torch.empty(count_of, prior.size, prior.size, 3, device="meta", requires_grad=True)
         prior.encode_pictures(rgb).sum().backward()
+
+
+def _teach(prior: Any, x: Tensor, cond: Any) -> None:
+    """As what learns is taught: a sample, and back through all layers."""
+    with torch.enable_grad():
+        prior.denoiser.denoise(x.clone().requires_grad_(), 1.0, cond).sum().backward()
 
 
 def size_of(network: object) -> int:

@@ -86,6 +86,8 @@ PUBLISHED: dict[str, Published] = {
         licence="MIT, code and weights",
         restricts=False,
         gigabytes=1.7,
+        kind="triposr",
+        then="bozzetto lift PICTURE --guess {folder}",
     ),
     "zero123": Published(
         what="Zero-1-to-3: other sides of a pictured object (arXiv:2303.11328), the checkpoint of 105,000 steps",
@@ -172,6 +174,20 @@ PUBLISHED: dict[str, Published] = {
         kind="text-to-image",
         then='bozzetto draw "a red chair" --prior {folder} --guidance 7.5',
         elsewhere=("Manojb/stable-diffusion-2-1-base",),
+    ),
+    "deepfloyd-if": Published(
+        what="text to pictures of 64 pixels, by diffusion of pixels; DreamCraft3D's prior (stage I, XL)",
+        whose="DeepFloyd, Stability AI",
+        repository="DeepFloyd/IF-I-XL-v1.0",
+        revision="c03d510e9b75bce9f9db5bb85148c1402ad7e694",
+        files=_parts(File("unet/diffusion_pytorch_model.fp16.safetensors"), File("text_encoder/model.fp16-00001-of-00002.safetensors"))
+        + tuple(File(f"text_encoder/{n}") for n in ("model.fp16-00002-of-00002.safetensors", "model.safetensors.index.fp16.json"))
+        + (File("tokenizer/spiece.model"),),
+        licence="DeepFloyd IF licence: non-commercial research alone; its terms are accepted on its page before it can be fetched",
+        restricts=True,
+        gigabytes=20.1,  # two bytes for each of 9,067,005,766 parameters, but four for T5's last layers
+        kind="deepfloyd-if",
+        then='bozzetto draw "a red chair" --prior {folder} --device cuda',
     ),
     "mvdream": Published(
         what="a text to four views at once (arXiv:2308.16512), from Stable Diffusion 2.1",

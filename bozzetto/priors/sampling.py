@@ -16,17 +16,19 @@ import torch
 from torch import Tensor
 
 from bozzetto.denoiser import Denoiser, Generators, draw
-from bozzetto.diffusion.guidance import classifier_free
+from bozzetto.diffusion.guidance import classifier_free, thresholded
 from bozzetto.diffusion.samplers import Watch, ddim
 from bozzetto.diffusion.schedules import spaced, to_zero
 
 
 class Sampler(NamedTuple):
-    """How a prior is sampled: DDIM's steps, the scale of guidance (1 is none), and eta, the share of noise drawn anew at each step."""
+    """How a prior is sampled: DDIM's steps, the scale of guidance (1 is none), eta, the share of noise drawn anew at each step, and
+    dynamic thresholding's share and bound (`guidance.thresholded`), where x0 is a picture in [-1, 1]."""
 
     steps: int
     guidance: float
     eta: float
+    thresholding: tuple[float, float] | None = None
 
 
 PUBLISHED = Sampler(50, 3.0, 1.0)  # the released demo's of Zero-1-to-3
@@ -71,12 +73,14 @@ def sample(
     generator  one, or one a sample; it draws the noise and what eta asks for
     raises     ValueError for noise of another shape than the prior's x0, or more steps than it has levels
     """
-    steps, guidance, eta = sampler or prior.sampler
+    steps, guidance, eta, thresholding = sampler or prior.sampler
     if noise is None:
         noise = start(prior, count, generator=generator)
     if noise.shape[1:] != prior.shape:
         raise ValueError(f"noise: expected (B, {', '.join(map(str, prior.shape))}), as x0 is, got {tuple(noise.shape)}")
     denoiser = classifier_free(prior.denoiser, prior.condition(), guidance) if guidance != 1 else prior.denoiser
+    if thresholding:
+        denoiser = thresholded(denoiser, *thresholding)
     levels = prior.denoiser.sigmas
     sigmas = to_zero(levels[spaced(len(levels), steps)])
     x = noise * float((1 + sigmas[0] ** 2).sqrt())  # unit noise on the variance-preserving scale: as if x0 had unit variance

@@ -13,11 +13,12 @@ from typing import Any
 
 from torch import Tensor
 
-from bozzetto.diffusion.schedules import alpha_bar, linear_betas, scaled_linear_betas, zero_terminal_snr
+from bozzetto.diffusion.schedules import alpha_bar, cosine_betas, linear_betas, scaled_linear_betas, zero_terminal_snr
 from bozzetto.errors import InputError
 from bozzetto.priors.components import read_json
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "sample": "x0"}  # diffusers' names to `VPDenoiser`'s
+SHAPES = ("linear", "scaled_linear", "squaredcos_cap_v2")
 KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 
 
@@ -25,6 +26,7 @@ KEYS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule")
 class NoiseSchedule:
     """steps of noising; beta between start and end, "linear" or "scaled_linear" (linear in its root); what is predicted.
 
+    shape        also "squaredcos_cap_v2": the cosine schedule, which start and end say nothing about
     is_rescaled  shifted so that the last step is noise alone (Lin et al. 2023, arXiv:2305.08891, Alg. 1)
     """
 
@@ -37,8 +39,11 @@ class NoiseSchedule:
 
     def alpha_bar(self) -> Tensor:
         """(steps,) float64, descending, in (0, 1); the exact 0 of a rescaled schedule enters as 2**-24, as diffusers has it."""
-        betas = scaled_linear_betas if self.shape == "scaled_linear" else linear_betas
-        signal = alpha_bar(betas(self.steps, self.start, self.end))
+        if self.shape == "squaredcos_cap_v2":
+            betas = cosine_betas(self.steps)
+        else:
+            betas = (scaled_linear_betas if self.shape == "scaled_linear" else linear_betas)(self.steps, self.start, self.end)
+        signal = alpha_bar(betas)
         return zero_terminal_snr(signal) if self.is_rescaled else signal
 
     def config(self) -> dict[str, Any]:
@@ -71,9 +76,9 @@ def read_schedule(folder: Path) -> NoiseSchedule:
     numbers = all(isinstance(n, int | float) and not isinstance(n, bool) for n in (steps, start, end))
     if not numbers or not 0 < start <= end < 1 or not 1 <= steps <= 100_000 or int(steps) != steps:
         raise InputError(f"{path}: expected 0 < beta_start <= beta_end < 1 and whole num_train_timesteps, got {start}, {end}, {steps}")
-    if shape not in ("linear", "scaled_linear") or prediction not in PREDICTIONS or raw.get("trained_betas"):
+    if shape not in SHAPES or prediction not in PREDICTIONS or raw.get("trained_betas"):
         raise InputError(
-            f"{path}: only linear and scaled_linear betas with {', '.join(PREDICTIONS)} are read, got {shape}, {prediction}"
+            f"{path}: only betas of {', '.join(SHAPES)} with {', '.join(PREDICTIONS)} are read, got {shape}, {prediction}"
             f"{' and trained_betas' if raw.get('trained_betas') else ''}"
         )
     rescaled = bool(raw.get("rescale_betas_zero_snr", False))

@@ -58,6 +58,10 @@ class Field(Protocol):
         """(N, 3) sRGB in [0, 1], at points (N, 3)."""
         ...
 
+    def mesh(self, resolution: int = 256) -> Surface:
+        """Its surface, by a lattice of so many vertices along each side of the box."""
+        ...
+
 
 class Surface(NamedTuple):
     """Vertices (M, 3) in the field's frame, faces (F, 3) int64, counter-clockwise seen from outside, colours (M, 3) sRGB in [0, 1].

@@ -8,8 +8,9 @@ small network of ours says these sizes in `image_tokenizer`, under `ViTConfig`'s
 
 from __future__ import annotations
 
+import json
 import re
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor
 
 from bozzetto.errors import InputError
+from bozzetto.files import replacing, write_atomically
 from bozzetto.priors import components
-from bozzetto.priors.convert import read_checkpoint
+from bozzetto.priors.checkpoint import read_checkpoint
 from bozzetto.priors.published import place
 from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig
 
@@ -91,6 +93,32 @@ def load(folder: str | Path, device: str | torch.device = "cpu", dtype: torch.dt
             return tensors.read(names[name], dtype, device)
 
     return components.fill(folder, lambda: TripoSR(config), shapes, read)
+
+
+def save(network: TripoSR, folder: str | Path) -> None:
+    """Write the folder that `load` reads: weights as float16, sizes as YAML (JSON is YAML), each file by rename."""
+    from safetensors.torch import save_file
+
+    c = network.config
+    settings = {
+        "cond_image_size": c.picture,
+        "image_tokenizer": asdict(c.vit),
+        "tokenizer": {"plane_size": c.plane, "num_channels": c.channels},
+        "backbone": {
+            "num_attention_heads": c.heads,
+            "attention_head_dim": c.channels // c.heads,
+            "num_layers": c.layers,
+            "norm_num_groups": c.groups,
+        },
+        "post_processor": {"out_channels": c.features},
+        "decoder": {"n_neurons": c.neurons, "n_hidden_layers": c.hidden},
+        "renderer": {"radius": c.radius, "density_bias": c.bias},
+    }
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / WEIGHTS) as part:
+        save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, part)
+    write_atomically(folder / CONFIG, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def our_name(name: str) -> str:

@@ -95,7 +95,7 @@ def lift(job: Job[FromGaussians]) -> Lifted:
     fused = run.stage("fuse", lambda: fuse(g, camera, job), Surface)
     told = {**solid.told(), "losses": made.losses, "gaussians": len(g)}
     splat = lambda clean: {SPLAT: to_ply(g.moved(clean.centre, float(clean.scale)))}  # noqa: E731
-    return finish(job.source, fused, lambda clean: solid.colours, camera, s.finish, run, told, files=splat)
+    return finish(job.source, fused, lambda clean: solid.colours, camera, s.finish, run, told, drawn=solid.is_drawn, files=splat)
 
 
 def fit(job: Job[FromGaussians], solid: Solid) -> Moved:

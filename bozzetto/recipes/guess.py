@@ -34,7 +34,7 @@ def lift(job: Job[Guess]) -> Lifted:
     solid = job.guess()
     shape = run.stage("shape", lambda: meet_silhouette(source, solid, settings, run), Surface)
     told = {**solid.told(), "losses": shape.losses}
-    return finish(source, shape, lambda clean: solid.colours, solid.frustum.camera, settings.finish, run, told)
+    return finish(source, shape, lambda clean: solid.colours, solid.frustum.camera, settings.finish, run, told, drawn=solid.is_drawn)
 
 
 RECIPE = Recipe(

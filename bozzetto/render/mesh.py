@@ -27,7 +27,7 @@ Colour = Callable[[Tensor, Tensor], Tensor]
 def render_surface(vertices: Tensor, faces: Tensor, normals: Tensor, cameras: Camera, colour: Colour | None = None) -> Views:
     """Pictures of a surface.
 
-    vertices, normals  (N, 3) float32, world; gradients flow to vertices through silhouettes and shading
+    vertices, normals  (N, 3) float32, world; gradients flow to vertices through silhouettes, shading and depth
     faces              (F, 3), sharing vertices wherever the surface goes on
     colour             (points (P, 3), unit normals (P, 3)) to sRGB (P, 3); mid grey if None
     """
@@ -39,7 +39,9 @@ def render_surface(vertices: Tensor, faces: Tensor, normals: Tensor, cameras: Ca
     rgb = torch.full_like(point, 0.5) * seen[..., None]
     if colour is not None:
         rgb = torch.zeros_like(point).masked_scatter(seen[..., None], colour(point[seen], normal[seen]).to(point))
-    return _views(rgb, rast, seen, normal, clip, faces, cameras)
+    position, back = (cameras.c2w[:, None, None, :, k].to(point) for k in (3, 2))
+    depth = ((position - point) * back).sum(-1, keepdim=True)  # of the point, and not of `rast`, which has no gradient
+    return _views(rgb, depth, rast, seen, normal, clip, faces, cameras)
 
 
 def silhouette(vertices: Tensor, faces: Tensor, cameras: Camera) -> Views:
@@ -66,7 +68,8 @@ def render_mesh(mesh: Mesh, cameras: Camera, light: Callable[[Tensor, Tensor], T
         rgb = texture(mesh.texture[None], interpolate(mesh.uv, rast, clip, faces, mesh.faces))
     if light is not None:
         rgb = light(rgb, normal)
-    return _views(rgb * seen[..., None], rast, seen, normal, clip, faces, cameras)
+    depth = cameras.depth_of(rast[..., 2:3].to(rgb))
+    return _views(rgb * seen[..., None], depth, rast, seen, normal, clip, faces, cameras)
 
 
 def headlight(cameras: Camera, ambient: float = 0.55) -> Callable[[Tensor, Tensor], Tensor]:
@@ -80,10 +83,9 @@ def headlight(cameras: Camera, ambient: float = 0.55) -> Callable[[Tensor, Tenso
     return lit
 
 
-def _views(rgb: Tensor, rast: Tensor, seen: Tensor, normal: Tensor, clip: Tensor, faces: Tensor, cameras: Camera) -> Views:
+def _views(rgb: Tensor, depth: Tensor, rast: Tensor, seen: Tensor, normal: Tensor, clip: Tensor, faces: Tensor, cameras: Camera) -> Views:
     mask = seen[..., None].to(rgb)
     smooth = antialias(torch.cat([rgb, mask], -1), rast, clip, faces)
-    depth = cameras.depth_of(rast[..., 2:3].to(rgb))
     return Views(smooth[..., :3], smooth[..., 3:], depth * mask, normal * mask, cameras)
 
 

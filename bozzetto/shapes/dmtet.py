@@ -12,7 +12,7 @@ Letters: N grid vertices, s SDF (negative inside), o offset parameter, v' = v + 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
@@ -80,6 +80,15 @@ class DMTet(nn.Module):
         """
         grid = TetGrid.kuhn(cells, lower, upper)
         return cls(grid, start.occupancy(grid, occupancy))
+
+    @classmethod
+    def from_sdf(cls, sdf: Callable[[Tensor], Tensor], cells: Cells = 64, lower: Corner = -0.55, upper: Corner = 0.55) -> DMTet:
+        """A signed distance that another shape has, as `Volume.signed` of a NeuS: (P,), negative inside, at points (P, 3).
+
+        raises  EmptySurface where it has one sign at all vertices
+        """
+        grid = TetGrid.kuhn(cells, lower, upper)
+        return cls(grid, start.distance(grid, sdf))
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor], *, deform: float = 1.0) -> DMTet:

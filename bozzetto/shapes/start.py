@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""First SDFs on a Kuhn lattice, from what one may have: an ellipsoid, or occupancy logits.
+"""First SDFs on a Kuhn lattice, from what one may have: an ellipsoid, occupancy logits, or another field.
 
 All are in object units, negative inside, (N,) in the order and dtype of the grid's vertices, and have a zero set: a shape that is
 empty on this grid raises `EmptySurface`. Values are cut off at two grid spacings: no crossed edge of a distance field reaches that
@@ -57,6 +57,19 @@ def occupancy(grid: TetGrid, logits: Occupancy) -> Tensor:
     sdf = field / slope.clamp(min=torch.finfo(field.dtype).tiny)
     cut = sdf.clamp(-BAND * grid.spacing, BAND * grid.spacing)
     cut[ends] = sdf[ends]
+    return cut
+
+
+def distance(grid: TetGrid, sdf: Callable[[Tensor], Tensor]) -> Tensor:
+    """That of a field: a function from points (P, 3) float32 to values (P,) in units of length, asked for some 65536 points at a time.
+    Ends of crossed edges are not cut off."""
+    with torch.no_grad():
+        field = grid.hold(torch.cat([sdf(p).reshape(-1).cpu() for p in grid.vertices.split(65536)]).to(grid.vertices))
+    ends = crossed_edges(field, grid)
+    if not len(ends):
+        raise EmptySurface("dmtet: the SDF has one sign everywhere; fit the box to the object, or give more cells")
+    cut = field.clamp(-BAND * grid.spacing, BAND * grid.spacing)
+    cut[ends] = field[ends]
     return cut
 
 

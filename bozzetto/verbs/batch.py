@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which pictures `bozzetto lift` takes of what it is given, and where each one's asset goes. Imports nothing heavy."""
+"""Which pictures a verb takes of what it is given, and where the asset of each one goes that is lifted. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def jobs(given: Sequence[Path], out: Path, mask: Path | None, warn: Callable[[st
     """
     if not given:
         raise InputError("no picture given; try: bozzetto lift chair.png --out chair")
-    found = [picture for path in given for picture in (_inside(path, warn) if path.is_dir() else [path])]
+    found = [picture for path in given for picture in (pictures_in(path, warn) if path.is_dir() else [path])]
     if len(found) == 1 and not given[0].is_dir():
         return [(found[0], out)]
     if mask is not None:
@@ -33,7 +33,8 @@ def jobs(given: Sequence[Path], out: Path, mask: Path | None, warn: Callable[[st
     return [(f, out / name) for f, name in zip(found, names, strict=True)]
 
 
-def _inside(folder: Path, warn: Callable[[str], None]) -> list[Path]:
+def pictures_in(folder: Path, warn: Callable[[str], None]) -> list[Path]:
+    """A folder's pictures by name, as `jobs` has them."""
     files = sorted(f for f in folder.iterdir() if not f.name.startswith(".") and f.is_file())
     skipped = [f.name for f in files if f.suffix.lower() in OTHERS]
     found = [f for f in files if f.suffix.lower() in SUFFIXES]

@@ -16,7 +16,6 @@ from bozzetto.fit.asset import png
 from bozzetto.fit.drawings import Drawing, sample_views
 from bozzetto.fit.run import Progress, check_device
 from bozzetto.priors import loading
-from bozzetto.priors.text2image import TextToImage
 from bozzetto.verbs import plan
 
 
@@ -65,8 +64,8 @@ def draw(
     check_device(device)
     dtype = loading.dtype_on(device, precision)
     drawing = Drawing(steps, guidance)
-    planned = plan.for_drawing("text", prior, drawing, count, loading.TEXT, towers, device, precision, offload)
-    drawer = loading.load_as(TextToImage, prior, loading.TEXT, text=towers, dtype=dtype, device=device, offload=offload)
+    planned = plan.for_drawing("text", prior, drawing, count, None, towers, device, precision, offload)
+    drawer: Any = loading.load_for("text", prior, text=towers, dtype=dtype, device=device, offload=offload)  # which tells its `excess`
     if excess := drawer.excess(text):
         raise InputError(f"the text is {excess} tokens longer than this prior reads; say it in fewer words")
     if tell is not None:

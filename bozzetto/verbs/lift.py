@@ -16,13 +16,13 @@ import torch
 
 from bozzetto import __version__
 from bozzetto.errors import InputError
+from bozzetto.fit import guesses
 from bozzetto.fit.asset import Asset
 from bozzetto.fit.recipe import Job, Need, Priors, Recipe
 from bozzetto.fit.run import Progress, Run, check_device, check_writable, peak_gb
 from bozzetto.fit.source import Source
 from bozzetto.matting import Method
-from bozzetto.priors import first_guess, published
-from bozzetto.priors.loading import MINI, Role
+from bozzetto.priors.loading import Role
 from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 from bozzetto.verbs import plan
@@ -39,6 +39,7 @@ def lift(
     recipe: str | Recipe[Any] = "guess",
     preset: str = "standard",
     settings: Any = None,
+    guess: str | Path | None = None,
     prior: str | Path | Mapping[Need, str | Path] | None = None,
     kind: str | None = None,
     text: str | None = None,
@@ -60,6 +61,7 @@ def lift(
     out      folder to write the asset to; None leaves it in memory, for `Asset.write`
     recipe   one of `bozzetto.recipes.RECIPES` by name, or a `Recipe` of your own
     settings the recipe's own, in place of the preset's: `replace(RECIPES["guess"].presets["draft"], steps=80)`
+    guess    what the lift begins with: `triposr`, or a folder of its layout or of the embedded network's (`fit.guesses.load`)
     prior    folder of weights, of the last prior that the recipe needs, or folders by need; None for the embedded ones
     kind     what the weights of a prior of views are, where the folder does not say so itself (`priors.loading.load`)
     text     what the picture shows, in words, for a recipe with a prior of text; without a picture the embedded prior, or the one
@@ -91,7 +93,7 @@ def lift(
     source = Source.of(picture, mask, matting)
     if out is not None:
         check_writable(Path(out))
-    given = _given(recipe, prior)
+    given = _given(recipe, guess, prior)
     planned = plan.for_lift(recipe, preset, settings, given, kind, device, precision, offload)
     priors, made_of = _priors(recipe, given, kind, device, precision, offload)
     about = {"recipe": recipe.name, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
@@ -141,13 +143,17 @@ def recipe_of(name: str | Recipe[Any]) -> Recipe[Any]:
     return RECIPES[name]
 
 
-def _given(recipe: Recipe[Any], prior: str | Path | Mapping[Need, str | Path] | None) -> dict[Need, str]:
-    """Folders and names of priors by need; raises InputError for one that the recipe does not need."""
+def _given(recipe: Recipe[Any], guess: str | Path | None, prior: str | Path | Mapping[Need, str | Path] | None) -> dict[Need, str]:
+    """Folders and names of priors by need; raises InputError for one that the recipe does not need, or that is given twice."""
     folders: dict[Need, str] = {}
     if isinstance(prior, Mapping):
         folders = {need: str(folder) for need, folder in prior.items()}
     elif prior is not None and recipe.needs:
         folders = {recipe.needs[-1]: str(prior)}
+    if guess is not None:
+        if "first_guess" in folders:
+            raise InputError(f"--guess {guess}: --prior gives another first guess; leave one of them out")
+        folders["first_guess"] = str(guess)
     if strange := sorted(set(folders) - set(recipe.needs)):
         raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {', '.join(recipe.needs) or 'no prior'}")
     return folders
@@ -159,11 +165,10 @@ def _priors(
     """What the recipe needs, and what a record says of it."""
     made, record = Priors(), dict[str, Any]()
     if "first_guess" in recipe.needs:
-        at = published.place(folders.get("first_guess", MINI))
-        folder = at / "first_guess" if (at / "first_guess").is_dir() else at
         alone = recipe.needs == ("first_guess",)  # else the big networks have the device to themselves
-        made = replace(made, first_guess=first_guess.load(folder, device=device if alone else "cpu"))
-        record["prior"] = first_guess.digest(folder)
+        how = (device, precision) if alone else ("cpu", "auto")
+        make, record["prior"] = guesses.load(folders.get("first_guess", "mini"), *how)
+        made = replace(made, first_guess=make)
     if "views" in recipe.needs:
         views, digest = _diffusion("views", folders.get("views", "mini"), kind, device, precision, offload)
         made = replace(made, views=views)
@@ -180,7 +185,7 @@ def _diffusion(role: Role, prior: str, kind: str | None, device: str, precision:
     """A prior (latents stay float32), and the digest of its weights."""
     from bozzetto.priors import loading
 
-    return loading.load_for(role, prior, kind, loading.dtype_on(device, precision), device, offload), loading.digest(prior)
+    return loading.load_for(role, prior, kind, loading.dtype_on(device, precision), device, offload=offload), loading.digest(prior)
 
 
 def _is_done(out: Path, record: dict[str, Any]) -> bool:

@@ -57,8 +57,10 @@ def for_lift(
 
     def make(preset: str = preset, settings: Any = settings, precision: str = precision, offload: bool = offload) -> Plan:
         dtype = loading.dtype_on(device, precision)
-        cost = COSTS.get(recipe.name, {}).get(preset)
-        plan = Plan((cost or GUESS).peak_gb * GB, rest=None if cost is None else cost.seconds, device=device, dtype=dtype)
+        known = COSTS.get(recipe.name, {})
+        cost = known.get(preset)
+        most = cost.peak_gb if cost else max((c.peak_gb for c in known.values()), default=GUESS.peak_gb)
+        plan = Plan(most * GB, rest=None if cost is None else cost.seconds, device=device, dtype=dtype)
         if triposr_files.is_folder(folder := published.place(priors.get("first_guess", loading.MINI))):
             cost = triposr.costs(triposr_files.read_config(folder / triposr_files.CONFIG))
             plan = replace(plan, ram=plan.ram + cost.peak - LIBRARIES, weights=float(cost.weights), flop=cost.network)

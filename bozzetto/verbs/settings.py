@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+from bozzetto.errors import InputError
 
 S = TypeVar("S")
 
@@ -12,6 +15,18 @@ S = TypeVar("S")
 def settings_of(kind: type[S], flags: Any, **more: Any) -> S:
     """Settings of a kind from flags that inherit some of its fields; those that no flag offers keep their defaults."""
     return kind(**{f.name: getattr(flags, f.name) for f in fields(kind) if hasattr(flags, f.name)}, **more)  # type: ignore[arg-type]
+
+
+def priors_of(given: tuple[str, ...]) -> Any:
+    """What `--prior` was given as `bozzetto.lift` takes it: one folder, or folders by need; raises InputError for several without names."""
+    from bozzetto.fit.recipe import Need
+
+    by_need = {need: folder for need, _, folder in (x.partition("=") for x in given) if need in get_args(Need) and folder}
+    if len(given) > 1 and len(by_need) < len(given):
+        raise InputError(
+            f"--prior {' '.join(given)}: of several, each needs its name, NEED=FOLDER, once; names are {', '.join(get_args(Need))}"
+        )
+    return by_need or (Path(given[0]) if given else None)
 
 
 @dataclass(frozen=True)
@@ -46,3 +61,43 @@ class MeshSettings:
     """of the model, at most"""
     texture: int = 1024
     """texels a side"""
+
+
+@dataclass(frozen=True)
+class LearnSettings:
+    """Of `bozzetto learn`."""
+
+    class_text: str | None = None
+    """the kind of thing alone, "a chair", which the prior shall go on to draw as before; by default the text without the word sks"""
+    class_count: int = 100
+    """pictures of it that the prior draws first, to hold on to; 0 does without"""
+    weight: float = 1.0
+    """of the kind, against the pictures"""
+    rank: int = 4
+    """of the update of each layer (LoRA): more can say more"""
+    full: bool = False
+    """let all weights of the network learn, not an update of low rank: a folder a hundred times as large"""
+    steps: int = 500
+    """of learning"""
+    batch: int = 1
+    """pictures of each sort a step"""
+    lr: float | None = None
+    """learning rate; by default 1e-4, or 5e-6 with --full, ten times as much for the embedded prior"""
+    whole: bool = False
+    """learn the pictures as they are, their middle square; by default the object is cut out, as for a lift"""
+
+
+@dataclass(frozen=True)
+class ClaimsSettings:
+    """What `bozzetto claims` can be told."""
+
+    seeds: int = 3
+    """runs of each"""
+    objects: Path = Path("data/objects")
+    """packed objects, for claims that need them"""
+    write: Path | None = None
+    """write the page of all results that are there, docs/claims.md"""
+    list: bool = False
+    """name them, and what each says"""
+    quiet: bool = False
+    """no progress display"""

@@ -19,11 +19,11 @@ from torch import Tensor
 from bozzetto.camera import Camera, orbit
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
+from bozzetto.fit import guesses
 from bozzetto.fit.asset import png
 from bozzetto.fit.drawings import Drawing, draw_framed, sample_views
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.run import Progress, check_device, check_writable
-from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source
 from bozzetto.priors.prior import Prior, Reference
 
@@ -119,7 +119,7 @@ def picture_to_views(
     tell    is given a sentence before the slow work: how much memory and time it will take
     raises  InputError, before the slow work, for a picture, prior or settings that cannot be used, or too little memory
     """
-    from bozzetto.priors import first_guess, loading
+    from bozzetto.priors import loading
     from bozzetto.verbs import plan
 
     steps = settings.drawing.steps
@@ -129,13 +129,13 @@ def picture_to_views(
     source = Source.load(path, mask)
     check_writable(out)
     planned = plan.for_drawing("views", prior, settings.drawing, settings.count, kind, None, device, precision, offload)
-    drawer = loading.load_for("views", prior, kind, loading.dtype_on(device, precision), device, offload)
+    drawer = loading.load_for("views", prior, kind, loading.dtype_on(device, precision), device, offload=offload)
     if tell is not None:
         tell(planned.sentence())
     if elevation is not None and not drawer.uses_hint:
         pictures, cameras = draw_views(source, drawer, elevation, settings, seed=seed, progress=progress)
     else:
-        solid = Solid.guess(source, first_guess.load(loading.MINI / "first_guess"), 0.0, elevation)
+        solid = guesses.load("mini")[0](source, 0.0, elevation)
         rough = solid.surface() if drawer.uses_hint else None
         if rough is None:
             pictures, cameras = draw_views(source, drawer, solid.elevation, settings, seed=seed, progress=progress)

@@ -7,7 +7,9 @@ import math
 
 import torch
 from scipy import optimize
-from torch import Tensor
+from torch import Tensor, nn
+
+from bozzetto.denoiser import each
 
 SIGMAS = torch.tensor([1e-4, 1e4], dtype=torch.float64)
 F64 = torch.float64
@@ -74,3 +76,25 @@ class Mixture:
             return float(self.cdf(torch.tensor([x], dtype=F64), sigma)) - u
 
         return float(optimize.brentq(off, -1e3, 1e3, xtol=1e-13))
+
+
+class Fitted(nn.Module):
+    """A Gaussian that learns, N(mean, exp(log_variance)) a coordinate, as a `Trainable`: its loss is the noise's error."""
+
+    sigmas = torch.logspace(-1.5, 1.2, 100, dtype=F64)
+
+    def __init__(self, shape, mean=0.0, variance=1.0):
+        super().__init__()
+        self.mean = nn.Parameter(torch.full(shape, mean, dtype=F64))
+        self.log_variance = nn.Parameter(torch.full((1,) * len(shape), math.log(variance), dtype=F64))
+        self.asked = []
+
+    def denoise(self, x, sigma, cond=None):
+        self.asked.append(cond)
+        s2, v = each(sigma, x.double()) ** 2, self.log_variance.exp()
+        mean = self.mean if cond is None else self.mean + cond["shift"]
+        return ((v * x.double() + s2 * mean) / (v + s2)).to(x)
+
+    def loss(self, x0, noise, sigma, cond=None):
+        s = each(sigma, x0)
+        return ((self.denoise(x0 + s * noise, sigma, cond) - x0) / s).square().flatten(1).mean(1)

@@ -108,25 +108,32 @@ def write_original(folder: Path, state: dict[str, Tensor]) -> tuple[Path, Path]:
     return ckpt, config
 
 
+def small_unet(inputs: int, outputs: int, attended: int, widths: tuple[int, int] = (16, 32)) -> Any:
+    """diffusers' conditioned U-Net of two levels, on 8 x 8 cells; `attended` is the width of what cross-attention looks at."""
+    from diffusers import UNet2DConditionModel
+
+    return UNet2DConditionModel(
+        sample_size=8,
+        in_channels=inputs,
+        out_channels=outputs,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        block_out_channels=widths,
+        layers_per_block=1,
+        norm_num_groups=8,
+        cross_attention_dim=attended,
+        attention_head_dim=4,
+    )
+
+
 def port_parts(seed: int = 0) -> dict[str, Any]:
     """diffusers' and transformers' own objects, small, random."""
-    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from diffusers import AutoencoderKL, DDIMScheduler
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
     with torch.random.fork_rng():
         torch.random.default_generator.manual_seed(seed)
-        unet = UNet2DConditionModel(
-            sample_size=8,
-            in_channels=8,
-            out_channels=4,
-            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-            block_out_channels=(16, 32),
-            layers_per_block=1,
-            norm_num_groups=8,
-            cross_attention_dim=24,
-            attention_head_dim=4,
-        )
+        unet = small_unet(8, 4, 24)
         blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
         vae = AutoencoderKL(block_out_channels=(8, 16), norm_num_groups=8, latent_channels=4, scaling_factor=0.18215, **blocks)
         clip = CLIPVisionConfig(

@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""DreamCraft3D, Magic123 and Consistent123 (Lin), small: with checkpoints in the published layouts, killed in each stage, and measured."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bozzetto import lift
+from bozzetto.errors import InputError
+from bozzetto.fit.around import Around
+from bozzetto.fit.boundary import Boundary
+from bozzetto.fit.finish import Finish
+from bozzetto.fit.framed import Framed
+from bozzetto.fit.recipe import ANYTHING, Priors
+from bozzetto.fit.run import Run
+from bozzetto.fit.sculpt import Coarse, Sculpture, distances, field_of, tets_of
+from bozzetto.priors import load
+from bozzetto.recipes import RECIPES
+from bozzetto.shapes.colours import ColourGrid
+from bozzetto.shapes.shape import Step
+from bozzetto.shapes.tets import Course
+from tests.contracts.test_priors import converted, text_folder
+from tests.test_cli import CHAIR
+from tests.twins.block import CENTRE, ELEVATION, SIZE, BlockJob, guess, picture
+
+TINY = Coarse(steps=4, picture=24, around=16, levels=5, sections=6)
+SMALL = {
+    "dreamcraft3d": {"boost": 4},
+    "magic123": {},
+    "consistent123": {"boundary": Boundary(window=1, every=0.2, earliest=0.2, latest=0.5)},
+}
+STAGES = {"dreamcraft3d": ("coarse", "geometry", "boost"), "magic123": ("coarse", "fine"), "consistent123": ("coarse", "fine")}
+
+
+def tiny(name: str):
+    """Its settings, of four steps a stage."""
+    return replace(
+        RECIPES[name].presets["draft"], coarse=TINY, steps=4, picture=32, cells=10, colours=8, finish=Finish(300, 64), **SMALL[name]
+    )
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory) -> dict[str, Path]:
+    """Stable Diffusion's and Zero123-XL's layout, small, with random weights."""
+    at = tmp_path_factory.mktemp("published")
+    return {"text": text_folder(at / "sd"), "views": converted(at / "zero123")}
+
+
+@pytest.mark.parametrize("name", ["dreamcraft3d", *(pytest.param(n, marks=pytest.mark.slow) for n in ("magic123", "consistent123"))])
+def test_each_runs_through_all_stages_with_checkpoints_in_the_published_layouts(name: str, published, tmp_path: Path):
+    asset = lift(CHAIR, tmp_path / "out", recipe=name, settings=tiny(name), prior=published, text="a wooden chair", seed=3)
+    told = json.loads((tmp_path / "out" / "asset.json").read_text())
+    assert asset.is_complete and told["text"] == "a wooden chair" and set(STAGES[name]) < set(told["seconds"])
+    assert asset.mesh.texture is not None and bool(torch.isfinite(asset.mesh.texture).all()) and told["peak_gb"] > 0
+
+
+QUICK = ("dreamcraft3d", "boost"), ("consistent123", "coarse")  # where most is kept: what learns, and what was measured
+EACH = [(n, s) for n, stages in STAGES.items() for s in stages]
+
+
+@pytest.mark.parametrize(("name", "stage"), [pytest.param(*x, marks=() if x in QUICK else pytest.mark.slow) for x in EACH])
+def test_killed_in_any_stage_and_resumed_it_ends_in_the_same_bytes(name: str, stage: str, tmp_path: Path):
+    priors = Priors(None, load("mini"), load("mini", "text-to-image"))
+    settings, recipe = tiny(name), RECIPES[name]
+
+    def run(folder: Path, resume: bool = False, progress=None):
+        job = BlockJob(
+            picture(), priors, settings, Run(folder, {}, resume=resume, progress=progress), 0.0, ELEVATION, 3, "a red box", guess()
+        )
+        return recipe.lift(job)
+
+    def kill(now: str, share: float):
+        if now == stage and share >= 0.5:
+            raise KeyboardInterrupt
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "killed", progress=kill)
+    again = run(tmp_path / "killed", resume=True)
+    assert torch.equal(again.mesh.vertices, whole.mesh.vertices) and torch.equal(again.mesh.texture, whole.mesh.texture)
+
+
+@pytest.mark.parametrize("boost", [15, 40, 200])
+def test_boosting_teaches_both_models_in_every_refresh_and_the_picture_has_its_turns(boost: int, monkeypatch):
+    """Five refreshes, each of which improves a picture and teaches the booth; phi learns, and the picture counts, in between."""
+    from bozzetto.recipes import dreamcraft3d
+
+    seen, said = [], {}
+
+    def optimise(shape, terms, run, stage, *, steps, seed):
+        picture, pull, _ = terms
+        refresh = pull.term.refresh
+        for number in range(steps):
+            step = Step(number, steps, torch.Generator())
+            assert picture.is_on(step) != pull.is_on(step)
+            is_learning = refresh.is_learning(number)
+            seen.append((number // refresh.every, "picture" if picture.is_on(step) else "booth" if is_learning else "phi"))
+            said["due"] = said.get("due", 0) + (is_learning and pull.is_on(step) and refresh.is_due(number))
+        said["unknown"] = pull.term.unknown
+        return {}
+
+    monkeypatch.setattr(dreamcraft3d, "optimise", optimise)
+    settings = replace(tiny("dreamcraft3d"), boost=boost)
+    priors = Priors(None, load("mini"), load("mini", "text-to-image"))
+    job = BlockJob(picture(), priors, settings, Run(None, {}), 0.0, ELEVATION, 3, "a red box", guess())
+    vertices, faces = guess().surface()
+    grid = ColourGrid.of(lambda x, n: 0 * x + 0.5, vertices.amin(0), vertices.amax(0), 8)
+    made = Sculpture(vertices, faces, {}, dict(grid.state_dict()))
+    framed = Framed.of(job.source, guess().frustum.camera, vertices, faces, 64)
+    dreamcraft3d.boost(job, guess(), framed, made)
+    for n in range(5):
+        kinds = [kind for k, kind in seen if k == n]
+        assert {"picture", "phi", "booth"} == set(kinds) or (boost == 10 and "booth" in kinds)
+        assert kinds.count("booth") == max(boost // 25, 1)
+    assert said["due"] >= 5 and all(float(v.abs().max()) == 0 for v in said["unknown"].values()) and said["unknown"]
+
+
+def test_a_field_begins_as_the_solid_in_both_media():
+    solid = guess(1.0)
+    rough = solid.surface()
+    for is_density in (False, True):
+        volume = field_of(solid, rough, TINY, is_density=is_density, seed=0)
+        vertices, _ = tets_of(volume, 24, Course(0.1), 8).surface()
+        off = ((vertices.detach() - CENTRE).abs() / SIZE * 2).amax(1)  # 1 on the block's faces
+        assert float((off - 1).abs().mean()) < 0.12
+        seen = volume.render(solid.frustum.camera.resized(48), "colour")
+        wanted = picture(48).alpha
+        assert float((seen.alpha[0, ..., 0] - wanted).abs().mean()) < 0.06
+        red = seen.rgb[0].sum((0, 1)) / seen.alpha[0].sum()
+        assert float(red[0]) > 0.6 and float(red[2]) < 0.3
+    signed = distances(solid, CENTRE, 0.5)
+    middle, outside = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 0.9]])
+    assert float(signed(middle)) < 0 and float(signed(outside)) == pytest.approx(0.9 - float(SIZE[2]), abs=0.08)
+
+
+def test_without_a_text_the_2d_prior_is_asked_for_an_object(tmp_path: Path):
+    job = BlockJob(picture(), Priors(), None, Run(None, {}), solid=guess())
+    assert job.words == ANYTHING and replace(job, text="a box").words == "a box"
+    with pytest.raises(ValueError, match="name it among its needs"):
+        _ = job.text_prior
+    with pytest.raises(InputError, match="needs first_guess"):
+        lift(CHAIR, recipe="guess", prior={"text": "mini"})
+
+
+def test_cameras_are_those_of_the_recipe():
+    assert RECIPES["magic123"].presets["draft"].hybrid.around == Around(views=1, lowest_deg=-45, highest_deg=45)
