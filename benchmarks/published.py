@@ -23,10 +23,10 @@ from torch import Tensor, nn
 from benchmarks import machine
 from bozzetto.fit.drawings import Drawing
 from bozzetto.priors import plan
-from bozzetto.priors.components import END
 from bozzetto.priors.loading import load
 from bozzetto.priors.published import PUBLISHED
 from bozzetto.priors.schedule import NoiseSchedule
+from bozzetto.priors.tokens import END
 from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig, costs
 
 NAMES = ("zero123-xl", "stable-diffusion-1.5", "stable-diffusion-2.1-base", "deepfloyd-if", "triposr")

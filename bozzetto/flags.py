@@ -13,8 +13,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import tyro
+from tyro.conf import arg
 
 from bozzetto.verbs.settings import ClaimsSettings, LearnSettings, MeshSettings, SplatSettings
+
+Device = Annotated[str, arg(help="cpu, cuda, cuda:1, mps")]
+Float = Literal["auto", "fp32", "fp16", "bf16"]
+Precision = Annotated[Float, arg(help="what diffusion networks compute in; by default fp16 on CUDA, fp32 elsewhere")]
+Offload = Annotated[
+    bool, arg(help="diffusion networks wait in the machine's memory and come to a card layer by layer: slow, for small cards")
+]
+Kind = Annotated[str | None, arg(help="what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123")]
+Quiet = Annotated[bool, arg(help="no progress display, nor what the run will take")]
 
 
 @dataclass(frozen=True)
@@ -40,8 +50,7 @@ class Lift:
     prior: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """folder of weights, or the name of fetched ones (`bozzetto fetch --list`): the embedded ones by default; for views and zero123,
     Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior text=FOLDER"""
-    kind: str | None = None
-    """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
+    kind: Kind = None
     text: str | None = None
     """what the picture shows, in words, for a recipe that reads them; without a picture it is drawn first, as bozzetto draw does"""
     mask: Path | None = None
@@ -55,16 +64,12 @@ class Lift:
     """from which side, counter-clockwise from the front; 0 makes the side you see the front"""
     seed: int = 0
     """of everything random"""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, mps"""
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """what diffusion networks compute in; by default fp16 on CUDA, fp32 elsewhere"""
-    offload: bool = False
-    """keep diffusion networks in the machine's memory, and on a card only the layer that computes: slow, for cards with little memory"""
+    device: Device = "cpu"
+    precision: Precision = "auto"
+    offload: Offload = False
     resume: bool = False
     """go on with what --out holds, to the same result"""
-    quiet: bool = False
-    """no progress display, nor what the run will take"""
+    quiet: Quiet = False
     json: bool = False
     """one line of JSON for each asset on stdout"""
 
@@ -91,8 +96,7 @@ class Splat(SplatSettings):
     """of everything random"""
     resume: bool = False
     """go on with what was begun for --out, to the same result"""
-    quiet: bool = False
-    """no progress display, nor what the run will take"""
+    quiet: Quiet = False
     json: bool = False
     """one line of JSON on stdout"""
 
@@ -131,8 +135,7 @@ class Views:
     """folder of the views, a sheet of them, and their cameras (transforms.json)"""
     prior: Path = Path("mini")
     """folder of weights in diffusers' layout (see docs/priors.md), or the name of fetched ones (`bozzetto fetch --list`)"""
-    kind: str | None = None
-    """what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123"""
+    kind: Kind = None
     count: int = 8
     """views, round the object"""
     elevation_deg: float | None = None
@@ -147,14 +150,10 @@ class Views:
     """a picture that is white where the object is"""
     seed: int = 0
     """of the noise; view k takes seed + k"""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, mps"""
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """what diffusion networks compute in; by default fp16 on CUDA, fp32 elsewhere"""
-    offload: bool = False
-    """keep diffusion networks in the machine's memory, and on a card only the layer that computes: slow, for cards with little memory"""
-    quiet: bool = False
-    """no progress display, nor what the run will take"""
+    device: Device = "cpu"
+    precision: Precision = "auto"
+    offload: Offload = False
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True)
@@ -177,14 +176,10 @@ class Draw:
     """folder of the text tower (text_encoder/, tokenizer/) that --prior was trained under, where it does not hold it itself"""
     seed: int = 0
     """of the noise"""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, mps"""
-    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    """what diffusion networks compute in; by default fp16 on CUDA, fp32 elsewhere"""
-    offload: bool = False
-    """keep diffusion networks in the machine's memory, and on a card only the layer that computes: slow, for cards with little memory"""
-    quiet: bool = False
-    """no progress display, nor what the run will take"""
+    device: Device = "cpu"
+    precision: Precision = "auto"
+    offload: Offload = False
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True)
@@ -203,10 +198,9 @@ class Learn(LearnSettings):
     """folder of the text tower (text_encoder/, tokenizer/) that --prior was trained under, where it does not hold it itself"""
     seed: int = 0
     """of everything random"""
-    device: str = "cpu"
-    """cpu, cuda, cuda:1, mps"""
-    precision: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
-    """what frozen networks compute in; by default bfloat16 on CUDA, float32 elsewhere"""
+    device: Device = "cpu"
+    precision: Float = "auto"
+    """what frozen networks compute in; by default bf16 on CUDA, fp32 elsewhere"""
     resume: bool = False
     """go on with what --out holds, to the same result"""
     quiet: bool = False

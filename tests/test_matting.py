@@ -274,7 +274,7 @@ def test_rembg_is_asked_for_by_name_only(monkeypatch: pytest.MonkeyPatch) -> Non
     mixed, _ = over("teapot", "flat")
     monkeypatch.setitem(sys.modules, "rembg", None)
     matte(mixed)
-    with pytest.raises(InputError, match="rembg: the package is not installed; pip install 'bozzetto\[rembg\]'"):
+    with pytest.raises(InputError, match=r"rembg: the package is not installed; pip install 'bozzetto\[rembg\]'"):
         matte(mixed, method="rembg")
 
     class Fake:

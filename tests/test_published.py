@@ -16,9 +16,9 @@ from torch import Tensor
 from benchmarks import published as random_weights
 from bozzetto.errors import InputError
 from bozzetto.priors import load, loading, published, triposr_files
-from bozzetto.priors.components import tokenizer
 from bozzetto.priors.published import PUBLISHED, File
 from bozzetto.priors.text2image import TextToImage
+from bozzetto.priors.tokens import tokenizer
 from bozzetto.verbs.draw import draw
 from bozzetto.verbs.lift import lift
 from tests import published as command

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from bozzetto.errors import InputError
 from bozzetto.priors import components
 from bozzetto.priors.components import read_json
+from bozzetto.priors.tokens import tokenizer
 from bozzetto.priors.zero123 import clip_pixels
 
 MINI = Path(__file__).parent / "mini"
@@ -56,7 +57,7 @@ class Clip:
                 raise InputError(f"{folder}: holds no config.json; give a folder of CLIP's, both towers in one file")
             pictures, texts = (_tower(folder, which, device) for which in ("vision", "text"))
         config = texts.config
-        return cls(pictures, texts, components.tokenizer(tokens, config.max_position_embeddings, config.vocab_size))
+        return cls(pictures, texts, tokenizer(tokens, config.max_position_embeddings, config.vocab_size))
 
     @torch.no_grad()
     def similarity(self, rgb: Tensor, text: str) -> Tensor:

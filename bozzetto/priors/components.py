@@ -25,7 +25,6 @@ from bozzetto.errors import InputError
 from bozzetto.priors.codec import Codec, CodecConfig, KLCodec, LinearCodec
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' and transformers' names
-END = "<|endoftext|>"  # CLIP's last token, which also pads
 WINDOW = 64 << 20  # bytes read before a file is closed and opened again: what was read of one that is mapped is in memory until then
 N = TypeVar("N", bound=nn.Module)
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
@@ -45,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not readable as JSON ({_line(error)}); fetch it again") from None
+        raise InputError(f"{path}: not readable as JSON ({one_line(error)}); fetch it again") from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: expected an object of settings, found a {type(found).__name__}; fetch it again")
     return found
@@ -78,7 +77,7 @@ class Tensors:
                     self.shapes[name] = tuple(file.get_slice(name).get_shape())
                     self._path[name] = path
             except (SafetensorError, OSError, ValueError) as error:
-                raise InputError(f"{path}: not a whole safetensors file ({_line(error)}); fetch it again") from None
+                raise InputError(f"{path}: not a whole safetensors file ({one_line(error)}); fetch it again") from None
 
     def read(self, name: str, dtype: torch.dtype, device: str | torch.device) -> Tensor:
         """Of the meta device it has the shape alone; raises InputError for numbers that are not finite, in the file or in dtype."""
@@ -168,7 +167,7 @@ def fill(where: Path, build: Callable[[], N], shapes: dict[str, tuple[int, ...]]
         with torch.device("meta"):
             network = build()
     except Exception as error:  # whatever a library says of settings that it cannot use; some of its classes have no other base
-        raise InputError(f"{where}: no network can be built from its settings ({_line(error)}); fetch them again") from None
+        raise InputError(f"{where}: no network can be built from its settings ({one_line(error)}); fetch them again") from None
     check(where, {k: tuple(v.shape) for k, v in network.state_dict().items()}, shapes)
     state = {name: read(name) for name in shapes}
     network.load_state_dict(state, assign=True)
@@ -285,84 +284,6 @@ def t5(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Modul
     return fill(folder, build, {new: tensors.shapes[old] for new, old in names.items()}, lambda name: read(names[name]))
 
 
-def tokenizer(folder: Path, length: int, words: int) -> Any:
-    """A tokenizers.Tokenizer that pads and cuts to `length` tokens: data alone, no code.
-
-    Of tokenizer.json, or of CLIP's vocab.json and merges.txt, as older folders have it; it pads with the end of text, or with what
-    special_tokens_map.json says (Stable Diffusion 2: "!").
-
-    words   how many the text tower knows
-    raises  InputError where a file is missing or damaged, has other words, or no end of text
-    """
-    path = folder / "tokenizer.json"
-    is_old = not path.exists() and (folder / "vocab.json").exists()
-    made = _tokenizer(folder / "vocab.json", _from_merges) if is_old else _tokenizer(path)
-    if made.token_to_id(END) is None or made.get_vocab_size() != words:
-        raise InputError(f"{path}: expected {words} words, {END} among them, got {made.get_vocab_size()}; it is another text tower's")
-    special = folder / "special_tokens_map.json"
-    pad: Any = read_json(special).get("pad_token", END) if special.exists() else END
-    pad = pad.get("content", END) if isinstance(pad, dict) else pad
-    if (pad_id := made.token_to_id(str(pad))) is None:
-        raise InputError(f"{special}: pad_token {pad!r} is none of the tokenizer's words; fetch it again")
-    made.enable_truncation(length)
-    made.enable_padding(pad_id=pad_id, pad_token=str(pad), length=length)
-    return made
-
-
-def _from_merges(vocabulary: Path) -> Any:
-    """CLIP's tokenizer, as transformers has it."""
-    from transformers import CLIPTokenizer
-
-    path = vocabulary.with_name("merges.txt")
-    if not path.is_file():
-        raise InputError(f"{path.parent}: {path.name} is missing; fetch the whole folder again")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    merges = [tuple(line.split()) for line in lines if line.strip() and not line.startswith("#version")]
-    return CLIPTokenizer(vocab=read_json(vocabulary), merges=merges).backend_tokenizer
-
-
-def pieces(folder: Path, words: int, end: int) -> Callable[[str], list[int]]:
-    """T5's tokenizer: a text to its tokens, as many as it takes, and the end. Data alone, no code: the folder's tokenizer.json, or else
-    its spiece.model, read by SentencePiece.
-
-    words   how many the text tower knows, some of which may be no token's
-    raises  InputError where both are missing, one is damaged or another text tower's, or SentencePiece is not installed
-    """
-    path = next((p for name in ("tokenizer.json", "spiece.model") if (p := folder / name).is_file()), None)
-    if path is None:
-        raise InputError(f"{folder}: tokenizer.json or spiece.model is missing; fetch the whole folder again")
-    if path.suffix == ".model":
-        if not importlib.util.find_spec("sentencepiece"):
-            raise InputError(f"{path}: needs sentencepiece to be read; install it: pip install 'bozzetto[priors]'")
-        from sentencepiece import SentencePieceProcessor
-
-        try:
-            model = SentencePieceProcessor(model_proto=path.read_bytes())
-        except Exception as error:  # a RuntimeError, or what its C++ raises
-            raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
-        count, tokens = model.get_piece_size(), lambda text: [*model.encode(text), model.eos_id()]
-    else:
-        made = _tokenizer(path)
-        made.no_truncation()
-        made.no_padding()
-        count, tokens = made.get_vocab_size(), lambda text: list(made.encode(text).ids)
-    if count > words or tokens("") != [end]:
-        raise InputError(f"{path}: expected at most {words} words, and {end} to end with, got {count}; it is another text tower's")
-    return tokens
-
-
-def _tokenizer(path: Path, read: Callable[[Path], Any] | None = None) -> Any:
-    from tokenizers import Tokenizer
-
-    read_json(path)
-    try:
-        return read(path) if read else Tokenizer.from_file(str(path))
-    except InputError:
-        raise
-    except Exception as error:  # the library raises no class of its own
-        raise InputError(f"{path}: no tokenizer can be read from it ({_line(error)}); fetch it again") from None
-
-
 def linear(folder: Path, dtype: torch.dtype, device: str | torch.device, names: tuple[str, ...]) -> nn.Linear:
     """One linear layer whose size is its file's; `names` are the module's names in use, as in `projection.weight`."""
     tensors = Tensors(folder)
@@ -380,7 +301,7 @@ def _arguments(cls: type) -> set[str]:
     return set(inspect.signature(cls.__init__).parameters) - {"self"}  # type: ignore[misc]
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """An error's text on one line, not too long."""
     text = " ".join(str(error).split())
     return text if len(text) < 160 else text[:157] + "..."

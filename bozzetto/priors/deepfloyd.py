@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from bozzetto.camera import Camera
 from bozzetto.denoiser import VPDenoiser
 from bozzetto.errors import InputError
-from bozzetto.priors import components
+from bozzetto.priors import components, tokens
 from bozzetto.priors.components import read_json
 from bozzetto.priors.latent import ConditionedUNet, resized
 from bozzetto.priors.prior import Condition, Hinting, Reference
@@ -47,7 +47,7 @@ class DeepFloyd(nn.Module):
 
     unet          diffusers' UNet2DConditionModel: 3 channels in, 3 or 6 out, told states of width D
     text_encoder  transformers' T5EncoderModel of width D
-    tokenizer     a text to its tokens, as many as it takes, and the end (`components.pieces`)
+    tokenizer     a text to its tokens, as many as it takes, and the end (`tokens.pieces`)
     schedule      of the noise in training
     """
 
@@ -83,7 +83,7 @@ class DeepFloyd(nn.Module):
             if found not in expected:
                 raise InputError(f"{folder}: {what} should be {expected[0]} ({why}), got {found}; this is no first stage of DeepFloyd IF")
         encoder: Any = components.t5(towers / "text_encoder", dtype, device)
-        tokenizer = components.pieces(towers / "tokenizer", encoder.config.vocab_size, encoder.config.eos_token_id)
+        tokenizer = tokens.pieces(towers / "tokenizer", encoder.config.vocab_size, encoder.config.eos_token_id)
         return cls(components.unet(folder / "unet", dtype, device), encoder, tokenizer, schedule).eval()
 
     @property

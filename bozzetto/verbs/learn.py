@@ -67,7 +67,7 @@ def learn(
     text      such as "a sks chair": the class, and a word that means nothing yet
     pictures  files, or folders of them
     towers    folder of the text tower, where `prior` is not embedded (`loading.load`)
-    precision what frozen networks compute in; `auto` is bfloat16 on CUDA, whose range gradients need, and float32 elsewhere
+    precision what frozen networks compute in; `auto` is bf16 on CUDA, whose range gradients need, and fp32 elsewhere
     warn      gets a sentence for what is passed over
     returns   whether it is complete: Ctrl-C ends it early, and `resume` goes on
     raises    InputError, before anything is written, for texts, pictures, settings, a prior or a folder that cannot be used
@@ -79,7 +79,7 @@ def learn(
         raise InputError(f'no pictures given; try: bozzetto learn "{text}" PICTURES/ --out learnt')
     check_device(device)
     _check_free(out, resume)
-    precision = "bfloat16" if precision == "auto" and device.startswith("cuda") else precision
+    precision = "bf16" if precision == "auto" and device.startswith("cuda") else precision
     drawer = loading.load_as(TextToImage, prior, loading.TEXT, text=towers, dtype=loading.dtype_on(device, precision), device=device)
     for said in (text, class_text):
         if said and (excess := drawer.excess(said)):

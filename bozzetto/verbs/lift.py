@@ -103,9 +103,9 @@ def lift(
     record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, **made_of, **made_with}
     if resume and out is not None and _is_done(Path(out), record):
         raise AlreadyDone
+    run = Run(out, record, resume=resume, progress=progress)
     if tell is not None:
         tell(planned.sentence())
-    run = Run(out, record, resume=resume, progress=progress)
     with run.interruptible(), _reproducible(device):
         lifted = recipe.lift(Job(source, priors, settings, run, azimuth, elevation, seed, text))
         peak = peak_gb()
