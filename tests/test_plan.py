@@ -187,6 +187,7 @@ for where, kind, batch in json.loads(sys.argv[1]):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory cannot be begun anew here")
+@pytest.mark.slow
 def test_what_is_planned_is_above_what_is_taken_and_that_above_the_weights(tmp_path: Path):
     cases: list[tuple[str, str | None, int]] = [("mini", None, 64), ("mini", TEXT, 64)]
     for name, kind in (("stable-diffusion-1.5", None), ("zero123-xl", "zero123-xl")):
@@ -235,12 +236,16 @@ def test_a_file_is_not_in_memory_beside_the_weights_that_are_read_of_it(tmp_path
 SMALL = Silhouette(cells=24, steps=2, picture=64)
 TINY: dict[str, Any] = {"coarse": Coarse(steps=8, picture=32, around=32, levels=4, sections=4), "steps": 5, "picture": 32}
 TINY |= {"cells": 12, "colours": 16, "finish": Finish(500, 64)}
-ASKED: list[tuple[str, Any]] = [
-    ("views", FromViews(guess=SMALL, ring=2, above=1, samples=2, drawing=Drawing(steps=2, guidance=3.0, batch=2), finish=Finish(500, 64))),
+ASKED: list[Any] = [
+    pytest.param(
+        "views",
+        FromViews(guess=SMALL, ring=2, above=1, samples=2, drawing=Drawing(steps=2, guidance=3.0, batch=2), finish=Finish(500, 64)),
+        marks=pytest.mark.slow,
+    ),
     ("zero123", Zero123(guess=SMALL, steps=3, around=Around(views=2), picture=32, colours=16, finish=Finish(500, 64))),
-    ("magic123", Magic123(**TINY)),
-    ("dreamcraft3d", DreamCraft3D(**TINY, boost=15)),
-    ("consistent123", Consistent123(**TINY, boundary=Boundary(latest=0.4))),
+    pytest.param("magic123", Magic123(**TINY), marks=pytest.mark.slow),
+    pytest.param("dreamcraft3d", DreamCraft3D(**TINY, boost=15), marks=pytest.mark.slow),
+    pytest.param("consistent123", Consistent123(**TINY, boundary=Boundary(latest=0.4)), marks=pytest.mark.slow),
 ]
 
 
