@@ -12,11 +12,18 @@ import torch
 from bozzetto import lift, load
 from bozzetto.errors import InputError
 from bozzetto.fit import guesses
+from bozzetto.fit.around import Around
+from bozzetto.fit.finish import Finish
+from bozzetto.fit.silhouette import Silhouette
 from bozzetto.fit.source import Source
 from bozzetto.priors.loading import MINI
 from bozzetto.recipes import RECIPES
+from bozzetto.recipes.guess import Guess
+from bozzetto.recipes.zero123 import Zero123
 from tests.test_cli import CHAIR, refused, run
 from tests.twins import triposr as twin
+
+SMALL = Finish(500, 64)
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,16 @@ def test_a_lift_begins_with_triposr_and_ends_in_the_same_numbers_again(folder: P
 
 def digest_of(folder: Path) -> str:
     return guesses.load(str(folder))[1]
+
+
+@pytest.mark.slow
+def test_distillation_begins_with_triposr_as_well(folder: Path):
+    """What the prior pulls on is TripoSR's solid: after a step it is near that, and far from what the embedded guess begins with."""
+    tiny = Zero123(guess=Silhouette(cells=24, steps=2, picture=64), steps=1, around=Around(views=1), picture=32, colours=16, finish=SMALL)
+    made, plain = (lift(CHAIR, recipe="zero123", settings=tiny, guess=g) for g in (str(folder), None))
+    begun = lift(CHAIR, settings=Guess(cells=24, steps=2, picture=64, finish=SMALL), guess=str(folder))
+    ends = [torch.stack([x.mesh.vertices.amin(0), x.mesh.vertices.amax(0)]) for x in (made, begun, plain)]
+    assert (ends[0] - ends[1]).abs().max() < 0.05 < (ends[0] - ends[2]).abs().max()
 
 
 def test_the_digest_of_a_guess_is_of_its_weights(folder: Path, tmp_path: Path):
