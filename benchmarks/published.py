@@ -29,8 +29,8 @@ from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.tokens import END
 from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig, costs
 
-NAMES = ("zero123-xl", "stable-diffusion-1.5", "stable-diffusion-2.1-base", "deepfloyd-if", "triposr")
-PIPELINES = {"zero123-xl": "Zero123Pipeline", "deepfloyd-if": "IFPipeline"}
+NAMES = ("zero123-xl", "stable-diffusion-1.5", "stable-diffusion-2.1-base", "instruct-pix2pix", "deepfloyd-if", "triposr")
+PIPELINES = {"zero123-xl": "Zero123Pipeline", "instruct-pix2pix": "StableDiffusionInstructPix2PixPipeline", "deepfloyd-if": "IFPipeline"}
 IF_NOISE = NoiseSchedule(1e-4, 0.02, "squaredcos_cap_v2")
 TINY_VIT = {"width": 48, "layers": 2, "heads": 3, "hidden": 96, "patch": 16, "side": 64}
 TINY_TRIPOSR = TripoSRConfig(
@@ -43,6 +43,7 @@ TESTED = {
     "zero123-xl": "small random weights (`tests/test_plan.py`, `tests/test_zero123.py`), random ones of full size (`benchmarks.plans`)",
     "stable-diffusion-1.5": "small random weights (`tests/test_plan.py`), random ones of full size (`benchmarks.plans`)",
     "stable-diffusion-2.1-base": "small random weights (`tests/test_plan.py`), random ones of full size (`benchmarks.plans`)",
+    "instruct-pix2pix": "small random weights, against diffusers' own pipeline (`tests/test_instruct.py`)",
     "deepfloyd-if": "small random weights, against diffusers' own pipeline (`tests/test_deepfloyd.py`)",
     "triposr": "small random weights (`tests/test_triposr.py`), random ones of full size (`benchmarks.triposr`)",
     "zero123": "`convert` and the loader with small random weights (`tests/test_convert.py`, `tests/test_zero123.py`)",
@@ -93,7 +94,7 @@ def _networks(name: str, tiny: bool) -> dict[str, nn.Module]:
     token = 32 if tiny else 1024 if is_second else 768
     unet: dict[str, Any] = {
         "sample_size": 8 if tiny else 32 if name == "zero123-xl" else 64,
-        "in_channels": 8 if name == "zero123-xl" else 4,
+        "in_channels": 8 if name in ("zero123-xl", "instruct-pix2pix") else 4,
         "cross_attention_dim": token,
         "use_linear_projection": is_second,
     }

@@ -7,7 +7,6 @@ given, 130 stopped by Ctrl-C.
 
 from __future__ import annotations
 
-import difflib
 import functools
 import io
 import json
@@ -21,12 +20,11 @@ from typing import Any
 
 from bozzetto import flags
 from bozzetto.bar import Bar
+from bozzetto.command import check_degrees, check_finite, check_recipe, check_seed, parsed
 from bozzetto.errors import InputError
 from bozzetto.verbs.settings import LearnSettings, priors_of, settings_of
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
-
-RECIPES = tuple(sorted(p.stem for p in (Path(__file__).parent / "recipes").glob("[a-z]*.py")))  # one file each: no need to import them
 
 
 def main() -> None:
@@ -39,7 +37,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # names of files are whatever bytes they are, and a terminal may know ASCII alone
             stream.reconfigure(errors="backslashreplace")
-    verb = flags.parsed()
+    verb = parsed()
     try:
         code = globals()[type(verb).__name__.lower()](verb)  # below: a function for each
     except InputError as error:
@@ -135,20 +133,14 @@ def _tell(args: Any) -> Callable[[str], None] | None:
     return None if args.quiet else functools.cache(lambda sentence: print(sentence, file=sys.stderr))
 
 
-def _check_seed(seed: int, bits: int = 63) -> None:
-    if not 0 <= seed < 2**bits:
-        raise InputError(f"--seed {seed}: expected a whole number from 0 to 2^{bits} - 1")
-
-
 def _jobs(args: flags.Lift) -> Sequence[tuple[Path | None, Path]]:
     """Pictures and the folders of their assets; flags are checked here, before anything heavy is imported."""
-    _check_recipe(args.recipe)
-    for flag, value, limit in (("--elevation-deg", args.elevation_deg, 90.0), ("--azimuth-deg", args.azimuth_deg, 360.0)):
-        if value is not None and not abs(value) <= limit:
-            raise InputError(f"{flag} {value}: expected a number from -{limit:.0f} to {limit:.0f}")
+    check_recipe(args.recipe)
+    check_degrees(args, 90, "elevation_deg")
+    check_degrees(args, 360, "azimuth_deg")
     if not re.fullmatch(r"cpu|cuda(:\d+)?|mps", args.device):
         raise InputError(f"--device {args.device}: expected cpu, cuda, cuda:N or mps")
-    _check_seed(args.seed)
+    check_seed(args.seed)
     from bozzetto.verbs.batch import jobs
 
     if not args.pictures and args.text is not None:
@@ -156,16 +148,9 @@ def _jobs(args: flags.Lift) -> Sequence[tuple[Path | None, Path]]:
     return jobs(args.pictures, args.out, args.mask, _warn)
 
 
-def _check_recipe(name: str) -> None:
-    if name not in RECIPES:
-        near = difflib.get_close_matches(name.lower(), RECIPES, 1)
-        there = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
-        raise InputError(f"--recipe {name}: there is no such recipe; {there}")
-
-
 def settings(args: flags.Settings) -> int:
     """See `bozzetto.fit.settings`."""
-    _check_recipe(args.recipe)
+    check_recipe(args.recipe)
     from bozzetto.fit.settings import show
     from bozzetto.recipes import RECIPES
 
@@ -175,7 +160,7 @@ def settings(args: flags.Settings) -> int:
 
 def splat(args: flags.Splat) -> int:
     """See `bozzetto.verbs.splat`."""
-    _check_seed(args.seed, bits=31)
+    check_seed(args.seed, bits=31)
     from bozzetto.verbs import splat as verb
 
     settings = settings_of(verb.Splat, args)
@@ -217,12 +202,9 @@ def view(args: flags.View) -> int:
 
 def views(args: flags.Views) -> int:
     """See `bozzetto.verbs.views`."""
-    for flag, value in (("--elevation-deg", args.elevation_deg), ("--ring-deg", args.ring_deg)):
-        if value is not None and not abs(value) <= 90:
-            raise InputError(f"{flag} {value}: expected a number from -90 to 90")
-    if args.guidance is not None and not math.isfinite(args.guidance):
-        raise InputError(f"--guidance {args.guidance}: expected a finite number")
-    _check_seed(args.seed)
+    check_degrees(args, 90, "elevation_deg", "ring_deg")
+    check_finite(args, "guidance")
+    check_seed(args.seed)
     from bozzetto.fit.drawings import Drawing
     from bozzetto.verbs.views import NovelViews, picture_to_views
 
@@ -242,9 +224,8 @@ def views(args: flags.Views) -> int:
 
 def draw(args: flags.Draw) -> int:
     """See `bozzetto.verbs.draw`."""
-    if not math.isfinite(args.guidance):
-        raise InputError(f"--guidance {args.guidance}: expected a finite number")
-    _check_seed(args.seed)
+    check_finite(args, "guidance")
+    check_seed(args.seed)
     from bozzetto.verbs.draw import draw_text
 
     names = ("count", "steps", "guidance", "prior", "towers", "seed", "device", "precision", "offload")
@@ -253,9 +234,22 @@ def draw(args: flags.Draw) -> int:
     return 0
 
 
+def edit(args: flags.Edit) -> int:
+    """See `bozzetto.verbs.edit`."""
+    check_finite(args, "guidance", "image_guidance")
+    check_seed(args.seed)
+    from bozzetto.verbs.edit import edit_picture
+
+    names = ("size", "count", "steps", "guidance", "image_guidance", "prior", "seed", "device", "precision", "offload")
+    with Bar(args.picture.name, args.quiet, {"edits": 1.0}) as progress:
+        how = {name: getattr(args, name) for name in names}
+        _say(edit_picture(args.picture, args.text, args.out, progress=progress, tell=_tell(args), **how))
+    return 0
+
+
 def learn(args: flags.Learn) -> int:
     """See `bozzetto.verbs.learn`."""
-    _check_seed(args.seed)
+    check_seed(args.seed)
     from bozzetto.verbs import learn as verb
 
     names = ("prior", "towers", "seed", "device", "precision", "resume")
@@ -272,7 +266,7 @@ def evaluate(args: flags.Evaluate) -> int:
     """See `bozzetto.evaluate.lifting`."""
     from bozzetto.evaluate.lifting import evaluate_lifting
 
-    _check_recipe(args.recipe)
+    check_recipe(args.recipe)
     _say(evaluate_lifting(args.objects, args.out, args.count, args.preset, args.recipe, args.prior, args.seed))
     return 0
 

@@ -1,16 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each verb of the command line takes: a dataclass of flags, whose strings are the help texts. `parsed` reads them."""
+"""What each verb of the command line takes: a dataclass of flags, whose strings are the help texts. `command.parsed` reads them."""
 
 from __future__ import annotations
 
-import difflib
-import io
-import os
-import sys
-from contextlib import redirect_stderr
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import tyro
 from tyro.conf import arg
@@ -183,6 +178,36 @@ class Draw:
 
 
 @dataclass(frozen=True)
+class Edit:
+    """Change a picture as an instruction says, by InstructPix2Pix: a picture that `bozzetto lift` takes."""
+
+    picture: tyro.conf.Positional[Path]
+    """picture (PNG, JPEG, WebP); what is transparent becomes white"""
+    text: tyro.conf.Positional[str]
+    """what to change, in a few words: "paint it blue" is an example"""
+    out: Path = Path("edited.png")
+    """the picture"""
+    count: int = 1
+    """edits, side by side in the one file; edit k takes seed + k"""
+    guidance: float = 7.5
+    """more holds harder to the instruction; 5 to 10 are usual"""
+    image_guidance: float = 1.5
+    """more holds harder to the picture; 1 to 1.5 are usual"""
+    steps: int = 100
+    """of the sampler"""
+    size: int = 512
+    """pixels of the longer side, about; sides are multiples of 64"""
+    prior: Path = Path("instruct-pix2pix")
+    """folder of InstructPix2Pix's weights, or the name of fetched ones: bozzetto fetch instruct-pix2pix"""
+    seed: int = 0
+    """of the noise"""
+    device: Device = "cpu"
+    precision: Precision = "auto"
+    offload: Offload = False
+    quiet: Quiet = False
+
+
+@dataclass(frozen=True)
 class Learn(LearnSettings):
     """Teach a text-to-image prior one object from a few pictures (DreamBooth): what it learnt is a folder for --prior."""
 
@@ -294,56 +319,3 @@ class Claims(ClaimsSettings):
 @dataclass(frozen=True)
 class Doctor:
     """Say what this machine can do: cores, memory, backends, weights, and what a lift will take."""
-
-
-Verb = (
-    Annotated[Lift, tyro.conf.subcommand("lift")]
-    | Annotated[Settings, tyro.conf.subcommand("settings")]
-    | Annotated[Splat, tyro.conf.subcommand("splat")]
-    | Annotated[Mesh, tyro.conf.subcommand("mesh")]
-    | Annotated[View, tyro.conf.subcommand("view")]
-    | Annotated[Views, tyro.conf.subcommand("views")]
-    | Annotated[Draw, tyro.conf.subcommand("draw")]
-    | Annotated[Learn, tyro.conf.subcommand("learn")]
-    | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-    | Annotated[Data, tyro.conf.subcommand("data")]
-    | Annotated[Convert, tyro.conf.subcommand("convert")]
-    | Annotated[Fetch, tyro.conf.subcommand("fetch")]
-    | Annotated[Figures, tyro.conf.subcommand("figures")]
-    | Annotated[Claims, tyro.conf.subcommand("claims")]
-    | Annotated[Doctor, tyro.conf.subcommand("doctor")]
-)
-
-
-def parsed() -> Any:
-    """The command line as one of `Verb`. What tyro puts into a box of many lines becomes a sentence; help stays as it is."""
-    said = io.StringIO()
-    try:
-        with redirect_stderr(said):
-            return tyro.cli(
-                Verb, prog="bozzetto", description="One picture in, a textured 3D model out.", config=(tyro.conf.FlagCreatePairsOff,)
-            )
-    except BrokenPipeError:  # of `bozzetto lift --help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
-    except SystemExit:
-        if said.getvalue():
-            print(f"error: {_sentence(said.getvalue())}", file=sys.stderr)
-        raise
-
-
-def _sentence(box: str) -> str:
-    """The first part of tyro's box below its title, the nearest flag that it found or the nearest verb, and where to read on."""
-    parts: list[list[str]] = [[]]
-    for line in (line.strip("│╰╯ ") for line in box.strip().splitlines()[1:]):
-        if set(line) <= {"─", "-"}:  # a rule; of hyphens where the terminal knows no more
-            parts.append([])
-        else:
-            parts[-1].append(line)
-    parts = [part for part in parts if part]
-    head = " ".join(parts[0]).rstrip(".").replace(". Expected", ", expected")
-    meant = [line.split()[0] for part in parts[1:] for line in part if line.startswith("--")]
-    if not meant and sys.argv[1:]:
-        meant = difflib.get_close_matches(sys.argv[1], [verb.__origin__.__name__.lower() for verb in get_args(Verb)], 1)
-    is_unknown = head.startswith("Unrecognized") and meant
-    return f"{head[0].lower()}{head[1:]}; " + (f"did you mean {meant[0]}?" if is_unknown else "see bozzetto --help")

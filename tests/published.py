@@ -37,6 +37,7 @@ from bozzetto.fit.drawings import Drawing
 from bozzetto.fit.run import peak_gb
 from bozzetto.fit.source import Source
 from bozzetto.priors import loading, plan, sample, triposr_files
+from bozzetto.priors.instruct import InstructPix2Pix
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.published import PUBLISHED, place
 from bozzetto.priors.text2image import TextToImage
@@ -123,6 +124,10 @@ def drawn(prior: Any) -> Tensor:
     if isinstance(prior, Zero123):
         cameras = orbit([0.0, math.pi / 2], 0.2, DISTANCE, size=prior.size, fov=FOV)
         cond = prior.condition(Reference(_shown(prior.size, prior.background)[None], cameras[[0]]), cameras[[1]])
+    elif isinstance(prior, InstructPix2Pix):
+        shown = _shown(prior.size, prior.background)[None]
+        how = prior.sampler._replace(steps=STEPS)
+        return prior.edited(shown, "make it red", sampler=how, generator=torch.Generator().manual_seed(0))
     elif isinstance(prior, TextToImage):
         cond = prior.condition(text="a red chair")
     sampler = prior.sampler._replace(steps=STEPS)

@@ -19,7 +19,6 @@ ROOT = Path(__file__).parent.parent
 UNUSED = {
     "diffusion.guidance.autoguidance": "library of the paper: Karras et al. 2024",
     "diffusion.guidance.classifier": "library of the paper: Dhariwal & Nichol 2021",
-    "diffusion.guidance.dual": "comes with InstructPix2Pix, whose guidance it is",
     "diffusion.guidance.limited": "library of the paper: Kynkäänniemi et al. 2024",
     "diffusion.improved.hybrid_loss": "library of the paper: Nichol & Dhariwal 2021",
     "diffusion.improved.no_losses": "library of the paper: Nichol & Dhariwal 2021, where drawing steps begins",

@@ -106,6 +106,12 @@ def png(picture: Tensor) -> bytes:
     return buffer.getvalue()
 
 
+def check_png(out: Path) -> None:
+    """raises InputError where no picture can be written there, before the slow work"""
+    if out.suffix.lower() != ".png" or out.is_dir() or not out.parent.is_dir():
+        raise InputError(f"{out}: expected a .png file in a folder that is there; choose another --out")
+
+
 def _turntable(mesh: Mesh, frames: int = 36, size: int = 256) -> bytes:
     """An animated WebP, once round."""
     ring = [orbit([2 * math.pi * k / frames], [0.25], 2.6, size=2 * size, fov=0.55) for k in range(frames)]

@@ -29,6 +29,7 @@ from bozzetto.priors import components, learnt, pictures, published, triposr_fil
 from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
 from bozzetto.priors.deepfloyd import DeepFloyd
+from bozzetto.priors.instruct import InstructPix2Pix
 from bozzetto.priors.pictures import PicturePrior
 from bozzetto.priors.prior import Prior
 from bozzetto.priors.text2image import TextToImage
@@ -40,7 +41,7 @@ NAMES = {"mini": "zero123", **{name: name for name in pictures.NAMES}}
 """embedded priors by their short names, and their folders in MINI"""
 TEXT = "text-to-image"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-Role = Literal["views", "text", "pictures"]
+Role = Literal["views", "text", "edits", "pictures"]
 P = TypeVar("P")
 
 
@@ -48,7 +49,7 @@ class Layout(NamedTuple):
     """How one kind of prior lies in a folder.
 
     prior       the class; its `read(folder, kind, *, text, dtype, device)` opens the folder
-    role        what it draws: an object from other sides, what it is told in words, or pictures of a kind
+    role        what it draws: an object from other sides, what it is told in words, what it is told to change, or pictures of a kind
     reads_text  whether it has a text tower, which may lie elsewhere
     pipelines   the `_class_name`s in model_index.json that say this kind, where the weights are of no other
     """
@@ -62,6 +63,7 @@ class Layout(NamedTuple):
 LAYOUTS: dict[str, Layout] = {
     **{kind: Layout(Zero123, "views") for kind in zero123.KINDS},
     TEXT: Layout(TextToImage, "text", reads_text=True, pipelines=("StableDiffusionPipeline",)),
+    "instruct-pix2pix": Layout(InstructPix2Pix, "edits", reads_text=True, pipelines=("StableDiffusionInstructPix2PixPipeline",)),
     "deepfloyd-if": Layout(DeepFloyd, "text", reads_text=True, pipelines=("IFPipeline",)),
     **{kind: Layout(PicturePrior, "pictures") for kind in pictures.KINDS},
 }

@@ -249,6 +249,8 @@ PUBLISHED: dict[str, Published] = {
         licence="MIT; its authors add that further restrictions may apply" + ON_RAIL,
         restricts=True,
         gigabytes=4.3,  # four bytes for each of 1,066,246,827 parameters
+        kind="instruct-pix2pix",
+        then='bozzetto edit chair.png "paint it blue" --prior {folder}',
     ),
     "one-2-3-45": Published(
         what="eight views of Zero123-XL to a mesh: elevation and reconstruction networks alone (arXiv:2306.16928)",

@@ -73,15 +73,27 @@ def sample(
     generator  one, or one a sample; it draws the noise and what eta asks for
     raises     ValueError for noise of another shape than the prior's x0, or more steps than it has levels
     """
-    steps, guidance, eta, thresholding = sampler or prior.sampler
+    how = sampler or prior.sampler
     if noise is None:
         noise = start(prior, count, generator=generator)
     if noise.shape[1:] != prior.shape:
         raise ValueError(f"noise: expected (B, {', '.join(map(str, prior.shape))}), as x0 is, got {tuple(noise.shape)}")
-    denoiser = classifier_free(prior.denoiser, prior.condition(), guidance) if guidance != 1 else prior.denoiser
-    if thresholding:
-        denoiser = thresholded(denoiser, *thresholding)
-    levels = prior.denoiser.sigmas
-    sigmas = to_zero(levels[spaced(len(levels), steps)])
+    denoiser = classifier_free(prior.denoiser, prior.condition(), how.guidance) if how.guidance != 1 else prior.denoiser
+    return descend(prior.denoiser.sigmas, denoiser, noise, cond, how, generator, watch)
+
+
+def descend(
+    levels: Tensor,
+    denoiser: Denoiser,
+    noise: Tensor,
+    cond: Mapping[str, Tensor],
+    how: Sampler,
+    generator: Generators,
+    watch: Watch | None = None,
+) -> Tensor:
+    """x0 of unit noise (B, ...), from the highest of `levels` down; the denoiser is guided already."""
+    if how.thresholding:
+        denoiser = thresholded(denoiser, *how.thresholding)
+    sigmas = to_zero(levels[spaced(len(levels), how.steps)])
     x = noise * float((1 + sigmas[0] ** 2).sqrt())  # unit noise on the variance-preserving scale: as if x0 had unit variance
-    return ddim(denoiser, x, sigmas, cond, eta=eta, generator=generator, watch=watch)
+    return ddim(denoiser, x, sigmas, cond, eta=how.eta, generator=generator, watch=watch)

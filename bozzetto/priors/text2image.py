@@ -77,7 +77,7 @@ class TextToImage(LatentPrior):
         read = self.tokenizer.truncation["max_length"] - self.tokenizer.num_special_tokens_to_add(is_pair=False)
         return max(0, told - int(read))
 
-    def encode_reference(self, reference: Reference) -> None:
+    def encode_reference(self, reference: Reference) -> Any:
         """raises ValueError: it reads no pictures"""
         raise ValueError("reference: this prior reads text, not pictures; leave it out")
 

@@ -9,8 +9,8 @@ Letters: B pictures, T = (picture / patch)^2 + 1 picture tokens, C channels, P c
 F features a plane.
 
 Modules bear the names of the published state dict. Differs from the released code: the ViT is that of transformers 5, whose tensors
-have other names (`triposr_files.our_name`), but its position table is stretched as transformers 4 stretched it, under which the weights were
-trained; the field is float32 in half precision, too, because its density is an exponential.
+have other names (`triposr_files.our_name`), but its position table is stretched as transformers 4 stretched it, under which the weights
+were trained; the field is float32 in half precision, too, because its density is an exponential.
 """
 
 from __future__ import annotations

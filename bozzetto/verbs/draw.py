@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bozzetto.errors import InputError
 from bozzetto.files import write_atomically
-from bozzetto.fit.asset import png
+from bozzetto.fit.asset import check_png, png
 from bozzetto.fit.drawings import Drawing, sample_views
 from bozzetto.fit.run import Progress, check_device
 from bozzetto.priors import loading
@@ -24,8 +24,7 @@ def draw_text(text: str, out: Path, *, progress: Progress | None = None, **how: 
 
     raises    InputError, before anything is drawn, for a text, prior or file that cannot be used
     """
-    if out.suffix.lower() != ".png" or out.is_dir() or not out.parent.is_dir():
-        raise InputError(f"{out}: expected a .png file in a folder that is there; choose another --out")
+    check_png(out)
     pictures = draw(text, progress=progress, **how)
     try:
         write_atomically(out, png(torch.cat([*pictures], 1)))

@@ -102,7 +102,10 @@ def for_drawing(
         outline = loading.load_for(role, prior, kind, dtype, "meta", text=towers)
         rest = GUESS if role == "views" else Cost(0, 0.9)
         plan = Plan(rest.peak_gb * GB, rest=rest.seconds, device=device, dtype=dtype)
-        return plan.plus(outline, drawing.asked(outline, count), is_offloaded=offload)
+        asked = drawing.asked(outline, count)
+        if role == "edits":  # three ways: of both conditions, of the picture alone, of none
+            asked = asked._replace(calls=3 * count * drawing.sampler(outline).steps)
+        return plan.plus(outline, asked, is_offloaded=offload)
 
     smaller = _smaller(device, precision, offload)
     return agreed(make, [*smaller, ("--count 1", {"count": 1})] if count > 1 else smaller)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks import published
 from bozzetto.camera import Camera, orbit
 from bozzetto.priors import load, sample
 from bozzetto.priors.convert import convert
@@ -62,6 +63,7 @@ CASES = (
     "converted",
     "stable diffusion",
     "deepfloyd",
+    "edits",
     *NAMES,
     "joint",
     "exact",
@@ -86,6 +88,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return Case(load(text_folder(folder)), ("text",))
     if name == "deepfloyd":
         return Case(load(deepfloyd.write(folder)), ("text",))
+    if name == "edits":
+        return Case(load(published.write("instruct-pix2pix", folder, "tiny")), ("picture", "text"))
     if name == "joint":
         return Case(Joint(), ("text",))
     if name.startswith("exact"):
@@ -263,7 +267,13 @@ def test_wrong_arguments_are_refused(case: Case):
 
 def test_every_kind_is_in_the_battery():
     opened = {"mini": "zero123-mini", "mini in words": TEXT, "port 1": "zero123", "port 2, stable": "stable-zero123"}
-    opened |= {"converted": "zero123-xl", "digits-ddpm": "ddpm", "digits-ncsn": "ncsn", "deepfloyd": "deepfloyd-if"}
+    opened |= {
+        "converted": "zero123-xl",
+        "digits-ddpm": "ddpm",
+        "digits-ncsn": "ncsn",
+        "deepfloyd": "deepfloyd-if",
+        "edits": "instruct-pix2pix",
+    }
     assert set(opened) <= set(CASES) and set(opened.values()) == set(LAYOUTS)
 
 
