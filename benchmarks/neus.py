@@ -71,7 +71,7 @@ def shown(shape: Volume, views: Views) -> list[Tensor]:
 
 
 def write(rows: list[Tensor], path: Path) -> None:
-    """As a PNG."""
+    """As the file's name ends."""
     sheet = torch.cat([torch.cat(list(row), 1) for row in rows])
     Image.fromarray((255 * sheet.clamp(0, 1)).round().to(torch.uint8).numpy()).save(path)
 
@@ -124,7 +124,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--rays", type=int, default=1024, help="a step")
     parser.add_argument("--steps", type=int, nargs=2, default=(6000, 6000), metavar=("NEUS", "DENSITY"))
-    parser.add_argument("--pictures", type=Path, metavar="PNG", help="the held-back views, a row each of truth, colours and normals")
+    parser.add_argument("--pictures", type=Path, metavar="FILE", help="the held-back views, a row each of truth, colours and normals")
     args = parser.parse_args()
     obj = make(args.family, args.seed)
     targets, held = taken(obj, args.views, args.size, 0.0), taken(obj, args.held, args.size, 1.0)
