@@ -16,9 +16,11 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from benchmarks import machine
@@ -26,7 +28,7 @@ from bozzetto.camera import orbit
 from bozzetto.data.objects import Object
 from bozzetto.data.renders import render
 from bozzetto.evaluate.metrics import chamfer, psnr, solid, ssim
-from bozzetto.fit.loop import optimise, own
+from bozzetto.fit.loop import Term, optimise, own
 from bozzetto.fit.rays import Rays
 from bozzetto.fit.run import Run
 from bozzetto.kernels.hashgrid import Levels
@@ -40,7 +42,7 @@ from bozzetto_objects import make
 
 POINTS = 100_000  # of each surface
 WEIGHTS = {"rgb": 1.0, "mask": 0.1}
-TERMS = {"neus": {"eikonal": 0.1, "curvature": 0.01}, "density": {"sparse": 0.001}}
+TERMS = {"neus": {"eikonal": 0.1, "curvature": 0.01}, "density": {"sparse": 0.0001}}
 
 
 def taken(obj: Object, views: int, size: int, turn: float) -> Views:
@@ -53,8 +55,25 @@ def taken(obj: Object, views: int, size: int, turn: float) -> Views:
 @torch.no_grad()
 def drawn(shape: Volume, views: Views) -> Tensor:
     """(V, H, W, 4) of the same cameras."""
-    found = shape.render(views.cameras, "colour")
-    return torch.cat([found.rgb, found.alpha], -1)
+    return rgba(shape.render(views.cameras, "colour"))
+
+
+def rgba(views: Views) -> Tensor:
+    """(V, H, W, 4), premultiplied."""
+    return torch.cat([views.rgb, views.alpha], -1)
+
+
+@torch.no_grad()
+def shown(shape: Volume, views: Views) -> list[Tensor]:
+    """Two rows of pictures over white, (V, H, W, 3): colours and normals."""
+    found = shape.render(views.cameras)
+    return [found.over(1.0), (found.normal / 2 + 0.5) * found.alpha + 1 - found.alpha]
+
+
+def write(rows: list[Tensor], path: Path) -> None:
+    """As the file's name ends."""
+    sheet = torch.cat([torch.cat(list(row), 1) for row in rows])
+    Image.fromarray((255 * sheet.clamp(0, 1)).round().to(torch.uint8).numpy()).save(path)
 
 
 @dataclass(frozen=True)
@@ -79,7 +98,7 @@ def fitted(kind: str, targets: Views, steps: int, rays: int, levels: Levels) -> 
     g = torch.Generator().manual_seed(0)
     shape = {"neus": neus, "density": density}[kind](encoding=HashGrid(levels, generator=g), course=Course(every=32), generator=g)
     wall, cpu = time.perf_counter(), time.process_time()
-    terms = [Rays(targets, WEIGHTS, rays), own(TERMS[kind])]
+    terms: list[Term] = [Rays(targets, WEIGHTS, rays), own(TERMS[kind])]
     optimise(shape, terms, Run(None, {}, progress=said(kind, steps)), kind, steps=steps)
     shape.look()
     return shape, f"{(time.perf_counter() - wall) / 60:.1f} | {(time.process_time() - cpu) / 60:.1f}"
@@ -105,11 +124,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160)
     parser.add_argument("--rays", type=int, default=1024, help="a step")
     parser.add_argument("--steps", type=int, nargs=2, default=(6000, 6000), metavar=("NEUS", "DENSITY"))
+    parser.add_argument("--pictures", type=Path, metavar="FILE", help="the held-back views, a row each of truth, colours and normals")
     args = parser.parse_args()
     obj = make(args.family, args.seed)
     targets, held = taken(obj, args.views, args.size, 0.0), taken(obj, args.held, args.size, 1.0)
     judge = Judge(held, points_on(obj.vertices, obj.faces))
-    true = torch.cat([held.rgb, held.alpha], -1)
+    true, sheet = rgba(held), [held.over(1.0)]
     levels = Levels()
     print(f"{args.family} {args.seed}, {args.views} views of {args.size} x {args.size}, {args.held} held back; {args.rays} rays a step\n")
     print("| | steps | Chamfer, % of the diagonal | PSNR, dB | SSIM | minutes | of CPU |")
@@ -122,10 +142,14 @@ def main() -> None:
         vertices, faces = shape.surface()
         apart, picture = judge.apart(points_on(vertices.numpy(), faces.numpy())), drawn(shape, held)
         print(f"| {kind} | {steps} | {apart:.3f} | {psnr(picture, true):.2f} | {ssim(picture, true):.3f} | {took} |", flush=True)
+        if args.pictures:
+            sheet += shown(shape, held)
+            write(sheet, args.pictures)
         if kind == "neus":
             dmtet = DMTet.from_sdf(shape.signed, 64)
             with torch.no_grad():
-                handed = points_on(*(x.numpy() for x in dmtet.surface()))
+                corners, tris = (x.numpy() for x in dmtet.surface())
+            handed = points_on(corners, tris)
             cells = chamfer(points_on(vertices.numpy(), faces.numpy()), handed) / (1.1 / 64)
             print(f"| its DMTet, 64 cells | | {judge.apart(handed):.3f} ({cells:.2f} of a cell from NeuS's) | | | | |", flush=True)
     print(f"\n{machine('torch', 'numba')}")

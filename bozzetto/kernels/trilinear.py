@@ -107,7 +107,8 @@ def _sloped(points: Tensor, table: Tensor, weights: Tensor, along: Tensor | None
 def _inside(points: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """The points, or those of the border nearest to them (0 for what is not a number); and where they move with their coordinates."""
     x = as_array(points)
-    u = np.nan_to_num(x.clip(0, 1))
+    u = x.clip(0, 1)
+    u[u != u] = 0
     return u, u == x
 
 
