@@ -41,9 +41,11 @@ def ddim(
     eta: float = 0.0,
     generator: Generators | None = None,
     watch: Watch | None = None,
+    change: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Shape of x. eta in [0, 1]: the share of the posterior's noise that is drawn anew.
 
+    change  what x is to be after a step, in its place
     source  Song et al. 2020 (arXiv:2010.02502), Eq. 12 and 16, divided by sqrt(alpha_bar of the next step)
     """
     if not 0 <= eta <= 1:
@@ -55,6 +57,8 @@ def ddim(
         x = denoised + math.sqrt(s_next**2 - up**2) / s * (x - denoised)
         if up > 0:
             x = x + up * draw(x, generator)
+        if change:
+            x = change(i, x)
         if watch:
             watch(i, x, denoised)
     return x.to(dtype)
