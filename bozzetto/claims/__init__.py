@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bozzetto.claims.claim import Claim
 
-MODULES = ("score_matching", "ncsn", "ddim", "guidance", "variational", "faces", "novel_views", "hybrid", "lora", "neus", "elevation")
+MODULES = (
+    "score_matching",
+    "ncsn",
+    "ddpm",
+    "ddim",
+    "guidance",
+    "variational",
+    "faces",
+    "novel_views",
+    "hybrid",
+    "lora",
+    "neus",
+    "elevation",
+)
 """in the order of the page; what comes first leaves what the next reuse"""
 
 
