@@ -20,6 +20,7 @@ MODULES = (
     "hybrid",
     "lora",
     "neus",
+    "gaussians",
     "elevation",
 )
 """in the order of the page; what comes first leaves what the next reuse"""
