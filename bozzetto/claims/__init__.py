@@ -19,6 +19,7 @@ MODULES = (
     "novel_views",
     "hybrid",
     "lora",
+    "dmtet",
     "neus",
     "gaussians",
     "elevation",
