@@ -8,7 +8,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bozzetto.claims.claim import Claim
 
-MODULES = ("score_matching", "ncsn", "guidance", "variational", "faces", "hybrid", "words", "lora", "neus")
+MODULES = (
+    "score_matching",
+    "ncsn",
+    "ddpm",
+    "ddim",
+    "guidance",
+    "variational",
+    "faces",
+    "novel_views",
+    "hybrid",
+    "words",
+    "lora",
+    "dmtet",
+    "neus",
+    "gaussians",
+    "elevation",
+)
 """in the order of the page; what comes first leaves what the next reuse"""
 
 
