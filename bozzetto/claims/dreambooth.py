@@ -31,9 +31,10 @@ class Network(nn.Module):
 
     def __init__(self, generator: torch.Generator, width: int = 96) -> None:
         super().__init__()
-        self.layers = nn.ModuleList([nn.Linear(D + 5, width), nn.Linear(width, width), nn.Linear(width, D)])
-        for layer in self.layers:
+        layers = [nn.Linear(D + 5, width), nn.Linear(width, width), nn.Linear(width, D)]
+        for layer in layers:
             nn.init.xavier_uniform_(layer.weight, generator=generator)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, time: Tensor, token: Tensor) -> Tensor:
         t = time[:, None].to(x) / 1000
