@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from bozzetto.claims.claim import Claim
 
-MODULES = ("score_matching", "ncsn", "guidance", "variational", "faces", "hybrid", "lora", "neus", "bootstrapped", "dreambooth", "boundary", "dreamcraft")
+MODULES = (
+    "score_matching",
+    "ncsn",
+    "guidance",
+    "variational",
+    "faces",
+    "hybrid",
+    "lora",
+    "neus",
+    "bootstrapped",
+    "dreambooth",
+    "boundary",
+    "dreamcraft",
+)
 """in the order of the page; what comes first leaves what the next reuse"""
 
 
