@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 MODULES = (
     "score_matching",
     "ncsn",
+MODULES = (
+    "score_matching",
+    "ncsn",
     "ddpm",
     "ddim",
     "guidance",
@@ -18,12 +21,16 @@ MODULES = (
     "faces",
     "novel_views",
     "hybrid",
+    "bootstrapped",
+    "boundary",
+    "dreamcraft",
     "words",
     "lora",
     "dmtet",
     "neus",
     "gaussians",
     "elevation",
+)
 )
 """in the order of the page; what comes first leaves what the next reuse"""
 

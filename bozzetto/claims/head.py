@@ -95,20 +95,25 @@ def falling(steps: int) -> Levels:
 
 def coloured(pulls: Sequence[tuple[Prior, float, Around]], seed: int, steps: int) -> Tets:
     """The sphere after score distillation of its colours, from noise, by priors with weights, each in views of its own."""
+    terms = [pull(prior, weight, around, falling(steps), f"prior {i}") for i, (prior, weight, around) in enumerate(pulls) if weight]
+    shape = noise(seed)
+    optimise(shape, terms, Run(None, {}), "colours", steps=steps, seed=seed)
+    return shape
+
+
+def noise(seed: int) -> Tets:
+    """The sphere as it begins: grey, with noise on its colours."""
     generator = torch.Generator().manual_seed(seed)
     grid = ColourGrid.of(lambda x, n: torch.full_like(x, 0.5), torch.tensor([-0.5] * 3), torch.tensor([0.5] * 3), 24)
     grid.logits.data += 0.3 * torch.randn(grid.logits.shape, generator=generator)
-    shape = Tets(ball(20), Course(0.1, smooth=1, still=0.0, colour_lr=0.05), grid)
-    nothing = torch.zeros(SIZE, SIZE, 3)
-    no_faces = torch.zeros(0, 3, dtype=torch.long)
+    return Tets(ball(20), Course(0.1, smooth=1, still=0.0, colour_lr=0.05), grid)
+
+
+def pull(prior: Prior, weight: float, around: Around, levels: Levels, name: str) -> Pull:
+    """Score distillation of it by a prior, without guidance."""
+    nothing, no_faces = torch.zeros(SIZE, SIZE, 3), torch.zeros(0, 3, dtype=torch.long)
     framed = Framed(torch.zeros(3), torch.zeros(0, 3), no_faces, 0.0, ELEVATION, DISTANCE, WIDTH, nothing, nothing[..., 0])
-    terms = [
-        Pull(prior, framed, around, falling(steps), 0.1 * weight, 1.0, SIZE, text="", name=f"prior {i}")
-        for i, (prior, weight, around) in enumerate(pulls)
-        if weight
-    ]
-    optimise(shape, terms, Run(None, {}), "colours", steps=steps, seed=seed)
-    return shape
+    return Pull(prior, framed, around, levels, 0.1 * weight, 1.0, SIZE, text="", name=name)
 
 
 def faces_of(shape: Tets) -> float:
