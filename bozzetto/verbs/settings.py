@@ -67,8 +67,11 @@ class MeshSettings:
 class LearnSettings:
     """Of `bozzetto learn`."""
 
+    method: Literal["dreambooth", "textual-inversion"] = "dreambooth"
+    """what learns: the network; or one word of the text alone, in angle brackets, "a <mine>": a file of a few kilobytes"""
     class_text: str | None = None
-    """the kind of thing alone, "a chair", which the prior shall go on to draw as before; by default the text without the word sks"""
+    """the kind of thing alone, "a chair", which the prior shall go on to draw as before, by default the text without the word sks; or what
+    the word begins as"""
     class_count: int = 100
     """pictures of it that the prior draws first, to hold on to; 0 does without"""
     weight: float = 1.0
