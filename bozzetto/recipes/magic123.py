@@ -110,4 +110,5 @@ RECIPE = Recipe(
     needs=("first_guess", "text", "views"),
     about="a 2D and a 3D prior weighed against each other, a radiance field first",
     asks=asks,
+    compares=True,
 )
