@@ -221,8 +221,8 @@ def test_a_field_begins_as_the_solid_in_both_media():
         red = seen.rgb[0].sum((0, 1)) / seen.alpha[0].sum()
         assert float(red[0]) > 0.6 and float(red[2]) < 0.3
     signed = distances(solid, CENTRE, 0.5)
-    middle, outside = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 0.9]])
-    assert float(signed(middle)) < 0 and float(signed(outside)) == pytest.approx(0.9 - float(SIZE[2]), abs=0.08)
+    outside = CENTRE + torch.tensor([[0.0, 0.0, 0.45]])
+    assert float(signed(CENTRE[None])) < 0 and float(signed(outside)) == pytest.approx(0.45 - float(SIZE[2]) / 2, abs=0.04)
 
 
 def test_without_a_text_the_2d_prior_is_asked_for_an_object(tmp_path: Path):
