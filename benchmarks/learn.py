@@ -37,6 +37,7 @@ DRAWS = 400
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=300)
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate")
     parser.add_argument("--seed", type=int, default=7, help="of the object")
     parser.add_argument("--out", type=Path, default=Path("out/learn"))
     given = parser.parse_args()
@@ -54,7 +55,7 @@ def main() -> None:
             write_atomically(files[-1], png(picture))
         for weight in (1.0, 0.0):
             out = Path(folder) / f"weight-{weight:g}"
-            learn(TEXT, files, out, LearnSettings(steps=given.steps, weight=weight, class_count=48, lr=1e-3, whole=True))
+            learn(TEXT, files, out, LearnSettings(steps=given.steps, weight=weight, class_count=48, lr=given.lr, whole=True))
             rows.append((f"learnt, lambda = {weight:g}", load(out)))
     print(f'| {given.steps} steps | held back, under "{TEXT}" | drawings, under "{CLASS}" |')
     print("| --- | ---: | ---: |")

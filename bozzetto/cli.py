@@ -80,7 +80,7 @@ def lift(args: flags.Lift) -> int:
     recipe = RECIPES[args.recipe]
     if args.preset not in recipe.presets:
         raise InputError(f"--preset {args.preset}: recipe {recipe.name} has {', '.join(recipe.presets)}")
-    names = ("preset", "kind", "text", "mask", "matting", "seed", "device", "precision", "offload", "resume")
+    names = ("preset", "kind", "text", "depth", "depth_is", "normal", "mask", "matting", "seed", "device", "precision", "offload", "resume")
     given: dict[str, Any] = {name: getattr(args, name) for name in names}
     given |= {"settings": changed(recipe.presets[args.preset], args.set), "prior": priors_of(args.prior)}
     given |= {"guess": None if args.guess == "mini" else args.guess, "tell": _tell(args)}
@@ -145,7 +145,11 @@ def _jobs(args: flags.Lift) -> Sequence[tuple[Path | None, Path]]:
 
     if not args.pictures and args.text is not None:
         return [(None, args.out)]
-    return jobs(args.pictures, args.out, args.mask, _warn)
+    found = jobs(args.pictures, args.out, args.mask, _warn)
+    for flag, file in (("--depth", args.depth), ("--normal", args.normal)):
+        if len(found) > 1 and file is not None and file.is_file():
+            raise InputError(f"{flag} {file}: is of one picture; give that picture alone")
+    return found
 
 
 def settings(args: flags.Settings) -> int:

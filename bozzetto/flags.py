@@ -44,10 +44,17 @@ class Lift:
     3 GB on two cores); or a folder of either's layout"""
     prior: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """folder of weights, or the name of fetched ones (`bozzetto fetch --list`): the embedded ones by default; for views and zero123,
-    Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior text=FOLDER"""
+    Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior text=FOLDER; besides,
+    paint=FOLDER (of text, by which dreamcraft3d paints) and clip=FOLDER (for consistent123)"""
     kind: Kind = None
     text: str | None = None
     """what the picture shows, in words, for a recipe that reads them; without a picture it is drawn first, as bozzetto draw does"""
+    depth: Path | None = None
+    """for dreamcraft3d and magic123: folder of a network that estimates it, or a file (PNG, NPY); the first guess's by default"""
+    depth_is: Literal["auto", "distance", "inverse"] = "auto"
+    """whether --depth grows away from the camera or towards it; auto: as a network's settings say, of a file a distance"""
+    normal: Path | None = None
+    """as --depth, a file: red to the right, green up, blue towards the camera"""
     mask: Path | None = None
     """a picture that is white where the object is, for one picture"""
     matting: Literal["auto", "classical", "rembg"] = "auto"

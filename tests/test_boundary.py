@@ -12,6 +12,7 @@ from bozzetto.fit.boundary import Boundary, CaseAware, mix
 from bozzetto.fit.loop import Learning, Loss
 from bozzetto.priors.clip import Clip
 from bozzetto.shapes.shape import Step
+from tests.twins.text import clip_folder
 
 PAPER = 5000
 
@@ -109,28 +110,13 @@ def test_the_embedded_clip_knows_a_red_picture_from_a_blue_one():
 
 
 def test_clip_as_published_is_read_from_one_file(tmp_path):
-    import shutil
-
-    from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPVisionConfig
-
     from bozzetto.errors import InputError
-    from bozzetto.priors.loading import MINI
+    from bozzetto.priors.zero123 import clip_pixels
 
-    words = Clip.read().text_encoder.config
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "projection_dim": 16}
-    ends = {"bos_token_id": words.bos_token_id, "eos_token_id": words.eos_token_id}
-    text = CLIPTextConfig(**sizes, **ends, vocab_size=words.vocab_size, max_position_embeddings=24)
-    vision = CLIPVisionConfig(**sizes, image_size=32, patch_size=8)
-    with torch.random.fork_rng():
-        torch.random.default_generator.manual_seed(3)
-        model = CLIPModel(CLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)).eval()
-    model.save_pretrained(tmp_path)
-    shutil.copy(MINI / "clip" / "tokenizer" / "tokenizer.json", tmp_path)
+    model = clip_folder(tmp_path)
     clip = Clip.read(tmp_path)
     rgb = torch.rand(2, 40, 40, 3, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([clip.tokenizer.encode("a red box").ids])
-    from bozzetto.priors.zero123 import clip_pixels
-
     with torch.no_grad():
         wanted = model(input_ids=ids, pixel_values=clip_pixels(rgb, 32))
     cosines = torch.nn.functional.cosine_similarity(wanted.image_embeds, wanted.text_embeds)

@@ -141,8 +141,8 @@ def test_a_course_that_is_restored_goes_on_the_same():
     second.restore({k: v.clone() for k, v in first.state().items()})
     for k in range(3, 6):
         second.step(own, kept, generator=seeded(k))
-    assert all(torch.equal(a, b) for a, b in zip(whole.weights, second.weights, strict=True))
-    assert not all(torch.equal(a, b) for a, b in zip(whole.weights, first.weights, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters, second.parameters, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(whole.parameters, first.parameters, strict=True))
 
 
 def test_a_loss_that_is_not_finite_moves_nothing():

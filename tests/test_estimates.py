@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,9 @@ from safetensors.torch import load_file, save_file
 
 from bozzetto.errors import InputError
 from bozzetto.fit.estimates import Estimate, Given, Guessed, Seen
+from bozzetto.fit.hybrid import Held
 from bozzetto.fit.reference import correlation, normal_loss
+from bozzetto.fit.run import Run
 from bozzetto.fit.source import Source
 from bozzetto.priors.depth import DepthNetwork
 from tests.twins import block
@@ -314,3 +317,43 @@ def test_files_that_are_no_estimate_of_the_picture(tmp_path):
     grey = np.repeat(cv2.imread(str(depth), cv2.IMREAD_UNCHANGED)[..., None] // 257, 3, 2).astype(np.uint8)
     cv2.imwrite(str(tmp_path / "grey.png"), grey)  # grey as colours
     assert Given(tmp_path / "grey.png")(source, 16).mask.any()
+
+
+# ---- what a lift is given ----
+
+
+def test_a_recipe_compares_with_what_is_given_and_else_with_the_guess():
+    solid, held = block.guess(), Held()
+    plain = block.job(block.picture(), None, Run(None, {}))
+    ramp = torch.linspace(0, 1, 24).expand(24, 24)
+    up = torch.tensor([0.0, 1.0, 0.0]).expand(24, 24, 3)
+    mask = plain.source.crop(24).alpha > 0.5
+    deep, turned = (lambda source, size: Estimate.of(mask, depth=ramp)), (lambda source, size: Estimate.of(mask & (ramp > 0.3), normal=up))
+    guessed = held.relief(plain, solid, 24)
+    assert torch.equal(guessed.estimate.depth, Guessed(solid)(plain.source, 24).depth) and guessed.normal == 0
+    given = held.relief(replace(plain, depth=deep), solid, 24)
+    assert torch.equal(given.estimate.depth, deep(plain.source, 24).depth) and given.normal == 0
+    both = held.relief(replace(plain, depth=deep, normal=turned), solid, 24)
+    assert torch.equal(both.estimate.mask, mask & (ramp > 0.3)) and both.normal == held.normal_weight > 0
+    assert torch.equal(both.estimate.depth, given.estimate.depth) and torch.equal(both.estimate.normal[both.estimate.mask][0], up[0, 0])
+    alone = held.relief(replace(plain, normal=turned), solid, 24)  # the depth is the guess's still
+    assert torch.equal(alone.estimate.depth, guessed.estimate.depth) and alone.normal > 0
+
+
+def test_estimates_that_a_lift_cannot_use_are_one_sentence(tmp_path, capsys, monkeypatch):
+    from tests.test_cli import CHAIR, refused
+
+    def says(sentence: str, *words, pictures=(CHAIR,)) -> None:
+        refused(capsys, monkeypatch, tmp_path / "out", sentence, *pictures, *words)
+
+    magic = ("--recipe", "magic123")
+    depth, normal = files(tmp_path, photograph())
+    says("only recipes that compare with it have a use for it (dreamcraft3d, magic123)", "--depth", depth)
+    says("only recipes that compare with it", "--normal", normal, "--recipe", "consistent123")
+    says("--depth-is inverse: says what --depth holds", *magic, "--depth-is", "inverse")
+    says("none.png: no such file", *magic, "--depth", tmp_path / "none.png")
+    says("is 80 x 60 pixels, the picture", *magic, "--normal", normal)
+    (tmp_path / "empty").mkdir()
+    says("config.json is missing", *magic, "--depth", tmp_path / "empty")
+    says("is of one picture; give that picture alone", *magic, "--depth", depth, pictures=(CHAIR, CHAIR.parent / "teapot.png"))
+    says("holds no config.json", "--recipe", "consistent123", "--prior", f"clip={tmp_path / 'empty'}")

@@ -16,6 +16,7 @@ from PIL import Image
 from bozzetto import cli
 from bozzetto.distill.dreambooth import Examples, Rule, loss
 from bozzetto.errors import InputError
+from bozzetto.fit import teaching
 from bozzetto.priors import load, lora
 from bozzetto.priors.loading import MINI, digest, load_for, save
 from bozzetto.priors.text2image import TextToImage
@@ -58,7 +59,7 @@ def quick():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TextToImage, "sampler", TextToImage.sampler._replace(steps=2, guidance=1.0))
         patch.setattr(verb, "CHUNK", 2)
-        patch.setattr(verb, "EVERY", 4)
+        patch.setattr(teaching, "EVERY", 4)
         yield
 
 

@@ -31,7 +31,6 @@ UNUSED = {
     "diffusion.schedules.vp_sde_alpha_bar": "library of the paper: Song et al. 2021",
     "distill.bsd.norms_apart": "library of the paper: DreamCraft3D's appendix; its pictures come from a ControlNet",
     "distill.sds.fantasia": "library of the paper: Fantasia3D's weight",
-    "fit.estimates.Estimator": "the protocol of a recipe's setting; comes with DreamCraft3D and Magic123",
     "fit.reference.variation": "library of the paper: what Magic123's released code adds",
     "priors.elevation.estimate_elevation": "comes with One-2-3-45, whose first stage it is",
     "scores.frechet.finite_sample_bias": "library of a measure: what FID comes to by the number of samples alone",

@@ -6,27 +6,39 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import trimesh
 
 from bozzetto import lift
+from bozzetto.denoiser import VPDenoiser
 from bozzetto.errors import InputError
 from bozzetto.fit.around import Around
 from bozzetto.fit.boundary import Boundary
 from bozzetto.fit.finish import Finish
 from bozzetto.fit.framed import Framed
+from bozzetto.fit.prompts import SIDES
 from bozzetto.fit.recipe import ANYTHING, Priors
+from bozzetto.fit.reference import Relief
 from bozzetto.fit.run import Run
 from bozzetto.fit.sculpt import Coarse, Sculpture, distances, field_of, tets_of
+from bozzetto.fit.source import Source
 from bozzetto.priors import load
+from bozzetto.priors.deepfloyd import MeanUNet
+from bozzetto.priors.text2image import TextToImage
 from bozzetto.recipes import RECIPES
 from bozzetto.shapes.colours import ColourGrid
 from bozzetto.shapes.shape import Step
 from bozzetto.shapes.tets import Course
-from tests.contracts.test_priors import converted, text_folder
+from tests.contracts.test_priors import converted
 from tests.test_cli import CHAIR
+from tests.test_estimates import written
+from tests.twins import deepfloyd
 from tests.twins.block import CENTRE, ELEVATION, SIZE, BlockJob, guess, picture
+from tests.twins.text import clip_folder, text_folder
 
 TINY = Coarse(steps=4, picture=24, around=16, levels=5, sections=6)
 SMALL = {
@@ -46,17 +58,101 @@ def tiny(name: str):
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> dict[str, Path]:
-    """Stable Diffusion's and Zero123-XL's layout, small, with random weights."""
+    """Each published layout, small, with random weights: Stable Diffusion 2.1, DeepFloyd IF's first stage, Zero123-XL; CLIP, Depth
+    Anything."""
     at = tmp_path_factory.mktemp("published")
-    return {"text": text_folder(at / "sd"), "views": converted(at / "zero123")}
+    clip_folder(at / "clip")
+    folders = {"sd": text_folder(at / "sd", "2.1"), "if": deepfloyd.write(at / "if"), "zero123": converted(at / "zero123")}
+    return {**folders, "clip": at / "clip", "depth": written(at / "depth", "depth_anything")}
+
+
+def which(network) -> str:
+    """Of those, whose network it is, or whose copy."""
+    return "if" if isinstance(network, MeanUNet) else {4: "sd", 8: "zero123"}[network.unet.config.in_channels]
+
+
+WITH = {
+    "dreamcraft3d": ({"text": "if", "paint": "sd"}, {"coarse": {"if", "zero123"}, "geometry": {"if", "zero123"}, "boost": {"sd"}}),
+    "magic123": ({"text": "sd"}, {"coarse": {"sd", "zero123"}, "fine": {"sd", "zero123"}}),
+    "consistent123": ({"text": "sd", "clip": "clip"}, {"coarse": {"sd", "zero123"}, "fine": {"sd", "zero123"}}),
+}
 
 
 @pytest.mark.parametrize("name", ["dreamcraft3d", *(pytest.param(n, marks=pytest.mark.slow) for n in ("magic123", "consistent123"))])
-def test_each_runs_through_all_stages_with_checkpoints_in_the_published_layouts(name: str, published, tmp_path: Path):
-    asset = lift(CHAIR, tmp_path / "out", recipe=name, settings=tiny(name), prior=published, text="a wooden chair", seed=3)
-    told = json.loads((tmp_path / "out" / "asset.json").read_text())
-    assert asset.is_complete and told["text"] == "a wooden chair" and set(STAGES[name]) < set(told["seconds"])
-    assert asset.mesh.texture is not None and bool(torch.isfinite(asset.mesh.texture).all()) and told["peak_gb"] > 0
+def test_each_runs_through_all_stages_with_checkpoints_in_the_published_layouts(name: str, published, tmp_path: Path, monkeypatch):
+    """To a GLB of finite numbers; every stage asks the priors that are its own, and once the geometry is done no bit of it changes."""
+    given, expected = WITH[name]
+    asked: dict[str, set[str]] = {}
+    made: dict[str, Any] = {}
+    compared: list[set[str]] = []
+    under: list[str] = []
+    denoise, stage, compare = VPDenoiser.denoise, Run.stage, Relief.__call__
+
+    def asking(self, x, sigma, cond=None):
+        if under:  # beforehand the plan asks their outlines
+            asked.setdefault(under[-1], set()).add(which(self.network))
+        return denoise(self, x, sigma, cond)
+
+    def staged(self, name, make, kind):
+        under.append(name)
+        made[name] = stage(self, name, make, kind)
+        return made[name]
+
+    def comparing(self, shape, step):
+        losses = compare(self, shape, step)
+        compared.append(set(losses))
+        return losses
+
+    monkeypatch.setattr(VPDenoiser, "denoise", asking)
+    monkeypatch.setattr(Run, "stage", staged)
+    monkeypatch.setattr(Relief, "__call__", comparing)
+    prior = {need: published[folder] for need, folder in {**given, "views": "zero123"}.items()}
+    out, more = tmp_path / "out", dict[str, Any]()
+    if name == "magic123":
+        np.save(tmp_path / "normal.npy", np.broadcast_to(np.float32([0, 0, 1]), (*Source.load(CHAIR).alpha.shape, 3)))
+        more = {"depth": published["depth"], "normal": tmp_path / "normal.npy"}
+    asset = lift(CHAIR, out, recipe=name, settings=tiny(name), prior=prior, text="a wooden chair", seed=3, **more)
+    told = json.loads((out / "asset.json").read_text())
+    assert asset.is_complete and told["text"] == "a wooden chair" and told["peak_gb"] > 0
+    assert asked == expected and list(expected) == [s for s in told["seconds"] if s in expected]
+    digests = {"dreamcraft3d": {"paint_prior"}, "magic123": {"depth", "normal"}, "consistent123": {"clip"}}
+    assert {"paint_prior", "depth", "normal", "clip"} & set(told) == digests[name] and told.get("paint_prior") != told["text_prior"]
+    relief = {"dreamcraft3d": {"depth"}, "magic123": {"depth", "normal"}}
+    assert compared if name in relief else not compared
+    assert all(found == relief[name] for found in compared)
+
+    *_, sculpted, last = [s for s in made if s in expected]
+    if name == "dreamcraft3d":  # the last of its stages has colours alone to move
+        assert torch.equal(made[last].vertices, made[sculpted].vertices) and torch.equal(made[last].faces, made[sculpted].faces)
+        assert not torch.equal(made[last].colours["logits"], made[sculpted].colours["logits"])
+    clean, mesh = made["clean"], asset.mesh
+    assert torch.equal(mesh.vertices[mesh.faces], clean.vertices[clean.faces])  # DC-9; unwrapping repeats vertices, and keeps faces' order
+    written = trimesh.load(out / "asset.glb", force="mesh", process=False)
+    assert len(written.faces) == len(clean.faces) and np.isfinite(written.vertices).all() and np.isfinite(written.visual.uv).all()
+    assert mesh.texture is not None and bool(torch.isfinite(mesh.texture).all())
+
+
+def test_what_a_recipe_does_not_take_is_refused(published):
+    with pytest.raises(InputError, match=r"paint=.* needs first_guess, text, views$"):
+        lift(CHAIR, recipe="magic123", prior={"paint": published["sd"]})
+    with pytest.raises(InputError, match=r"clay=.* needs first_guess, text, views, and may have paint$"):
+        lift(CHAIR, recipe="dreamcraft3d", prior={"clay": published["sd"]})
+    with pytest.raises(InputError, match="kind text-to-image was asked for, but"):
+        lift(CHAIR, recipe="dreamcraft3d", prior={"paint": published["zero123"]})
+
+
+@pytest.mark.slow
+def test_magic123_asks_for_the_word_that_its_prior_has_learnt_from_the_picture(published, tmp_path: Path, monkeypatch):
+    said: list[str] = []
+    condition = TextToImage.condition
+    monkeypatch.setattr(TextToImage, "condition", lambda self, *a, **k: said.append(k.get("text") or "") or condition(self, *a, **k))
+    settings = replace(tiny("magic123"), invert=3)
+    prior = {"text": published["sd"], "views": published["zero123"]}
+    asset = lift(CHAIR, tmp_path / "out", recipe="magic123", settings=settings, prior=prior, text="a wooden chair", seed=3)
+    assert asset.is_complete and asset.measured["text"] == "a wooden chair" and "invert" in asset.measured["seconds"]
+    assert {x for x in said if x} == {f"<picture>, {side} view" for side in SIDES}
+    with pytest.raises(InputError, match="only a latent text-to-image prior learns words"):
+        lift(CHAIR, recipe="magic123", settings=settings, prior={**prior, "text": published["if"]})
 
 
 QUICK = ("dreamcraft3d", "boost"), ("consistent123", "coarse")  # where most is kept: what learns, and what was measured
@@ -134,8 +230,8 @@ def test_a_field_begins_as_the_solid_in_both_media():
         red = seen.rgb[0].sum((0, 1)) / seen.alpha[0].sum()
         assert float(red[0]) > 0.6 and float(red[2]) < 0.3
     signed = distances(solid, CENTRE, 0.5)
-    middle, outside = torch.zeros(1, 3), torch.tensor([[0.0, 0.0, 0.9]])
-    assert float(signed(middle)) < 0 and float(signed(outside)) == pytest.approx(0.9 - float(SIZE[2]), abs=0.08)
+    outside = CENTRE + torch.tensor([[0.0, 0.0, 0.45]])
+    assert float(signed(CENTRE[None])) < 0 and float(signed(outside)) == pytest.approx(0.45 - float(SIZE[2]) / 2, abs=0.04)
 
 
 def test_without_a_text_the_2d_prior_is_asked_for_an_object(tmp_path: Path):

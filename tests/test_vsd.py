@@ -150,3 +150,7 @@ def test_a_learner_goes_on_from_its_state_to_the_same_numbers():
     after.set_state(g.get_state())
     assert [one.learn(x0, generator=g) for _ in range(3)] == [two.learn(x0, generator=after) for _ in range(3)]
     assert torch.equal(one.denoiser.mean, two.denoiser.mean)
+    before = one.denoiser.mean.clone()
+    with pytest.raises(FloatingPointError, match="lower the learning rate"):
+        one.learn(x0 / 0, generator=g)
+    assert torch.equal(one.denoiser.mean, before)

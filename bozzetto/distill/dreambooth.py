@@ -24,11 +24,10 @@ import torch
 from torch import Tensor
 
 from bozzetto.brief import brief
-from bozzetto.denoiser import Trainable, draw
+from bozzetto.denoiser import Denoiser, Trainable, draw
 from bozzetto.diffusion.losses import draw_steps
+from bozzetto.distill.vsd import Learner
 from bozzetto.priors.prior import Condition
-from bozzetto.priors.tuned import dropped
-from bozzetto.shapes.shape import Tensors, load_moments, moments
 
 
 @brief
@@ -45,10 +44,15 @@ class Examples:
         return Examples(self.x0[i], {k: v if len(v) == 1 else v[i] for k, v in self.cond.items()})
 
 
+def own_steps(model: Denoiser, count: int, *, generator: torch.Generator) -> Tensor:
+    """sigma (count,) of the model's own steps, each as likely as another."""
+    return model.sigmas[draw_steps(count, len(model.sigmas), generator=generator).cpu()]
+
+
 def loss(model: Trainable, examples: Examples, *, generator: torch.Generator) -> Tensor:
     """A scalar: the mean training loss over examples, each at a step and under a noise of its own."""
     x0 = examples.x0
-    sigma = model.sigmas[draw_steps(len(x0), len(model.sigmas), generator=generator).cpu()]
+    sigma = own_steps(model, len(x0), generator=generator)
     return model.loss(x0, draw(x0, generator), sigma, examples.cond).mean()
 
 
@@ -70,8 +74,8 @@ class Rule:
     eps: float = 1e-8
 
 
-class DreamBooth:
-    """A model that learns, step by step: for `loop.Learning` terms and for `verbs.learn`.
+class DreamBooth(Learner):
+    """A model that learns from batches of examples, and holds on to what the frozen one drew: what `verbs.learn` runs.
 
     null  what a row is asked under instead where its text is dropped: zeros of its `token`, or `prior.condition()`
     """
@@ -79,9 +83,9 @@ class DreamBooth:
     def __init__(self, model: Trainable, rule: Rule = Rule(), null: Condition | None = None) -> None:
         if rule.share and null is None:
             raise ValueError("null: expected what stands for a text that is dropped, got None")
-        self.model, self.rule, self.null = model, rule, null or {}
-        self.weights = list(model.parameters())
-        self.optimiser = torch.optim.AdamW(self.weights, lr=rule.lr, eps=rule.eps)
+        optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rule.lr, eps=rule.eps)
+        super().__init__(model, optimiser, dropped=rule.share, levels=own_steps)
+        self.rule, self.null = rule, null or {}
 
     def step(self, own: Examples, kept: Examples | None = None, *, generator: torch.Generator) -> Mapping[str, float]:
         """One step of the optimiser on B of the pictures, and B of those that the frozen model drew; returns their mean losses.
@@ -93,22 +97,6 @@ class DreamBooth:
         for name, examples, weight in (("own", own, 1.0), ("kept", kept, self.rule.weight)):
             if examples is not None and weight:
                 some = examples.some(self.rule.batch, generator)
-                cond = dropped(some.cond, self.null, self.rule.share, self.rule.batch, generator=generator)
-                value = loss(self.model, Examples(some.x0, cond), generator=generator)
-                (weight * value).backward()  # one after the other: half the memory of their sum
-                found[name] = float(value.detach())
-        if not all(torch.isfinite(torch.tensor(list(found.values())))):
-            raise FloatingPointError(f"learning: the loss is {found}; lower the learning rate, or use float32")
-        self.optimiser.step()
+                found[name] = self.add(some.x0, some.cond, self.null, weight, generator=generator)  # in turn: half their sum's memory
+        self.move(found)
         return found
-
-    def state(self) -> Tensors:
-        """What a run needs to go on: weights, and the optimiser's moments."""
-        return {f"weight.{i}": p.detach() for i, p in enumerate(self.weights)} | moments(self.optimiser)
-
-    @torch.no_grad()
-    def restore(self, state: Tensors) -> None:
-        """The inverse of `state`."""
-        for i, p in enumerate(self.weights):
-            p.copy_(state[f"weight.{i}"])
-        load_moments(self.optimiser, state)

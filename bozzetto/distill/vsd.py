@@ -16,7 +16,8 @@ Letters: x0 (B, ...) the renderings, encoded; sigma (B,) float64; phi the second
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -71,18 +72,31 @@ def vsd(
     return injected(x0, vsd_gradient(denoiser, own, x0.detach(), sigma, cond, own_cond, generator=generator, weight=weight))
 
 
+def anywhere(denoiser: Denoiser, count: int, *, generator: torch.Generator) -> Tensor:
+    """sigma (count,) float64, even over a denoiser's ladder, between its levels, too."""
+    return ALL.draw(denoiser, count, 0, generator=generator)
+
+
 class Learner:
-    """A trainable denoiser with its optimiser: what VSD's phi and DreamBooth's model are in a loop.
+    """A trainable denoiser with its optimiser: what VSD's phi, DreamBooth's model and a learnt word are in a loop.
 
     denoiser   its `loss` is that of its own prediction, as it was trained: of noise it is the paper's, of v as the released code's
     optimiser  of its parameters; AdamW with the paper's rate, 1e-4, by default
     dropped    share of samples that are learnt under `null` instead of their condition
+    levels     of a denoiser and a count, the levels (count,) to learn at
     """
 
-    def __init__(self, denoiser: Trainable, optimiser: torch.optim.Optimizer | None = None, *, dropped: float = 0.1) -> None:
+    def __init__(
+        self,
+        denoiser: Trainable,
+        optimiser: torch.optim.Optimizer | None = None,
+        *,
+        dropped: float = 0.1,
+        levels: Callable[..., Tensor] = anywhere,
+    ) -> None:
         if not 0 <= dropped <= 1:
             raise ValueError(f"dropped: expected a share in [0, 1], got {dropped}")
-        self.denoiser, self.dropped = denoiser, dropped
+        self.denoiser, self.dropped, self.levels = denoiser, dropped, levels
         self.parameters = [p for p in denoiser.parameters() if p.requires_grad]
         self.optimiser = optimiser or torch.optim.AdamW(self.parameters, lr=1e-4)
 
@@ -90,24 +104,38 @@ class Learner:
         """One step on samples x0 (B, ...), which no gradient reaches; returns the loss before it.
 
         cond, null  as `tuned.dropped` takes them: of VSD null is the camera that is not said, the text stays; None drops nothing
+        raises      FloatingPointError for a loss that is not finite, before any weight has moved
         """
-        x0 = x0.detach()
-        if null and self.dropped:
-            cond = dropped(cond, null, self.dropped, len(x0), generator=generator)
-        sigma = ALL.draw(self.denoiser, len(x0), 0, generator=generator)
         self.optimiser.zero_grad()
+        found = self.add(x0, cond, null, generator=generator)
+        self.move({"loss": found})
+        return found
+
+    def add(
+        self, x0: Tensor, cond: Any = None, null: Mapping[str, Tensor] | None = None, weight: float = 1.0, *, generator: torch.Generator
+    ) -> float:
+        """Adds to the gradients those of the samples' mean loss, so many times; returns that loss. Arguments as of `learn`."""
+        x0 = x0.detach()
+        if null is not None:  # drawn for any share, so that what is drawn next does not depend on it
+            cond = dropped(cond, null if self.dropped else {}, self.dropped, len(x0), generator=generator)
+        sigma = self.levels(self.denoiser, len(x0), generator=generator)
         with torch.enable_grad():
             loss = self.denoiser.loss(x0, draw(x0, generator), sigma, cond).mean()
-            loss.backward()
-        self.optimiser.step()
+            (weight * loss).backward()
         return float(loss.detach())
+
+    def move(self, found: Mapping[str, float]) -> None:
+        """A step of the optimiser; raises FloatingPointError, before any weight has moved, where one of the losses is not finite."""
+        if not all(map(math.isfinite, found.values())):
+            raise FloatingPointError(f"learning: the loss is {dict(found)}; lower the learning rate, or use float32")
+        self.optimiser.step()
 
     def state(self) -> Tensors:
         """Parameters and moments, for a run's checkpoint."""
-        return {f"phi.{i}": p.detach().clone() for i, p in enumerate(self.parameters)} | moments(self.optimiser)
+        return {f"weight.{i}": p.detach().clone() for i, p in enumerate(self.parameters)} | moments(self.optimiser)
 
     def restore(self, state: Tensors) -> None:
         """The inverse of `state`."""
         for i, p in enumerate(self.parameters):
-            p.data.copy_(state[f"phi.{i}"])
+            p.data.copy_(state[f"weight.{i}"])
         load_moments(self.optimiser, state)

@@ -131,6 +131,18 @@ class Given:
         return _inside(values, alpha, (left * w / width, top * h / height, side * w / width), size)
 
 
+@dataclass(frozen=True)
+class Both:
+    """The depth that one estimates, and the normals of another, where both know something."""
+
+    depth: Estimator
+    normal: Estimator
+
+    def __call__(self, source: Source, size: int) -> Estimate:
+        deep, turned = self.depth(source, size), self.normal(source, size)
+        return Estimate(deep.mask & turned.mask, deep.depth, turned.normal)
+
+
 def _inside(values: Tensor, alpha: Tensor, box: tuple[float, float, float], size: int) -> Tensor:
     """The square `box` of values (H, W, C) at `size` pixels, averaged over the object alone: beyond its outline lies another thing.
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from bozzetto.distill.sds import Levels
 from bozzetto.fit.around import Around
-from bozzetto.fit.estimates import Guessed
+from bozzetto.fit.estimates import Both, Estimator, Guessed
 from bozzetto.fit.finish import Finish
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.loop import Term, own
@@ -105,7 +105,9 @@ class Held:
     mask_weight: Annotated[float, Within(0, 1e6)] = 500.0
     """the picture's silhouette, mean squared difference"""
     depth_weight: Annotated[float, Within(0, 1e6)] = 0.05
-    """how a field's depth goes with the guess's in the picture's view, 1 - correlation"""
+    """how a field's depth goes with the guess's in the picture's view, or that of --depth, 1 - correlation"""
+    normal_weight: Annotated[float, Within(0, 1e6)] = 0.05
+    """how a field's normals go with those of --normal there, 1 - cosine"""
     eikonal_weight: Annotated[float, Within(0, 1e6)] = 1.0
     """a field's gradient of length 1"""
     sparse_weight: Annotated[float, Within(0, 1e6)] = 0.01
@@ -122,8 +124,12 @@ class Held:
         return Shown(job.source, solid.frustum.camera, size, mask=self.mask_weight, rgb=self.rgb_weight if colours else 0.0)
 
     def relief(self, job: Job[Any], solid: Solid, size: int) -> Relief:
-        """The picture's own view against the guess's depth, `size` pixels a side."""
-        return Relief(Guessed(solid)(job.source, size), solid.frustum.camera, depth=self.depth_weight)
+        """The picture's own view, `size` pixels a side, against what is given of its depth and normals, or the guess's depth."""
+        ask: Estimator = Guessed(solid) if job.depth is None else job.depth
+        if job.normal is None:
+            return Relief(ask(job.source, size), solid.frustum.camera, depth=self.depth_weight)
+        known = Both(ask, job.normal)(job.source, size)
+        return Relief(known, solid.frustum.camera, depth=self.depth_weight, normal=self.normal_weight)
 
     def regular(self) -> Term:
         """The regularisers that the shape has."""

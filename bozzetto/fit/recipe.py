@@ -14,10 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, Literal, TypeVar
 
+from bozzetto.fit.estimates import Estimator
 from bozzetto.fit.finish import Lifted
 from bozzetto.fit.run import Run
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source
+from bozzetto.priors.clip import Clip
 from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
 
@@ -26,6 +28,10 @@ S = TypeVar("S")
 Need = Literal["first_guess", "views", "text"]
 """first_guess is what most lifts begin with, the embedded network or another (`fit.guesses`); views a prior that draws an object from
 other sides; text one that is conditioned on text"""
+
+Extra = Literal["paint", "clip"]
+"""what a recipe may be given besides, and can do without: paint is another prior of text, for what comes last, without it that of text;
+clip compares renderings with a text, without it the embedded towers"""
 
 ANYTHING = "an object"
 """what a prior of text is asked for where nobody said what the picture shows"""
@@ -37,11 +43,13 @@ behind it (`fit.guesses`)"""
 
 @dataclass(frozen=True)
 class Priors:
-    """The priors that a recipe named in `needs`; the others are None."""
+    """The priors that a recipe named in `needs`, and what it was given of its `extras`; the others are None."""
 
     first_guess: Guess | None = None
     views: Prior | None = None
     text: Prior | None = None
+    paint: Prior | None = None
+    clip: Clip | None = None
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,7 @@ class Job(Generic[S]):
     elevation  of the picture, radians, or None to estimate it
     seed       of everything random
     text       what the picture shows, in words, for a recipe that asks
+    depth, normal  who estimates the picture's, for a recipe that compares with them; without a depth it is the guess's
     """
 
     source: Source
@@ -62,6 +71,8 @@ class Job(Generic[S]):
     elevation: float | None = None
     seed: int = 0
     text: str | None = None
+    depth: Estimator | None = None
+    normal: Estimator | None = None
 
     def guess(self) -> Solid:
         """Stage `guess`: the solid behind the picture."""
@@ -79,6 +90,11 @@ class Job(Generic[S]):
         """The prior of text."""
         found: Prior = self.prior("text")
         return found
+
+    @property
+    def painter(self) -> Prior:
+        """The prior of text for what comes last."""
+        return self.text_prior if self.priors.paint is None else self.priors.paint
 
     @property
     def words(self) -> str:
@@ -102,6 +118,8 @@ class Recipe(Generic[S]):
     needs    which priors are loaded; `--prior FOLDER` is that of the last one, `--prior NEED=FOLDER` of any
     about    one line on how it lifts
     asks     of settings and the diffusion priors' outlines, by need: what each is asked for, so that time and memory are told beforehand
+    extras   what it can be given besides, `--prior EXTRA=FOLDER`
+    compares whether it compares with estimates of the picture's depth and normals, `--depth`, `--normal`
     """
 
     name: str
@@ -111,6 +129,8 @@ class Recipe(Generic[S]):
     needs: tuple[Need, ...] = ("first_guess",)
     about: str = ""
     asks: Callable[[S, Mapping[Need, Prior]], Mapping[Need, Asked]] | None = None
+    extras: tuple[Extra, ...] = ()
+    compares: bool = False
 
     @property
     def settings(self) -> type[S]:

@@ -8,7 +8,6 @@ steps do. The field then becomes a DMTet with a grid of colours, and that a mesh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -21,7 +20,7 @@ from torch import Tensor
 from bozzetto.errors import InputError
 from bozzetto.fit.recipe import Job
 from bozzetto.fit.settings import Within
-from bozzetto.fit.solid import Colours, Solid
+from bozzetto.fit.solid import Solid
 from bozzetto.kernels.hashgrid import Levels
 from bozzetto.shapes.colours import ColourGrid
 from bozzetto.shapes.density import Density
@@ -31,14 +30,12 @@ from bozzetto.shapes.neus import SignedDistance
 from bozzetto.shapes.shape import Step
 from bozzetto.shapes.tets import Course as TetsCourse
 from bozzetto.shapes.tets import Tets
-from bozzetto.shapes.volume import Course, Volume
+from bozzetto.shapes.volume import Course, Volume, imitate
 
 SHOWN = 512  # pixels a side at which priors are shown the picture
 LATTICE = 80  # cells a side of the first distances
 MARGIN = 0.1  # of the solid's longest side, around it
-FALL = 60.0  # of the logarithm of a density that begins as a solid, over half the box's side
 SHARPNESS = 40.0  # of the signed distance at first, over half the box's side
-LESSONS, POINTS = 100, 4096  # steps, and points of each, in which the colours are taught
 
 
 @dataclass(frozen=True)
@@ -86,46 +83,29 @@ def field_of(solid: Solid, rough: tuple[Tensor, Tensor], settings: Coarse, *, is
     generator = torch.Generator().manual_seed(seed)
     low, high = rough[0].amin(0), rough[0].amax(0)
     middle, half = (low + high) / 2, float((high - low).max()) * (0.5 + MARGIN)
-    lower, upper = (middle - half).tolist(), (middle + half).tolist()
-    distance = distances(solid, middle, half)
-    medium = Density(level=20.0, unit=half) if is_density else SignedDistance(sharpness=SHARPNESS / half)
-    level = math.log(20.0 * half)
-    base: Callable[[Tensor], Tensor] = (lambda u: level - FALL * distance(u)) if is_density else (lambda u: half * distance(u))
-    made = Field(HashGrid(Levels(count=settings.levels), generator=generator), lower, upper, base=base, generator=generator)
-    with torch.no_grad():
-        made.number.weights[-1].zero_()  # the networks begin by adding nothing
-    teach(made, rough, solid.colours, generator)
+    medium = Density(unit=half) if is_density else SignedDistance(sharpness=SHARPNESS / half)
+    encoding = HashGrid(Levels(count=settings.levels), generator=generator)
+    made = Field(encoding, (middle - half).tolist(), (middle + half).tolist(), generator=generator)
     course = Course(table_lr=settings.table_lr, net_lr=settings.net_lr)
-    return Volume(made, medium, course, sections=settings.sections, lattice=LATTICE)
+    volume = Volume(made, medium, course, sections=settings.sections, lattice=LATTICE)
+    imitate(volume, distances(solid, middle, half), solid.colours, generator=generator)
+    return volume
 
 
 def distances(solid: Solid, middle: Tensor, half: float) -> Callable[[Tensor], Tensor]:
-    """A function from u (N, 3), a cube's coordinates in [-1, 1], to a signed distance to a solid's surface (N,), in the unit of u; that
+    """A function from points (N, 3) to a signed distance to a solid's surface (N,), in a cube `half` to each side of its middle; that
     of a lattice's cells, smoothed by one of them."""
     at = (torch.arange(LATTICE) + 0.5) / LATTICE * 2 - 1
     u = torch.stack(torch.meshgrid(at, at, at, indexing="ij"), -1).view(-1, 3)
     inside = (torch.cat([solid.logits(middle + half * p) for p in u.split(1 << 18)]) > 0).view([LATTICE] * 3).numpy()
     away = ndimage.distance_transform_edt(~inside) - ndimage.distance_transform_edt(inside)
-    grid = torch.from_numpy(ndimage.gaussian_filter(away, 1.0)).float()[None, None] * 2 / LATTICE
+    grid = torch.from_numpy(ndimage.gaussian_filter(away, 1.0)).float()[None, None] * 2 * half / LATTICE
 
-    def found(u: Tensor) -> Tensor:
-        return F.grid_sample(grid, u.flip(1)[None, :, None, None], align_corners=False, padding_mode="border").view(-1)
+    def found(points: Tensor) -> Tensor:
+        u = ((points - middle) / half).flip(1)[None, :, None, None]
+        return F.grid_sample(grid, u, align_corners=False, padding_mode="border").view(-1)
 
     return found
-
-
-def teach(made: Field, rough: tuple[Tensor, Tensor], colours: Colours, generator: torch.Generator) -> None:
-    """The colour's network learns a solid's colours near its surface; the grid's entries stay, as the number reads them, too."""
-    vertices, _ = rough
-    optimiser = torch.optim.Adam(made.tint.parameters(), lr=1e-2)
-    for _ in range(LESSONS):
-        some = torch.randint(len(vertices), (POINTS,), generator=generator)
-        points = vertices[some] + 0.02 * torch.randn(POINTS, 3, generator=generator)
-        with torch.no_grad():
-            inputs, wanted = made.inputs(points)[1], colours(points, torch.zeros_like(points))
-        optimiser.zero_grad()
-        (made.colour_of(inputs) - wanted).square().mean().backward()
-        optimiser.step()
 
 
 def tets_of(volume: Volume, cells: int, course: TetsCourse, colours: int) -> Tets:

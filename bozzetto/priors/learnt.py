@@ -3,7 +3,8 @@
 
     bozzetto.json                        {"kind": "learnt", "base": "mini", "base_kind": "text-to-image", "base_digest": "...", ...}
     pytorch_lora_weights.safetensors     a low-rank update (`priors.lora`), as diffusers has it; or
-    unet/                                all weights of the U-Net, as diffusers has it
+    unet/                                all weights of the U-Net, as diffusers has it; or
+    learned_embeds.safetensors           one word (`priors.inversion`), as diffusers has it
 
 `base` is the name of an embedded or fetched prior, or the path of a folder, absolute or relative to this one; its digest, where it is
 said, must be the same as when it was learnt. An update that came from elsewhere becomes a prior by such a bozzetto.json, without a
@@ -19,9 +20,11 @@ from typing import Any
 
 from bozzetto.errors import InputError
 from bozzetto.files import replacing, write_atomically
-from bozzetto.priors import components, lora
+from bozzetto.priors import components, inversion, lora
 from bozzetto.priors.components import read_json
+from bozzetto.priors.inversion import Inversion
 from bozzetto.priors.latent import LatentPrior
+from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.tuned import Tuned
 
 KIND, RECORD = "learnt", "bozzetto.json"
@@ -43,12 +46,17 @@ class Change:
     towers: str | None = None
 
     def apply(self, prior: Any) -> None:
-        """Change the prior: the update is added to its weights, or they give way to others.
+        """Change the prior: the update is added to its weights, or they give way to others, or it knows one word more.
 
         raises  InputError where it does not fit, or the prior has no U-Net
         """
         if not isinstance(prior, LatentPrior):
             raise InputError(f"{self.folder}: was learnt on a latent diffusion model, and {self.base} is none; correct its {RECORD}")
+        if (self.folder / inversion.FILE).is_file():
+            if not isinstance(prior, TextToImage):
+                raise InputError(f"{self.folder}: holds a word, and {self.base} reads no texts by CLIP's tower; correct its {RECORD}")
+            inversion.teach(prior, *inversion.read(self.folder / inversion.FILE))
+            return
         if not (self.folder / "unet").is_dir():
             lora.merge(self.folder, prior.unet, lora.read(self.folder / lora.FILE))
             return
@@ -73,14 +81,16 @@ def read(folder: Path) -> Change | None:
     return Change(folder, str(base), str(kind), digest, towers)
 
 
-def save(tuned: Tuned, folder: Path, record: dict[str, Any]) -> None:
+def save(tuned: Tuned | Inversion, folder: Path, record: dict[str, Any]) -> None:
     """Write what `read` reads into a folder that is there; each file whole, the record last, so that without it nothing counts.
 
     record  base, base_kind, base_digest, towers, and what else is worth knowing
     """
     from safetensors.torch import save_file
 
-    if any(".lora_" in name for name in tuned.weights):
+    if isinstance(tuned, Inversion):
+        inversion.save(tuned.word, tuned.row, folder)
+    elif any(".lora_" in name for name in tuned.weights):
         lora.save(tuned, folder)
     else:
         unet = tuned.network.unet

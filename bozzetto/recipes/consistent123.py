@@ -10,7 +10,7 @@
 
 Guidance is 10 for both, and the 3D prior's weight grows with the angle to the picture, as in the code. Differs: the field begins as the
 guess (`fit.sculpt`), so that hundreds of steps do for the 5000 of each stage; the text is told from which side a view is; CLIP is
-the embedded one. There is another paper of this name (Weng et al., arXiv:2310.08092).
+the embedded one where none is given. There is another paper of this name (Weng et al., arXiv:2310.08092).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def asks(s: Consistent123, _: Mapping[Need, Prior]) -> Mapping[Need, Asked]:
 
 def coarse(job: Job[Consistent123], solid: Solid) -> Sculpture:
     """A density, as a DMTet, and the step at which it had come to rest."""
-    s, c, rough, clip = job.settings, job.settings.coarse, rough_surface(job, solid), Clip.read()
+    s, c, rough, clip = job.settings, job.settings.coarse, rough_surface(job, solid), job.priors.clip or Clip.read()
     framed = Framed.of(job.source, solid.frustum.camera, *rough, SHOWN)
     ring = framed.placed(framed.cameras([2 * math.pi * k / 8 for k in range(8)], [framed.elevation] * 8).resized(64))
 
@@ -108,4 +108,5 @@ RECIPE = Recipe(
     needs=("first_guess", "text", "views"),
     about="a 3D prior until CLIP sees no more change, then more and more of a 2D one",
     asks=asks,
+    extras=("clip",),
 )

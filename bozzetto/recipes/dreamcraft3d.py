@@ -118,7 +118,7 @@ def geometry(job: Job[DreamCraft3D], solid: Solid, framed: Framed, carved: Sculp
 
 def boost(job: Job[DreamCraft3D], solid: Solid, framed: Framed, made: Sculpture) -> Sculpture:
     """Colours on the mesh as it is."""
-    s, draw, prior = job.settings, torch.Generator().manual_seed(job.seed), job.text_prior
+    s, draw, prior = job.settings, torch.Generator().manual_seed(job.seed), job.painter
     updates = [adapted(prior, LoRA(s.rank), generator=draw) for _ in range(2)]
     booth, phi = (Learner(x, torch.optim.AdamW(x.parameters(), lr=s.learning)) for x in updates)
     levels, refresh = schedule(s)
@@ -136,14 +136,12 @@ def boost(job: Job[DreamCraft3D], solid: Solid, framed: Framed, made: Sculpture)
 
 RECIPE = Recipe(
     "dreamcraft3d",
-    {
-        "draft": DreamCraft3D(**DRAFT, boost=40),
-        "standard": DreamCraft3D(),
-        "fine": DreamCraft3D(**FINE, boost=2000),
-    },
+    {"draft": DreamCraft3D(**DRAFT, boost=40), "standard": DreamCraft3D(), "fine": DreamCraft3D(**FINE, boost=2000)},
     lift,
     stages={"guess": 0.01, "coarse": 0.5, "geometry": 0.25, "boost": 0.2, "clean": 0.01, "texture": 0.03},
     needs=("first_guess", "text", "views"),
     about="a 2D and a 3D prior sculpt together, and one that learns paints",
     asks=asks,
+    extras=("paint",),
+    compares=True,
 )

@@ -26,9 +26,7 @@ from bozzetto.shapes.volume import Course, Volume
 HIGHEST = 15.0  # of r under exp: beyond, neither density nor gradient grow
 FADE = 0.95  # of what is remembered of a cell, at each look
 THIN = 0.01  # absorption on a way from a cell's middle to its corner below which it is empty
-
-
-STEEP, BEYOND = 100.0, (-8.0, 6.0)  # of a solid's r: how fast it grows inwards, and how far
+STEEP = 60.0  # growth of r into a solid, over `unit`
 
 
 class Density(nn.Module):
@@ -88,7 +86,7 @@ class Density(nn.Module):
         return math.log(math.expm1(level)) if self.activation == "softplus" else math.log(level)
 
     def wanted(self, sdf: Tensor) -> Tensor:
-        return (self._surface - STEEP / self.unit * sdf).clamp(*BEYOND)
+        return self._surface - STEEP / self.unit * sdf
 
     def losses(self, field: Field, points: Tensor, step: Step) -> dict[str, Tensor]:
         """`sparse`: log(1 + 2 s^2), the Cauchy loss against fog (Hedman et al. 2021, arXiv:2103.14645)."""

@@ -34,6 +34,7 @@ FAINT = 1e-4  # weights below are not asked for colours
 SPARE = 0.1  # of the fine sections, spread evenly over what is not empty
 CHUNK = 2048  # rays rendered at a time
 POINTS_OF_LOSSES = 2048
+TAUGHT = 4096  # points at which a step teaches colours
 POINTS = 1 << 16  # asked at a time, without gradients
 
 
@@ -293,32 +294,32 @@ class Volume(nn.Module):
 def imitate(
     volume: Volume,
     sdf: Callable[[Tensor], Tensor],
-    colours: Callable[[Tensor, Tensor], Tensor] | None = None,
+    colours: Callable[[Tensor, Tensor], Tensor],
     *,
-    steps: int = 300,
+    lessons: int = 100,
     generator: torch.Generator,
 ) -> None:
     """Make a field begin as a known solid: a first guess, or what another shape has become.
 
-    sdf      signed distance (M,) of points (M, 3), negative inside
-    colours  of points and unit normals (M, 3), which are zeros here, to sRGB (M, 3): the colour that the field has round the surface
+    The number is the solid's own, to which its network adds nothing at first; the colour's network is taught, and the encoding's entries
+    stay as they are, since the number reads them, too.
+
+    sdf      signed distance (M,) of points (M, 3), negative inside, differentiable; the field goes on asking it
+    colours  of points and unit normals (M, 3), which are zeros here, to sRGB (M, 3): asked near the surface
     """
-    field, lower, upper = volume.field, volume.field.lower, volume.field.upper
-    groups = [{"params": g["params"], "lr": g["rate"]} for g in volume.optimiser.param_groups]
-    optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
-    for _ in range(steps):
-        points = lower + (upper - lower) * torch.rand(4 * POINTS_OF_LOSSES, 3, generator=generator)
+    field, medium = volume.field, volume.medium
+    field.base = lambda u: medium.wanted(sdf(field.centre + field.unit * u))
+    with torch.no_grad():
+        field.number.weights[-1].zero_()
+        field.number.biases[-1].zero_()
+    optimiser = torch.optim.Adam(field.tint.parameters(), lr=1e-2)
+    for _ in range(lessons):
+        points = field.lower + (field.upper - field.lower) * torch.rand(4 * TAUGHT, 3, generator=generator)
         with torch.no_grad():
-            distance = sdf(points)
-            near = distance.abs().argsort()[: POINTS_OF_LOSSES // 2]  # half of them near the surface, half anywhere
-            some = torch.cat([near, torch.arange(POINTS_OF_LOSSES // 2)])
-        u, inputs = field.inputs(points[some])
-        loss = F.smooth_l1_loss(field.value_of(u, inputs), volume.medium.wanted(distance[some]), beta=0.01)
-        if colours is not None:
-            told = colours(points[near], torch.zeros_like(points[near]))
-            loss = loss + (field.colour_of(inputs[:, : len(near)]) - told).square().mean()
+            near = points[sdf(points).abs().argsort()[:TAUGHT]]
+            inputs, wanted = field.inputs(near)[1], colours(near, torch.zeros_like(near))
         optimiser.zero_grad()
-        loss.backward()
+        (field.colour_of(inputs) - wanted).square().mean().backward()
         optimiser.step()
     volume.zero_grad()
     volume.kept.fill_(torch.inf)

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A text-to-image prior learns one object from a few pictures: `bozzetto learn`. DreamBooth (arXiv:2208.12242), `distill.dreambooth`.
+"""A text-to-image prior learns one object from a few pictures: `bozzetto learn`. DreamBooth (arXiv:2208.12242), `distill.dreambooth`; or
+textual inversion (arXiv:2208.01618), `priors.inversion`, which learns a word and has the second stage alone.
 
 Stages: the prior as it is draws pictures of the class, which it shall go on to draw so; then it learns both,
 step by step. All of it goes on after a kill, to the same weights.
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,21 +24,22 @@ from bozzetto.brief import brief
 from bozzetto.distill.dreambooth import DreamBooth, Examples, Rule
 from bozzetto.errors import InputError
 from bozzetto.fit.drawings import Drawing, sample_views
-from bozzetto.fit.packing import below
 from bozzetto.fit.run import Progress, Run, check_device, check_writable
 from bozzetto.fit.source import Source
+from bozzetto.fit.teaching import examples_of, taught
 from bozzetto.priors import learnt, loading, lora
+from bozzetto.priors.inversion import LR, Inversion
 from bozzetto.priors.lora import LoRA
 from bozzetto.priors.text2image import TextToImage
-from bozzetto.priors.tuned import unfrozen
+from bozzetto.priors.tuned import Tuned, unfrozen
 from bozzetto.verbs.batch import pictures_in
 from bozzetto.verbs.settings import LearnSettings
 
 IDENTIFIER = "sks"  # the paper's [V], as its reimplementations write it: a token that means nothing yet
 LOW_RANK, ALL = 1e-4, 5e-6  # learning rates for Stable Diffusion: of LoRA, and of the paper
-SMALL = 10  # times as much for the embedded prior: at 1e-4 it learnt a third as much in 500 steps as at 1e-3 in 300 (docs/learn.md)
+SMALL = 10  # times as much for the embedded prior, which learns little at Stable Diffusion's rate (docs/learn.md)
 CHUNK = 8  # pictures of the class a stage
-EVERY = 50  # steps between two checkpoints
+THING = "object"  # what a word begins as, where nobody says it
 
 
 @brief
@@ -73,6 +76,7 @@ def learn(
     raises    InputError, before anything is written, for texts, pictures, settings, a prior or a folder that cannot be used
     """
     out = Path(out)
+    is_word = how.method == "textual-inversion"
     class_text = _class_text(text, how)
     files = [f for given in map(Path, pictures) for f in (pictures_in(given, warn) if given.is_dir() else [given])]
     if not files:
@@ -80,7 +84,7 @@ def learn(
     check_device(device)
     _check_free(out, resume)
     precision = "bf16" if precision == "auto" and device.startswith("cuda") else precision
-    drawer = loading.load_as(TextToImage, prior, loading.TEXT, text=towers, dtype=loading.dtype_on(device, precision), device=device)
+    drawer = loading.load_as(TextToImage, prior, role="text", text=towers, dtype=loading.dtype_on(device, precision), device=device)
     for said in (text, class_text):
         if said and (excess := drawer.excess(said)):
             raise InputError(f"the text is {excess} tokens longer than this prior reads; say it in fewer words")
@@ -94,13 +98,19 @@ def learn(
         return True
     run = Run(out, record, resume=resume, progress=progress)
     with run.interruptible():
-        own = Examples(drawer.encode_pictures(shown), drawer.condition(text=text))
-        kept = None if class_text is None else _class(drawer, class_text, how.class_count, seed, run)
-        if run.must_stop():
-            return False
-        generator = torch.Generator().manual_seed(seed)
-        tuned = unfrozen(drawer, generator=generator) if how.full else lora.adapted(drawer, LoRA(how.rank), generator=generator)
-        found = _trained(DreamBooth(tuned, rule_of(how, prior)), own, kept, how.steps, run, generator)
+        generator, kept = torch.Generator().manual_seed(seed), None
+        tuned: Tuned | Inversion
+        if is_word:
+            tuned = Inversion(drawer, _word(text), class_text or THING)
+            own = examples_of(tuned, text, shown, generator=generator)
+        else:
+            own = Examples(drawer.encode_pictures(shown), drawer.condition(text=text))
+            kept = None if class_text is None else _class(drawer, class_text, how.class_count, seed, run)
+            if run.must_stop():
+                return False
+            tuned = unfrozen(drawer, generator=generator) if how.full else lora.adapted(drawer, LoRA(how.rank), generator=generator)
+        course = DreamBooth(tuned, rule_of(how, prior))
+        found = taught(course, own, kept, "learn", steps=how.steps, run=run, generator=generator)
         if run.interrupted:
             return False
         made = {"seen": len(files), "losses": found, "versions": {"bozzetto": __version__, "torch": torch.__version__}}
@@ -114,35 +124,8 @@ def learn(
 
 def rule_of(how: LearnSettings, prior: str | Path) -> Rule:
     """With the learning rate that suits what learns, where none is said."""
-    usual = (ALL if how.full else LOW_RANK) * (SMALL if str(prior) in loading.NAMES else 1)
+    usual = LR if how.method == "textual-inversion" else (ALL if how.full else LOW_RANK) * (SMALL if str(prior) in loading.NAMES else 1)
     return Rule(usual if how.lr is None else how.lr, how.weight, how.batch)
-
-
-def _trained(
-    course: DreamBooth, own: Examples, kept: Examples | None, steps: int, run: Run, generator: torch.Generator
-) -> dict[str, float]:
-    """Stage `learn`; returns the losses, averaged over about the last EVERY steps."""
-    number, mean = 0, dict[str, float]()
-
-    def keep() -> None:
-        flat = {f"course.{k}": v for k, v in course.state().items()}
-        flat |= {f"mean.{k}": torch.tensor(v, dtype=torch.float64) for k, v in mean.items()}
-        run.checkpoint("learn", {**flat, "generator": generator.get_state(), "step": torch.tensor(number)})
-
-    if (state := run.restore("learn")) is not None:
-        number, mean = int(state["step"]), {k: float(v) for k, v in below("mean", state).items()}
-        generator.set_state(state["generator"])
-        course.restore(below("course", state))
-    while number < steps and not run.must_stop():
-        for name, value in course.step(own, kept, generator=generator).items():
-            mean[name] = value + (mean.get(name, value) - value) * (1 - 1 / EVERY)
-        number += 1
-        if number % EVERY == 0 and number < steps:
-            keep()
-        run.progress("learn", number / steps)
-    if run.interrupted:
-        keep()
-    return dict(sorted(mean.items()))
 
 
 def _class(drawer: TextToImage, text: str, count: int, seed: int, run: Run) -> Examples:
@@ -193,6 +176,9 @@ def _class_text(text: str, how: LearnSettings) -> str | None:
     for flag, number in (("--lr", how.lr or 0.0), ("--weight", how.weight)):
         if not 0 <= number < float("inf"):
             raise InputError(f"{flag} {number}: expected a finite number, 0 or more")
+    if how.method == "textual-inversion":
+        _word(text)
+        return how.class_text
     if not how.class_count or not how.weight:
         return None
     if how.class_text is not None:
@@ -205,6 +191,13 @@ def _class_text(text: str, how: LearnSettings) -> str | None:
             "--class-count 0 does without"
         )
     return " ".join(others)
+
+
+def _word(text: str) -> str:
+    """The one in angle brackets."""
+    if len(found := re.findall(r"<[^<>\s]+>", text)) != 1:
+        raise InputError(f'"{text}": write the word that is to be learnt in angle brackets, once, such as "a <mine>"')
+    return str(found[0])
 
 
 def _check_free(out: Path, resume: bool) -> None:

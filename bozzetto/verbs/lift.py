@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -18,14 +19,19 @@ from bozzetto import __version__
 from bozzetto.errors import InputError
 from bozzetto.fit import guesses
 from bozzetto.fit.asset import Asset
-from bozzetto.fit.recipe import Job, Need, Priors, Recipe
+from bozzetto.fit.estimates import Estimator, Given, Seen
+from bozzetto.fit.recipe import Extra, Job, Need, Priors, Recipe
 from bozzetto.fit.run import Progress, Run, check_device, check_writable, peak_gb
 from bozzetto.fit.source import Source
 from bozzetto.matting import Method
+from bozzetto.priors.clip import Clip
+from bozzetto.priors.depth import DepthNetwork
 from bozzetto.priors.loading import Role
 from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 from bozzetto.verbs import plan
+
+DepthIs = Literal["auto", "distance", "inverse"]
 
 
 class AlreadyDone(Exception):
@@ -40,9 +46,12 @@ def lift(
     preset: str = "standard",
     settings: Any = None,
     guess: str | Path | None = None,
-    prior: str | Path | Mapping[Need, str | Path] | None = None,
+    prior: str | Path | Mapping[Need | Extra, str | Path] | None = None,
     kind: str | None = None,
     text: str | None = None,
+    depth: str | Path | None = None,
+    depth_is: DepthIs = "auto",
+    normal: str | Path | None = None,
     mask: str | Path | None = None,
     matting: Method = "auto",
     azimuth: float = 0.0,
@@ -62,10 +71,13 @@ def lift(
     recipe   one of `bozzetto.recipes.RECIPES` by name, or a `Recipe` of your own
     settings the recipe's own, in place of the preset's: `replace(RECIPES["guess"].presets["draft"], steps=80)`
     guess    what the lift begins with: `triposr`, or a folder of its layout or of the embedded network's (`fit.guesses.load`)
-    prior    folder of weights, of the last prior that the recipe needs, or folders by need; None for the embedded ones
+    prior    folder of weights, of the last prior that the recipe needs, or folders by need or extra; None for the embedded ones
     kind     what the weights of a prior of views are, where the folder does not say so itself (`priors.loading.load`)
     text     what the picture shows, in words, for a recipe with a prior of text; without a picture the embedded prior, or the one
              of need `text`, draws it first (`verbs.draw`)
+    depth    for a recipe that compares with it: folder of a depth network, or a file of the picture's depth; None for the guess's
+    depth_is whether it grows away from the camera, a distance, or towards it; auto: as a network's settings say, of a file a distance
+    normal   file of the picture's normals (`fit.estimates.Given`), for such a recipe
     precision  what a diffusion prior computes in (`priors.loading.dtype_on`)
     offload  keep diffusion priors in the machine's memory (`priors.loading.load`)
     resume   go on with what `out` holds
@@ -91,23 +103,25 @@ def lift(
         if isinstance(prior, Mapping) and "text" not in recipe.needs:  # it has done what it was given for
             prior = {need: folder for need, folder in prior.items() if need != "text"}
     source = Source.of(picture, mask, matting)
+    deep, turned, estimated = _estimators(recipe, source, depth, depth_is, normal, device, precision)
     if out is not None:
         check_writable(Path(out))
     given = _given(recipe, guess, prior)
-    planned = plan.for_lift(recipe, preset, settings, given, kind, device, precision, offload)
+    needed: dict[Need, str] = {need: given[need] for need in recipe.needs if need in given}
+    planned = plan.for_lift(recipe, preset, settings, needed, kind, device, precision, offload)
     priors, made_of = _priors(recipe, given, kind, device, precision, offload)
     about = {"recipe": recipe.name, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
     if text is not None:
         about["text"] = text
     made_with = {"seed": seed, "device": torch.device(device).type, "settings": about}
-    record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, **made_of, **made_with}
+    record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, **made_of, **estimated, **made_with}
     if resume and out is not None and _is_done(Path(out), record):
         raise AlreadyDone
     run = Run(out, record, resume=resume, progress=progress)
     if tell is not None:
         tell(planned.sentence())
     with run.interruptible(), _reproducible(device):
-        lifted = recipe.lift(Job(source, priors, settings, run, azimuth, elevation, seed, text))
+        lifted = recipe.lift(Job(source, priors, settings, run, azimuth, elevation, seed, text, deep, turned))
         peak = peak_gb()
         timings = {k: round(v, 2) for k, v in run.timings.items()}
         total, most = round(time.monotonic() - started, 2), None if peak is None else round(peak, 2)
@@ -143,9 +157,11 @@ def recipe_of(name: str | Recipe[Any]) -> Recipe[Any]:
     return RECIPES[name]
 
 
-def _given(recipe: Recipe[Any], guess: str | Path | None, prior: str | Path | Mapping[Need, str | Path] | None) -> dict[Need, str]:
-    """Folders and names of priors by need; raises InputError for one that the recipe does not need, or that is given twice."""
-    folders: dict[Need, str] = {}
+def _given(
+    recipe: Recipe[Any], guess: str | Path | None, prior: str | Path | Mapping[Need | Extra, str | Path] | None
+) -> dict[Need | Extra, str]:
+    """Folders and names of priors by need; raises InputError for one that the recipe does not take, or that is given twice."""
+    folders: dict[Need | Extra, str] = {}
     if isinstance(prior, Mapping):
         folders = {need: str(folder) for need, folder in prior.items()}
     elif prior is not None and recipe.needs:
@@ -154,13 +170,14 @@ def _given(recipe: Recipe[Any], guess: str | Path | None, prior: str | Path | Ma
         if "first_guess" in folders:
             raise InputError(f"--guess {guess}: --prior gives another first guess; leave one of them out")
         folders["first_guess"] = str(guess)
-    if strange := sorted(set(folders) - set(recipe.needs)):
-        raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {', '.join(recipe.needs) or 'no prior'}")
+    if strange := sorted(set(folders) - {*recipe.needs, *recipe.extras}):
+        takes = ", ".join(recipe.needs) + (f", and may have {', '.join(recipe.extras)}" if recipe.extras else "")
+        raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {takes or 'no prior'}")
     return folders
 
 
 def _priors(
-    recipe: Recipe[Any], folders: Mapping[Need, str], kind: str | None, device: str, precision: str, offload: bool
+    recipe: Recipe[Any], folders: Mapping[Need | Extra, str], kind: str | None, device: str, precision: str, offload: bool
 ) -> tuple[Priors, dict[str, Any]]:
     """What the recipe needs, and what a record says of it."""
     made, record = Priors(), dict[str, Any]()
@@ -177,15 +194,75 @@ def _priors(
         text_prior, record["text_prior"] = _diffusion("text", folders.get("text", "mini"), None, device, precision, offload)
         made = replace(made, text=text_prior)
         record["precision"] = precision
+    if "paint" in folders:
+        paint, record["paint_prior"] = _diffusion("text", folders["paint"], None, device, precision, offload)
+        made = replace(made, paint=paint)
+    if "clip" in folders:
+        clip, record["clip"] = _clip(folders["clip"], device)
+        made = replace(made, clip=clip)
     return made, record
 
 
-@functools.lru_cache(maxsize=2)  # many pictures, one prior of a kind: gigabytes to read, and to hash
+@functools.lru_cache(maxsize=3)  # many pictures, one prior of a kind: gigabytes to read, and to hash
 def _diffusion(role: Role, prior: str, kind: str | None, device: str, precision: str, offload: bool) -> tuple[Prior, str]:
     """A prior (latents stay float32), and the digest of its weights."""
     from bozzetto.priors import loading
 
     return loading.load_for(role, prior, kind, loading.dtype_on(device, precision), device, offload=offload), loading.digest(prior)
+
+
+def _estimators(
+    recipe: Recipe[Any],
+    source: Source,
+    depth: str | Path | None,
+    depth_is: DepthIs,
+    normal: str | Path | None,
+    device: str,
+    precision: str,
+) -> tuple[Estimator | None, Estimator | None, dict[str, Any]]:
+    """Who estimates the picture's depth and normals, where anything was given, and what a record says of it."""
+    for flag, given in (("--depth", depth), ("--normal", normal)):
+        if given is not None and not recipe.compares:
+            able = ", ".join(r.name for r in RECIPES.values() if r.compares)
+            raise InputError(f"{flag} {given}: only recipes that compare with it have a use for it ({able}); leave it out")
+    if depth_is != "auto" and depth is None:
+        raise InputError(f"--depth-is {depth_is}: says what --depth holds; give that, too, or leave it out")
+    deep: Estimator | None = None
+    turned: Estimator | None = None
+    record: dict[str, Any] = {}
+    if depth is not None and Path(depth).is_dir():
+        deep, record["depth"] = _depth_network(str(depth), depth_is, device, precision)
+    elif depth is not None:
+        deep = Given(depth=Path(depth), is_inverse=depth_is == "inverse")
+        record["depth"] = _asked(deep, source, Path(depth))
+    if depth is not None:
+        record["depth_is"] = depth_is
+    if normal is not None:
+        turned = Given(normal=Path(normal))
+        record["normal"] = _asked(turned, source, Path(normal))
+    return deep, turned, record
+
+
+def _asked(given: Given, source: Source, path: Path) -> str:
+    """The digest of an estimate's file, which is read once, so that one of no use is refused at once."""
+    given(source, 32)
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+
+
+@functools.lru_cache(maxsize=1)
+def _depth_network(folder: str, depth_is: DepthIs, device: str, precision: str) -> tuple[Seen, str]:
+    from bozzetto.priors import loading
+
+    is_inverse = None if depth_is == "auto" else depth_is == "inverse"
+    network = DepthNetwork.read(folder, is_inverse=is_inverse, dtype=loading.dtype_on(device, precision), device=device)
+    return Seen(network), loading.digest(folder)
+
+
+@functools.lru_cache(maxsize=1)
+def _clip(folder: str, device: str) -> tuple[Clip, str]:
+    from bozzetto.priors import loading
+
+    return Clip.read(folder, device), loading.digest(folder)
 
 
 def _is_done(out: Path, record: dict[str, Any]) -> bool:

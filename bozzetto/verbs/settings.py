@@ -19,13 +19,12 @@ def settings_of(kind: type[S], flags: Any, **more: Any) -> S:
 
 def priors_of(given: tuple[str, ...]) -> Any:
     """What `--prior` was given as `bozzetto.lift` takes it: one folder, or folders by need; raises InputError for several without names."""
-    from bozzetto.fit.recipe import Need
+    from bozzetto.fit.recipe import Extra, Need
 
-    by_need = {need: folder for need, _, folder in (x.partition("=") for x in given) if need in get_args(Need) and folder}
+    names = (*get_args(Need), *get_args(Extra))
+    by_need = {need: folder for need, _, folder in (x.partition("=") for x in given) if need in names and folder}
     if len(given) > 1 and len(by_need) < len(given):
-        raise InputError(
-            f"--prior {' '.join(given)}: of several, each needs its name, NEED=FOLDER, once; names are {', '.join(get_args(Need))}"
-        )
+        raise InputError(f"--prior {' '.join(given)}: of several, each needs its name, NEED=FOLDER, once; names are {', '.join(names)}")
     return by_need or (Path(given[0]) if given else None)
 
 
@@ -67,8 +66,11 @@ class MeshSettings:
 class LearnSettings:
     """Of `bozzetto learn`."""
 
+    method: Literal["dreambooth", "textual-inversion"] = "dreambooth"
+    """what learns: the network; or one word of the text alone, in angle brackets, "a <mine>": a file of a few kilobytes"""
     class_text: str | None = None
-    """the kind of thing alone, "a chair", which the prior shall go on to draw as before; by default the text without the word sks"""
+    """the kind of thing alone, "a chair", which the prior shall go on to draw as before, by default the text without the word sks; or what
+    the word begins as"""
     class_count: int = 100
     """pictures of it that the prior draws first, to hold on to; 0 does without"""
     weight: float = 1.0

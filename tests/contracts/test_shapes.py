@@ -65,15 +65,19 @@ def volume(make, **kw):
     return made
 
 
+def imitating(make, lessons, **kw):
+    made = volume(make, **kw)
+    imitate(made, ellipsoid, red_to_the_right, lessons=lessons, generator=torch.Generator().manual_seed(1))
+    return made
+
+
 @cache
 def imitated(make, **kw):
-    made = volume(make, **kw)
-    imitate(made, ellipsoid, red_to_the_right, steps=100, generator=torch.Generator().manual_seed(1))
-    return made.state()
+    return imitating(make, 100, **kw).state()
 
 
 def rayed(make, **kw):
-    made = volume(make, **kw)
+    made = imitating(make, 0, **kw)
     made.restore({k: v.clone() for k, v in imitated(make, **kw).items()})
     return made
 

@@ -108,7 +108,7 @@ def write_original(folder: Path, state: dict[str, Tensor]) -> tuple[Path, Path]:
     return ckpt, config
 
 
-def small_unet(inputs: int, outputs: int, attended: int, widths: tuple[int, int] = (16, 32)) -> Any:
+def small_unet(inputs: int, outputs: int, attended: int, widths: tuple[int, int] = (16, 32), *, linear: bool = False) -> Any:
     """diffusers' conditioned U-Net of two levels, on 8 x 8 cells; `attended` is the width of what cross-attention looks at."""
     from diffusers import UNet2DConditionModel
 
@@ -123,6 +123,7 @@ def small_unet(inputs: int, outputs: int, attended: int, widths: tuple[int, int]
         norm_num_groups=8,
         cross_attention_dim=attended,
         attention_head_dim=4,
+        use_linear_projection=linear,
     )
 
 
