@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 MODULES = (
     "score_matching",
     "ncsn",
-MODULES = (
-    "score_matching",
-    "ncsn",
     "ddpm",
     "ddim",
     "guidance",
@@ -21,6 +18,7 @@ MODULES = (
     "faces",
     "novel_views",
     "hybrid",
+    "dreambooth",
     "bootstrapped",
     "boundary",
     "dreamcraft",
@@ -30,7 +28,6 @@ MODULES = (
     "neus",
     "gaussians",
     "elevation",
-)
 )
 """in the order of the page; what comes first leaves what the next reuse"""
 

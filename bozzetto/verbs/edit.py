@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture changed as an instruction says, by InstructPix2Pix: `bozzetto edit chair.png "paint it blue"`; `bozzetto lift` takes its PNG."""
+"""A picture changed as an instruction says, by InstructPix2Pix: `bozzetto edit`. `bozzetto lift` takes its PNG."""
 
 from __future__ import annotations
 
