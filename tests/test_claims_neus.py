@@ -39,7 +39,7 @@ def test_weights_of_neus_are_at_the_first_surface_and_a_sharper_field_is_nearer_
 
 def test_the_experiment_measures_every_variant_and_a_short_run_is_under_way():
     try:
-        found = claims.fits(5, share=0.06)
+        found = claims.fits(5, share=0.1)
         off = claims.off(found[claims.METHOD].shape, claims.truth(5))
         begun = claims.off(claims.begun(claims.METHOD, 5), claims.truth(5))
         assert set(found) == {claims.METHOD, claims.BIASED, claims.FLIPPED, "density"}
