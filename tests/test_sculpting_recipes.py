@@ -166,7 +166,7 @@ def test_killed_in_any_stage_and_resumed_it_ends_in_the_same_bytes(name: str, st
 
     def run(folder: Path, resume: bool = False, progress=None):
         job = BlockJob(
-            picture(), priors, settings, Run(folder, {}, resume=resume, progress=progress), 0.0, ELEVATION, 3, "a red box", guess()
+            picture(), priors, settings, Run(folder, {}, resume=resume, progress=progress), 0.0, ELEVATION, 3, "a red box", solid=guess()
         )
         return recipe.lift(job)
 
@@ -203,7 +203,7 @@ def test_boosting_teaches_both_models_in_every_refresh_and_the_picture_has_its_t
     monkeypatch.setattr(dreamcraft3d, "optimise", optimise)
     settings = replace(tiny("dreamcraft3d"), boost=boost)
     priors = Priors(None, load("mini"), load("mini", "text-to-image"))
-    job = BlockJob(picture(), priors, settings, Run(None, {}), 0.0, ELEVATION, 3, "a red box", guess())
+    job = BlockJob(picture(), priors, settings, Run(None, {}), 0.0, ELEVATION, 3, "a red box", solid=guess())
     vertices, faces = guess().surface()
     grid = ColourGrid.of(lambda x, n: 0 * x + 0.5, vertices.amin(0), vertices.amax(0), 8)
     made = Sculpture(vertices, faces, {}, dict(grid.state_dict()))
