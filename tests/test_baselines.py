@@ -18,7 +18,7 @@ from bozzetto.errors import InputError
 from bozzetto.evaluate import baselines, lifting, report
 from bozzetto.evaluate.baselines import bank, copied, extruded, inflated, judge, training_objects
 from bozzetto.evaluate.metrics import bare, solid
-from bozzetto.evaluate.pictures import drawn, moved, novel_cameras, shoot, triangles
+from bozzetto.evaluate.shots import drawn, moved, novel_cameras, shoot, triangles
 from bozzetto.frustum import Frustum
 from bozzetto.mesh import Mesh
 from bozzetto_objects import HELD_OUT_FAMILIES, make

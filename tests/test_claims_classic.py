@@ -12,7 +12,7 @@ from bozzetto.camera import rotations
 from bozzetto.claims import ddim, ddpm, dmtet, gaussians, novel_views
 from bozzetto.diffusion.ddpm import posterior_mean
 from bozzetto.scores.parzen import Empirical
-from bozzetto.shapes.densify import Densify, Schedule
+from bozzetto.shapes.densify import Densify, DensifySchedule
 from bozzetto.shapes.gaussians import Gaussians
 
 
@@ -68,7 +68,7 @@ def test_growing_where_least_pulls_takes_the_others():
     grown = {}
     for kind in (Densify, gaussians.Coldest):
         g = Gaussians.from_points(points, torch.full((4, 3), 0.5))
-        strategy = kind(Schedule(threshold=1.0, small=100.0), 1.0)  # all are small, so all are cloned
+        strategy = kind(DensifySchedule(threshold=1.0, small=100.0), 1.0)  # all are small, so all are cloned
         strategy.pull, strategy.visits = torch.tensor([3.0, 1.0, 0.5, 4.0]), torch.tensor([1.0, 2.0, 1.0, 2.0])
         strategy.densify(g, g.optimiser(1.0), prune_large=False, generator=torch.Generator())
         grown[kind] = g.means.detach()[4:]

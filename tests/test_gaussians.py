@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bozzetto.camera import orbit
 from bozzetto.errors import InputError
 from bozzetto.formats.ply import FIELDS, from_ply, to_ply, to_splat
-from bozzetto.shapes.densify import Densify, Mcmc, Schedule, thinned
+from bozzetto.shapes.densify import Densify, DensifySchedule, Mcmc, thinned
 from bozzetto.shapes.gaussians import NAMES, Gaussians, means_rate, scene_extent
 
 
@@ -56,7 +56,7 @@ def test_gs_8_densification_adds_up_and_moments_follow_their_rows():
         g.logit_opacities[:] = 0
         g.logit_opacities[10:] = -8  # faint: pruned
         old["log_scales"] = g.log_scales.detach().clone()
-    strategy = Densify(Schedule(), extent=1.0)
+    strategy = Densify(DensifySchedule(), extent=1.0)
     strategy.pull, strategy.visits = torch.zeros(12), torch.full((12,), 2.0)
     strategy.pull[[0, 1, 4, 5, 6]] = 4.1e-4  # over two visits: just above the threshold; Gaussian 2 just below
     strategy.pull[2] = 3.9e-4
@@ -97,7 +97,7 @@ def pulled(strategy: Densify, g: Gaussians) -> None:
 
 def test_gs_8_what_is_in_the_picture_is_visited_even_where_nothing_pulls():
     """The released code counts radii > 0: one Gaussian seen once and hidden once has half the mean pull, and stays below the threshold."""
-    strategy = Densify(Schedule(), 1.0)
+    strategy = Densify(DensifySchedule(), 1.0)
     pulled(strategy, row_of_three(hidden=False))
     once = float(strategy.pull[0])
     assert once > 0 and strategy.visits[:2].tolist() == [1, 0]
@@ -107,7 +107,7 @@ def test_gs_8_what_is_in_the_picture_is_visited_even_where_nothing_pulls():
     for threshold, grown in ((0.49 * once, 1), (0.51 * once, 0), (0.99 * once, 0)):  # by its one gradient alone it would grow at 0.99
         g = row_of_three(hidden=False)
         again = Densify(
-            Schedule(threshold=threshold), 1.0, strategy.pull.clone().index_fill(0, torch.arange(1, 6), 0), strategy.visits.clone()
+            DensifySchedule(threshold=threshold), 1.0, strategy.pull.clone().index_fill(0, torch.arange(1, 6), 0), strategy.visits.clone()
         )
         counts = again.densify(g, g.optimiser(1.0), prune_large=False, generator=seeded())
         assert counts["cloned"] + counts["split"] == grown
@@ -122,7 +122,7 @@ def test_gs_8_the_published_course_ends_before_its_last_step(kind, monkeypatch):
     monkeypatch.setattr(Mcmc, "relocate", lambda *args, **kw: passes.append(now[0]) or 0)
     monkeypatch.setattr(Mcmc, "grow", lambda *args, **kw: 0)
     g = some(2)
-    optimiser, strategy = g.optimiser(1.0), kind(Schedule(), 1.0)
+    optimiser, strategy = g.optimiser(1.0), kind(DensifySchedule(), 1.0)
     if kind is Densify:
         strategy.pull = strategy.visits = torch.zeros(2)
     for now[0] in range(100, 30_001, 100):
@@ -136,7 +136,7 @@ def test_the_hottest_take_the_room_that_is_left():
         g = some()
         with torch.no_grad():
             g.log_scales[:], g.logit_opacities[:] = math.log(0.001), 0
-        strategy = Densify(Schedule(max_count=12 + room), 1.0, torch.linspace(1, 2, 12), torch.ones(12))
+        strategy = Densify(DensifySchedule(max_count=12 + room), 1.0, torch.linspace(1, 2, 12), torch.ones(12))
         old = g.means.detach().clone()
         assert strategy.densify(g, g.optimiser(1.0), prune_large=False, generator=seeded())["cloned"] == room
         assert len(g) == 12 + room and torch.equal(g.means[12:].sort(0).values, old[12 - room :].sort(0).values)
@@ -149,7 +149,7 @@ def test_children_are_drawn_from_their_parents_gaussian():
     n = 4000
     g.replace_rows(g.optimiser(1.0), torch.zeros(n, dtype=torch.long))
     mean, quat, scales = g.means[0].detach().clone(), g.quats[0].detach().clone(), g.scales[0].detach().clone()
-    strategy = Densify(Schedule(), 1.0, torch.ones(n), torch.ones(n))
+    strategy = Densify(DensifySchedule(), 1.0, torch.ones(n), torch.ones(n))
     strategy.densify(g, g.optimiser(1.0), prune_large=False, generator=seeded())
     d = (g.means - mean).detach().double()
     w, u = quat[0].double() / quat.double().norm(), quat[1:].double() / quat.double().norm()
@@ -168,7 +168,7 @@ def test_sizes_are_pruned_only_when_asked_and_resets_lower_opacities():
         g.log_scales[3] = math.log(0.2)
         g.logit_opacities[:] = torch.linspace(-6, 3, 12)
     faint = int((g.opacities < 0.005).sum())
-    strategy = Densify(Schedule(start=0, every=10, reset_every=20), 1.0, torch.zeros(12), torch.zeros(12))
+    strategy = Densify(DensifySchedule(start=0, every=10, reset_every=20), 1.0, torch.zeros(12), torch.zeros(12))
     assert strategy.after_step(g, optimiser, 5, generator=seeded()) == {"cloned": 0, "split": 0, "pruned": 0}
     assert strategy.after_step(g, optimiser, 10, generator=seeded())["pruned"] == faint > 0
     strategy.after_step(g, optimiser, 20, generator=seeded())
@@ -196,7 +196,7 @@ def test_mcmc_moves_the_faint_grows_by_a_twentieth_and_shakes_the_faint_only():
     with torch.no_grad():
         g.logit_opacities[:] = 2.0
         g.logit_opacities[:30] = -8
-    strategy = Mcmc(Schedule(max_count=103), 1.0)
+    strategy = Mcmc(DensifySchedule(max_count=103), 1.0)
     assert strategy.relocate(g, optimiser, generator=seeded()) == 30
     assert float(g.opacities.detach().min()) > 0.005
     where = g.means.detach()

@@ -16,7 +16,7 @@ from bozzetto.camera import Camera
 from bozzetto.data.renders import Drawable
 from bozzetto.evaluate.colours import chroma_distance, colours, hidden_colour, hidden_from, one_colour
 from bozzetto.evaluate.metrics import bare, solid
-from bozzetto.evaluate.pictures import Shot, shoot
+from bozzetto.evaluate.shots import Shot, shoot
 from bozzetto.fit.clean import Clean
 from bozzetto.fit.paint import Colours, paint
 from bozzetto.fit.source import Source

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bozzetto.denoiser import draw
+from bozzetto.denoiser import noise_like
 from bozzetto.distill.dreambooth import DreamBooth, Rule, loss
 from bozzetto.errors import InputError
 from bozzetto.fit import teaching
@@ -69,7 +69,7 @@ def test_the_row_has_the_gradient_that_a_longer_table_has(base):
     prior = load(base)
     model = Inversion(prior, WORD, "red")
     x0, sigma = torch.randn(2, *prior.shape, generator=seeded(4)), torch.tensor([0.5, 3.0], dtype=torch.float64)
-    noise, ids = draw(x0, seeded(5)), model.ids("a red <mine>")
+    noise, ids = noise_like(x0, seeded(5)), model.ids("a red <mine>")
     model.loss(x0, noise, sigma, {"ids": ids}).mean().backward()
     tower = load(base).text_encoder
     rows = torch.cat([tower.get_input_embeddings().weight, model.row.detach()[None]])

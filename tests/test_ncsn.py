@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from bozzetto.denoiser import ScoreDenoiser, draw
+from bozzetto.denoiser import ScoreDenoiser, noise_like
 from bozzetto.diffusion.samplers import heun
 from bozzetto.scores.ladder import geometric
 from bozzetto.scores.langevin import from_b, ula
@@ -150,7 +150,7 @@ def test_start_of_the_chain_by_generator_alone():
     x = torch.rand(3, 1, generator=seeded(18), dtype=F64)
     a = annealed_langevin(iso(0.5), x, LADDER, NCSN_EPS, 2, generator=[seeded(i) for i in range(3)])
     b = annealed_langevin(iso(0.5), x[1:2], LADDER, NCSN_EPS, 2, generator=[seeded(1)])
-    assert torch.allclose(a[1:2], b, rtol=0, atol=1e-14) and draw(x, seeded()).shape == x.shape
+    assert torch.allclose(a[1:2], b, rtol=0, atol=1e-14) and noise_like(x, seeded()).shape == x.shape
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,7 @@ class Ball(torch.nn.Module):
 
 def ball(medium, **kw):
     made = Volume(Ball(**kw), medium, sections=24)
-    made.look()
+    made.update_occupancy()
     return made
 
 
@@ -277,7 +277,7 @@ def test_pictures_in_parts_have_the_same_gradients(medium, monkeypatch):
         shape = MEDIA[medium]()
         if medium == "neus":
             shape.medium.exponent.data.fill_(math.log(60.0) / 10)
-            shape.look()
+            shape.update_occupancy()
         alpha = shape.render(camera, "alpha").alpha
         alpha.sum().backward()
         return alpha.detach(), shape.field.radius.grad

@@ -14,13 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from bozzetto.data.pictures import EXAMPLES, digits, emoji, is_taken
+from bozzetto.data.small_pictures import EXAMPLES, digits, emoji, is_taken
 from bozzetto.denoiser import ScoreDenoiser, VPDenoiser
 from bozzetto.errors import InputError
 from bozzetto.evaluate import generated
 from bozzetto.priors.loading import MINI, load
-from bozzetto.priors.pictures import NAMES, Config, build, save
-from bozzetto.training import pictures as training
+from bozzetto.priors.unconditional import NAMES, Config, build, save
+from bozzetto.training import unconditional as training
 from tests.twins.worlds import seeded
 
 TINY = Config("ddpm", size=8, channels=1, widths=(8, 16))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bozzetto.claims.claim import Beats, Claim, Scores
-from bozzetto.denoiser import Predicted, draw, sigma_of
+from bozzetto.denoiser import Predicted, noise_like, sigma_of
 from bozzetto.diffusion import ddpm
 from bozzetto.diffusion.losses import draw_steps, prediction_loss
 from bozzetto.diffusion.schedules import linear_betas
@@ -96,7 +96,7 @@ def trained(seed: int, steps: int = 1000) -> dict[str, Model]:
         def value(model: Model = model, loss: Loss = loss, generator: torch.Generator = generator) -> Tensor:
             x0 = data.draw(256, generator=generator).float()
             k = draw_steps(len(x0), len(P), generator=generator)
-            return loss(model, x0, draw(x0, generator), k).mean()
+            return loss(model, x0, noise_like(x0, generator), k).mean()
 
         fit(net, value, steps, 3e-3)
         fit(net, value, steps // 2, 3e-4)

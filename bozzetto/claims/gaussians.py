@@ -18,7 +18,7 @@ from bozzetto.data.renders import render
 from bozzetto.fit.loop import optimise
 from bozzetto.fit.run import Run
 from bozzetto.formats.scene import Scene
-from bozzetto.shapes.densify import Densify, Schedule
+from bozzetto.shapes.densify import Densify, DensifySchedule
 from bozzetto.shapes.gaussians import Gaussians, scene_extent
 from bozzetto.shapes.growing import PUBLISHED, Growing
 from bozzetto.verbs.splat import Splat, measure, photographs
@@ -75,7 +75,7 @@ def fitted(
     train = [i for i, held in enumerate(given.held) if not held]
     seen = [given.cameras[i] for i in train]
     extent = scene_extent(Camera(torch.cat([c.c2w for c in seen]), torch.cat([c.K for c in seen]), (1, 1)))
-    schedule = replace(Schedule().scaled(STEPS / PUBLISHED), max_count=most)
+    schedule = replace(DensifySchedule().scaled(STEPS / PUBLISHED), max_count=most)
     shape = Growing(g, strategy(schedule, extent), extent, degree=0, is_isotropic=is_isotropic)
     optimise(shape, [photographs(shape, given, train, SETTINGS, seed)], Run(None, {}), "fit", steps=STEPS, seed=seed)
     return measure(shape.gaussians, given, SETTINGS)["psnr"], len(shape.gaussians)

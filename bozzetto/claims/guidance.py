@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bozzetto.claims.claim import Beats, Claim, Scores
-from bozzetto.denoiser import Adapted, Denoiser, EDMDenoiser, draw
+from bozzetto.denoiser import Adapted, Denoiser, EDMDenoiser, noise_like
 from bozzetto.diffusion.guidance import classifier_free
 from bozzetto.diffusion.losses import denoising_loss, edm_weight
 from bozzetto.diffusion.samplers import heun
@@ -61,11 +61,11 @@ def trained(seed: int, dropped: float, steps: int) -> Denoiser:
 
     def loss() -> Tensor:
         kinds = torch.randint(K, (192,), generator=generator)
-        x0 = (data.means[kinds] + data.stds[kinds, None] * draw(data.means[kinds], generator)).float()
+        x0 = (data.means[kinds] + data.stds[kinds, None] * noise_like(data.means[kinds], generator)).float()
         is_told = torch.rand(len(x0), generator=generator) >= dropped
         sigma = LOW * (HIGH / LOW) ** torch.rand(len(x0), generator=generator)
         cond = {"kind": torch.eye(K)[kinds] * is_told[:, None]}
-        return denoising_loss(denoiser, x0, draw(x0, generator), sigma, edm_weight(sigma, SPREAD), cond).mean()
+        return denoising_loss(denoiser, x0, noise_like(x0, generator), sigma, edm_weight(sigma, SPREAD), cond).mean()
 
     fit(net, loss, steps, 3e-3)
     fit(net, loss, steps // 2, 3e-4)
@@ -99,7 +99,7 @@ def samples(seed: int, steps: int = 2500, count: int = 500) -> dict[str, list[Te
     generator = torch.Generator().manual_seed(1000 + seed)
     found: dict[str, list[Tensor]] = {name: [] for name in ways}
     for kind in range(K):
-        x = HIGH * draw(torch.zeros(count, 2, dtype=torch.float64), generator)
+        x = HIGH * noise_like(torch.zeros(count, 2, dtype=torch.float64), generator)
         for name, (denoiser, shift) in ways.items():
             found[name].append(heun(denoiser, x, karras(20, LOW, HIGH), told((kind + shift) % K)))
         found.setdefault("the data", []).append(of_class(kind).draw(count, generator=generator))

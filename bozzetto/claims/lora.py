@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bozzetto.claims.claim import Beats, Between, Claim, Near, Scores
-from bozzetto.denoiser import VPDenoiser, draw
+from bozzetto.denoiser import VPDenoiser, noise_like
 from bozzetto.distill.sds import level
 from bozzetto.priors.lora import LoRA, adapted
 from bozzetto.priors.schedule import NoiseSchedule
@@ -54,7 +54,7 @@ def learn(denoiser: VPDenoiser, weights: list[nn.Parameter], mean: Tensor, steps
         x0 = (mean + STD * torch.randn(BATCH, D, generator=generator)).float()
         sigma = level(denoiser, torch.rand(BATCH, generator=generator, dtype=torch.float64))
         optimiser.zero_grad()
-        denoiser.loss(x0, draw(x0, generator), sigma).mean().backward()
+        denoiser.loss(x0, noise_like(x0, generator), sigma).mean().backward()
         optimiser.step()
 
 
@@ -65,7 +65,7 @@ def error(denoiser: VPDenoiser, mean: Tensor) -> float:
     x0 = (mean + STD * torch.randn(4000, D, generator=g)).float()
     sigma = level(denoiser, torch.rand(4000, generator=g, dtype=torch.float64))
     s = sigma[:, None]
-    x = x0 + s.float() * draw(x0, g)
+    x = x0 + s.float() * noise_like(x0, g)
     true = (STD**2 * x + s**2 * mean) / (STD**2 + s**2)
     return float((denoiser.denoise(x, sigma) - true).square().mean().sqrt()) / STD
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bozzetto.claims.claim import Beats, Claim, Scores
-from bozzetto.denoiser import Denoiser, EDMDenoiser, draw, score
+from bozzetto.denoiser import Denoiser, EDMDenoiser, noise_like, score
 from bozzetto.diffusion.losses import denoising_loss, edm_weight
 from bozzetto.figures.worlds import fit, network, two_modes
 from bozzetto.scores.ladder import geometric
@@ -38,7 +38,7 @@ def trained(seed: int, steps: int) -> Denoiser:
     def loss() -> Tensor:
         x0 = data.draw(256, generator=generator).float()
         sigma = SIGMAS[torch.randint(len(SIGMAS), (len(x0),), generator=generator)]
-        return denoising_loss(denoiser, x0, draw(x0, generator), sigma, edm_weight(sigma, SPREAD)).mean()
+        return denoising_loss(denoiser, x0, noise_like(x0, generator), sigma, edm_weight(sigma, SPREAD)).mean()
 
     fit(net, loss, steps, 3e-3)
     fit(net, loss, steps // 2, 3e-4)

@@ -139,7 +139,7 @@ def fits(seed: int, share: float = 1.0) -> dict[str, Fitted]:
         losses = {"sparse": 0.0001} if name == "density" else {"eikonal": 0.1, "curvature": 0.01}
         terms: list[Term] = [Rays(views, {"rgb": 1.0, "mask": 0.1}, 512), own(losses)]
         optimise(shape, terms, Run(None, {}), "claim", steps=round(share * steps), seed=seed)
-        shape.look()
+        shape.update_occupancy()
         with torch.no_grad():
             made = shape.render(held.cameras, "colour")
         found[name] = Fitted(shape, psnr(torch.cat([made.rgb, made.alpha], -1), wanted))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bozzetto.claims.claim import Beats, Between, Claim, Scores
-from bozzetto.denoiser import draw
+from bozzetto.denoiser import noise_like
 from bozzetto.figures.worlds import Mixture, fit, network
 from bozzetto.scores import matching
 
@@ -30,12 +30,12 @@ def world() -> Mixture:
 
 
 def _denoising(s: nn.Module, x: Tensor, g: torch.Generator) -> Tensor:
-    return matching.denoising(s, x, draw(x, g), SIGMA)
+    return matching.denoising(s, x, noise_like(x, g), SIGMA)
 
 
 def _wrong_sign(s: nn.Module, x: Tensor, g: torch.Generator) -> Tensor:
     """Against +noise / sigma: the same minimum, at minus the score."""
-    return matching.denoising(lambda y: -s(y), x, draw(x, g), SIGMA)
+    return matching.denoising(lambda y: -s(y), x, noise_like(x, g), SIGMA)
 
 
 LOSSES: dict[str, Loss] = {

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Generators, Predicted, clean, draw
+from bozzetto.denoiser import Generators, Predicted, clean, noise_like
 from bozzetto.diffusion.losses import noised, wide
 
 Variance = Literal["small", "large", "learned"] | Tensor
@@ -127,7 +127,7 @@ def sample(p: Process, network: Predicted, x_T: Tensor, *, generator: Generators
         if not bool(torch.isfinite(mean).all()):
             level = float(p.alpha_bar[k])
             raise ValueError(f"step {k}, alpha_bar {level:.4g}: the network gave non-finite numbers; clip x0, or run it in float32")
-        x = mean + (log_variance / 2).exp() * draw(x, generator) if k > 0 else mean
+        x = mean + (log_variance / 2).exp() * noise_like(x, generator) if k > 0 else mean
     return x.to(x_T.dtype)
 
 
@@ -206,5 +206,5 @@ def bound(p: Process, network: Predicted, x0: Tensor, *, generator: Generators, 
     terms = []
     for k in range(len(p)):
         step = torch.full((len(x0),), k, device=x0.device)
-        terms.append(bound_term(p, network, x0, draw(x0, generator), step, levels=levels, **choices))
+        terms.append(bound_term(p, network, x0, noise_like(x0, generator), step, levels=levels, **choices))
     return Bound(prior_term(p, x0), torch.stack(terms, 1))

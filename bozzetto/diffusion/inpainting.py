@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, Generators, descending, draw
+from bozzetto.denoiser import Denoiser, Generators, descending, noise_like
 from bozzetto.diffusion.samplers import ancestral
 from bozzetto.scores.ncsn import Overlay
 
@@ -55,7 +55,7 @@ def known(y: Tensor, mask: Tensor, *, is_frozen: bool, generator: Generators) ->
 
     def overlay(x: Tensor, sigma: float, is_new_level: bool) -> Tensor:
         if is_new_level or not is_frozen or not held:
-            held[:] = [draw(x, generator)]
+            held[:] = [noise_like(x, generator)]
         return paste(x, y.to(x) + sigma * held[0], mask)
 
     return overlay
@@ -109,9 +109,9 @@ def repaint(
     for now, then in pairwise(walk):
         s, s_then = levels[T - 1 - now], levels[T - 1 - then]  # index k is the level of x_k; -1 is no noise
         if then > now:
-            x = x + math.sqrt(s_then**2 - s**2) * draw(x, generator)
+            x = x + math.sqrt(s_then**2 - s**2) * noise_like(x, generator)
             continue
-        x = paste(x, y.double() + s * draw(x, generator), mask)
+        x = paste(x, y.double() + s * noise_like(x, generator), mask)
         if step is not None:
             x = step(x, s, s_then)
         else:

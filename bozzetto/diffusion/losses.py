@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, Predicted, draw, each
+from bozzetto.denoiser import Denoiser, Predicted, each, noise_like
 from bozzetto.denoiser import target as _target
 
 
@@ -68,7 +68,7 @@ def edm_weight(sigma: Tensor, sigma_data: float = 0.5) -> Tensor:
 
 def edm_sigma(count: int, mean: float = -1.2, std: float = 1.2, *, generator: torch.Generator) -> Tensor:
     """(count,) float64 levels of training, ln sigma ~ N(mean, std**2). EDM, Table 1."""
-    return (mean + std * draw(torch.zeros(count, dtype=torch.float64), generator)).exp()
+    return (mean + std * noise_like(torch.zeros(count, dtype=torch.float64), generator)).exp()
 
 
 def snr_weight(prediction: str, sigma: Tensor, gamma: float = 5.0) -> Tensor:

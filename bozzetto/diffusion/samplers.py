@@ -26,7 +26,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, Generators, ask, descending, draw
+from bozzetto.denoiser import Denoiser, Generators, ask, descending, noise_like
 
 Watch = Callable[[int, Tensor, Tensor], None]
 
@@ -56,7 +56,7 @@ def ddim(
         up = eta * s_next * math.sqrt(1 - (s_next / s) ** 2)
         x = denoised + math.sqrt(s_next**2 - up**2) / s * (x - denoised)
         if up > 0:
-            x = x + up * draw(x, generator)
+            x = x + up * noise_like(x, generator)
         if change:
             x = change(i, x)
         if watch:
@@ -164,7 +164,7 @@ def _edm(
     for i, (s, s_next) in enumerate(pairwise(levels)):
         s_hat = churn.raised(s, len(levels) - 1)
         if s_hat > s:
-            x = x + math.sqrt(s_hat**2 - s**2) * churn.noise * draw(x, generator)
+            x = x + math.sqrt(s_hat**2 - s**2) * churn.noise * noise_like(x, generator)
         denoised = ask(denoiser, x, s_hat, cond, i)
         slope = (x - denoised) / s_hat
         end = x + (s_next - s_hat) * slope

@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, Generators, draw
+from bozzetto.denoiser import Denoiser, Generators, noise_like
 from bozzetto.diffusion.samplers import dpm_solver_2m
 from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.distill.sds import Ramp
@@ -83,7 +83,7 @@ def refreshed(denoiser: Denoiser, x0: Tensor, share: float, cond: Any = None, *,
         raise ValueError(f"share: expected a number in [0, 1], got {share}")
     ladder = denoiser.sigmas
     sigmas = to_zero(ladder[spaced(len(ladder), steps)])[steps - taken(steps, share) :]
-    return dpm_solver_2m(denoiser, x0 + float(sigmas[0]) * draw(x0, generator), sigmas, cond)
+    return dpm_solver_2m(denoiser, x0 + float(sigmas[0]) * noise_like(x0, generator), sigmas, cond)
 
 
 def norms_apart(x0: Tensor, regular: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from bozzetto.brief import brief
-from bozzetto.denoiser import Denoiser, Trainable, draw
+from bozzetto.denoiser import Denoiser, Trainable, noise_like
 from bozzetto.diffusion.losses import draw_steps
 from bozzetto.distill.vsd import Learner
 from bozzetto.priors.prior import Condition
@@ -53,7 +53,7 @@ def loss(model: Trainable, examples: Examples, *, generator: torch.Generator) ->
     """A scalar: the mean training loss over examples, each at a step and under a noise of its own."""
     x0 = examples.x0
     sigma = own_steps(model, len(x0), generator=generator)
-    return model.loss(x0, draw(x0, generator), sigma, examples.cond).mean()
+    return model.loss(x0, noise_like(x0, generator), sigma, examples.cond).mean()
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, draw, each, interpolated
+from bozzetto.denoiser import Denoiser, each, interpolated, noise_like
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def sds_gradient(
     clip    largest norm of a sample's gradient, or None; it moves the minimum, and is for the first steps only
     raises  FloatingPointError where the denoiser is not finite, with its levels
     """
-    x = x0 + each(sigma, x0) * draw(x0, generator)
+    x = x0 + each(sigma, x0) * noise_like(x0, generator)
     denoised = answer(denoiser, x, sigma, cond)
     return scaled(x0 - denoised, sigma, weight, clip), denoised
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, Trainable, draw, each
+from bozzetto.denoiser import Denoiser, Trainable, each, noise_like
 from bozzetto.distill.sds import Levels, Ramp, Weight, answer, injected, noise_variance, scaled
 from bozzetto.priors.tuned import dropped
 from bozzetto.shapes.shape import Tensors, load_moments, moments
@@ -49,7 +49,7 @@ def vsd_gradient(
     own, own_cond  D_phi, and what it is asked under
     raises         FloatingPointError where an answer is not finite
     """
-    x = x0 + each(sigma, x0) * draw(x0, generator)
+    x = x0 + each(sigma, x0) * noise_like(x0, generator)
     return scaled(answer(own, x, sigma, own_cond) - answer(denoiser, x, sigma, cond), sigma, weight)
 
 
@@ -120,7 +120,7 @@ class Learner:
             cond = dropped(cond, null if self.dropped else {}, self.dropped, len(x0), generator=generator)
         sigma = self.levels(self.denoiser, len(x0), generator=generator)
         with torch.enable_grad():
-            loss = self.denoiser.loss(x0, draw(x0, generator), sigma, cond).mean()
+            loss = self.denoiser.loss(x0, noise_like(x0, generator), sigma, cond).mean()
             (weight * loss).backward()
         return float(loss.detach())
 

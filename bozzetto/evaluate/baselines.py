@@ -34,7 +34,7 @@ from bozzetto import image
 from bozzetto.data.objects import INDEX, Packed
 from bozzetto.data.renders import Drawable, crop_camera, drawable
 from bozzetto.evaluate.metrics import Solid, geometry, solid
-from bozzetto.evaluate.pictures import NOVEL_DISTANCE, Model, drawn, moved, novel_cameras, shoot, triangles
+from bozzetto.evaluate.shots import NOVEL_DISTANCE, Model, drawn, moved, novel_cameras, shoot, triangles
 from bozzetto.files import replacing
 from bozzetto.frustum import Frustum
 from bozzetto.mesh import Mesh, vertex_normals

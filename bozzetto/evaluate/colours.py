@@ -2,7 +2,7 @@
 """How wrong the colours are of what the picture does not show.
 
 Points of the true surface (`metrics.Solid`: what is visible from outside) that the picture's camera does not see are compared with the
-model's nearest surface point after alignment. Colours are those that pictures for judging have (`pictures.drawn`): a `Drawable`'s base
+model's nearest surface point after alignment. Colours are those that pictures for judging have (`shots.drawn`): a `Drawable`'s base
 colours under even light, a `Mesh`'s texture as it is. The distance is that of CIE Lab's a and b, so that brightness, which the
 picture's light has a part in, does not count; the yardstick is one colour everywhere, the mean of the pixels that the object covers whole.
 """
@@ -16,7 +16,7 @@ from scipy.spatial import cKDTree
 from bozzetto import image
 from bozzetto.data.renders import Drawable, render
 from bozzetto.evaluate.metrics import Solid
-from bozzetto.evaluate.pictures import Model, Shot
+from bozzetto.evaluate.shots import Model, Shot
 from bozzetto.kernels import pool
 from bozzetto.kernels.deferred import albedos
 from bozzetto.kernels.texture import texture

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bozzetto.evaluate import baselines
 from bozzetto.evaluate.lifting import chosen
-from bozzetto.evaluate.pictures import ELEVATION, shoot
+from bozzetto.evaluate.shots import ELEVATION, shoot
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source

@@ -35,7 +35,7 @@ from bozzetto.evaluate import baselines, curve
 from bozzetto.evaluate.baselines import EXTRUDE, INFLATE, INFLATE_POWER, PERSPECTIVE, Candidate
 from bozzetto.evaluate.lifting import EMPTY, chosen
 from bozzetto.evaluate.metrics import solid as judged
-from bozzetto.evaluate.pictures import shoot
+from bozzetto.evaluate.shots import shoot
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source
 from bozzetto.frustum import cell_centres

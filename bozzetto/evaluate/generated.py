@@ -25,14 +25,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from bozzetto.data.pictures import Pictures, digits, emoji
+from bozzetto.data.small_pictures import Pictures, digits, emoji
 from bozzetto.denoiser import Predicted, ScoreDenoiser, VPDenoiser
 from bozzetto.diffusion import ddpm
 from bozzetto.diffusion.improved import respaced
 from bozzetto.diffusion.schedules import cosine_betas, spaced
 from bozzetto.errors import InputError
 from bozzetto.priors.loading import load_as
-from bozzetto.priors.pictures import NAMES, Config, PicturePrior
+from bozzetto.priors.unconditional import NAMES, Config, PicturePrior
 from bozzetto.scores.frechet import frechet
 from bozzetto.scores.ncsn import annealed_langevin
 

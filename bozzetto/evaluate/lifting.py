@@ -2,7 +2,7 @@
 """How good are lifts of objects nobody trained on? `bozzetto evaluate` prints the answer beside honest baselines.
 
 Two groups: furniture of the validation side, and procedural families held out, with seeds of their own. Each object has one picture from
-a random camera (`pictures.shoot`), which is lifted from its PNG by the command line's own code, the elevation estimated. Every model is
+a random camera (`shots.shoot`), which is lifted from its PNG by the command line's own code, the elevation estimated. Every model is
 turned so that its picture's camera agrees with the true one's axes (so a wrong elevation does not tilt the shape against its picture;
 it is reported apart), then aligned by scale and translation (`metrics.align`), judged on its surface and in its volume, and drawn in eight
 views round the true vertical axis, 40 degrees apart, none of them the picture's. The truth's colours there are its base colours times the
@@ -43,7 +43,7 @@ from bozzetto.evaluate import baselines, report
 from bozzetto.evaluate.baselines import Bank, Candidate, Key, code_digest
 from bozzetto.evaluate.colours import chroma_distance, colours, hidden_colour, hidden_from, one_colour
 from bozzetto.evaluate.metrics import Solid, geometry, psnr, sharpness, solid, ssim
-from bozzetto.evaluate.pictures import Model, Shot, drawn, moved, novel_cameras, shoot, triangles
+from bozzetto.evaluate.shots import Model, Shot, drawn, moved, novel_cameras, shoot, triangles
 from bozzetto.fit import guesses
 from bozzetto.fit.asset import Asset
 from bozzetto.fit.run import peak_gb

@@ -28,7 +28,7 @@ from bozzetto.camera import Camera
 from bozzetto.evaluate import baselines
 from bozzetto.evaluate.lifting import chosen
 from bozzetto.evaluate.metrics import psnr
-from bozzetto.evaluate.pictures import drawn, shoot
+from bozzetto.evaluate.shots import drawn, shoot
 from bozzetto.fit.asset import Asset
 from bozzetto.verbs.lift import lift
 

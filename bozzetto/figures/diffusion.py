@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, draw, sigma_of
+from bozzetto.denoiser import Denoiser, noise_like, sigma_of
 from bozzetto.diffusion import samplers
 from bozzetto.diffusion.inpainting import known, paste, repaint
 from bozzetto.diffusion.schedules import alpha_bar, cosine_betas, karras, ladder, linear_betas, spaced
@@ -20,7 +20,7 @@ from bozzetto.figures import style
 from bozzetto.figures.style import BLUE, COLOURS, GREEN, RED
 from bozzetto.figures.worlds import Mixture
 from bozzetto.priors.loading import load_as
-from bozzetto.priors.pictures import Config, PicturePrior
+from bozzetto.priors.unconditional import Config, PicturePrior
 from bozzetto.scores.ladder import geometric
 from bozzetto.scores.ncsn import annealed_langevin, predictor_corrector
 from bozzetto.scores.wasserstein import directions, sliced_wasserstein
@@ -128,7 +128,7 @@ def _notes_way(denoiser: Denoiser, sigmas: Tensor, y: Tensor, mask: Tensor, seed
 
 def _repaint_way(denoiser: Denoiser, y: Tensor, mask: Tensor, alpha_bar: Tensor, seed: int) -> Tensor:
     generator, sigmas = torch.Generator().manual_seed(seed), ladder(alpha_bar, spaced(len(alpha_bar), 50))
-    return repaint(denoiser, float(sigmas[0]) * draw(y, generator), sigmas, y, mask, j=5, r=5, generator=generator)
+    return repaint(denoiser, float(sigmas[0]) * noise_like(y, generator), sigmas, y, mask, j=5, r=5, generator=generator)
 
 
 def _originals(denoiser: Denoiser) -> list[Tensor]:
@@ -189,7 +189,7 @@ def _runs() -> dict[str, Run]:
     """Each takes (denoiser, n, count, generator): about n calls from sigma 20 down to .005, or None where n is too few."""
 
     def down(sampler: Any, denoiser: Denoiser, n: int, count: int, start: torch.Generator, **choices: Any) -> Tensor:
-        x = 20 * draw(torch.empty(count, 2, dtype=torch.float64), start)
+        x = 20 * noise_like(torch.empty(count, 2, dtype=torch.float64), start)
         made: Tensor = sampler(denoiser, x, karras(n, 0.005, 20.0), **choices)
         return made
 
@@ -204,13 +204,13 @@ def _runs() -> dict[str, Run]:
         return down(samplers.heun, denoiser, n // 2, count, generator, churn=churn, generator=generator)
 
     def corrected(denoiser: Denoiser, n: int, count: int, generator: torch.Generator) -> Tensor:
-        x = 20 * draw(torch.empty(count, 2, dtype=torch.float64), generator)
+        x = 20 * noise_like(torch.empty(count, 2, dtype=torch.float64), generator)
         return predictor_corrector(denoiser, x, geometric(20.0, 0.005, n // 2), snr=0.16, generator=generator)
 
     def annealed(denoiser: Denoiser, n: int, count: int, generator: torch.Generator) -> Tensor | None:
         if n < 12:
             return None
-        x = 20 * draw(torch.empty(count, 2, dtype=torch.float64), generator)
+        x = 20 * noise_like(torch.empty(count, 2, dtype=torch.float64), generator)
         sigmas = geometric(20.0, 0.005, max(n // 4, 2))
         return annealed_langevin(denoiser, x, sigmas, 1.2 * 0.005**2, 4, generator=generator, final_denoise=True)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from bozzetto.errors import InputError
 from bozzetto.figures import diffusion, langevin, matching, style
-from bozzetto.priors.pictures import NAMES
+from bozzetto.priors.unconditional import NAMES
 
 FIGURES: dict[str, Callable[[Any], Any]] = {
     "manifold": matching.on_a_manifold,

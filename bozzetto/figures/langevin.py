@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import draw
+from bozzetto.denoiser import noise_like
 from bozzetto.figures import style
 from bozzetto.figures.style import BLUE, GOLD, GREEN, INK, RED
 from bozzetto.figures.worlds import Mixture, grid, two_modes
@@ -24,7 +24,7 @@ def signal_to_noise(plt: Any, D: int = 64, count: int = 256) -> Any:
     """|s| goes as 1 / sigma for points alone, and so does the signal of annealed Langevin's steps against their noise."""
     generator = torch.Generator().manual_seed(0)
     points = torch.rand(40, D, generator=generator, dtype=torch.float64)
-    basis = torch.linalg.qr(draw(torch.empty(D, D, dtype=torch.float64), generator)).Q
+    basis = torch.linalg.qr(noise_like(torch.empty(D, D, dtype=torch.float64), generator)).Q
     worlds: dict[str, tuple[Any, str]] = {
         "40 points": (Empirical(points), RED),
         "Gaussian, deviation .3": (Mixture(torch.ones(1), torch.full((1, D), 0.5), torch.tensor([0.3])), BLUE),
@@ -37,7 +37,7 @@ def signal_to_noise(plt: Any, D: int = 64, count: int = 256) -> Any:
         start = _draw(world, count, points, basis, generator)
         norms = []
         for sigma in sigmas.tolist():
-            x = start + sigma * draw(start, generator)
+            x = start + sigma * noise_like(start, generator)
             norms.append(float(((world.denoise(x, sigma) - x) / sigma**2).norm(dim=1).mean()) * sigma / math.sqrt(D))
         length.plot(sigmas, norms, color=colour, label=name)
         seen: list[float] = []
@@ -88,7 +88,7 @@ def _draw(world: Any, count: int, points: Tensor, basis: Tensor, generator: torc
         return world.draw(count, generator=generator)
     if isinstance(world, Empirical):
         return points[torch.randint(len(points), (count,), generator=generator)]
-    return 0.5 + 0.3 * draw(torch.empty(count, 8, dtype=torch.float64), generator) @ basis[:8]
+    return 0.5 + 0.3 * noise_like(torch.empty(count, 8, dtype=torch.float64), generator) @ basis[:8]
 
 
 def mode_weights(plt: Any, count: int = 4000) -> Any:
@@ -121,9 +121,9 @@ def posterior(plt: Any, chains: int = 48, steps: int = 20_000) -> Any:
     """SGLD on the posterior of Welling & Teh (2011, Sec. 5.1): one datum a step, and where the noise takes over."""
     generator = torch.Generator().manual_seed(4)
     kind = torch.rand(100, generator=generator, dtype=torch.float64) < 0.5
-    data = math.sqrt(2) * draw(torch.empty(100, dtype=torch.float64), generator) + kind
+    data = math.sqrt(2) * noise_like(torch.empty(100, dtype=torch.float64), generator) + kind
     eps = langevin.polynomial_steps(0.01, 0.0001, steps, 0.55)
-    start = draw(torch.empty(chains, 2, dtype=torch.float64), generator) * torch.tensor([1.0, 1.0])
+    start = noise_like(torch.empty(chains, 2, dtype=torch.float64), generator) * torch.tensor([1.0, 1.0])
     chain = langevin.sgld(_prior, _likelihood, data, start, eps.tolist(), 1, generator=generator)
     axis = torch.linspace(-1.6, 2.6, 141, dtype=torch.float64), torch.linspace(-3.1, 3.1, 141, dtype=torch.float64)
     where = torch.stack(torch.meshgrid(*axis, indexing="xy"), -1).view(-1, 2)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import draw
+from bozzetto.denoiser import noise_like
 from bozzetto.figures import style
 from bozzetto.figures.style import BLUE, GOLD, GREEN, INK, RED
 from bozzetto.figures.worlds import Mixture, fit, grid, network, two_modes
@@ -27,7 +27,7 @@ def on_a_manifold(plt: Any, steps: int = 3000) -> Any:
         def points(count: int, noise: float = noise, generator: torch.Generator = generator) -> Tensor:
             angle = 2 * math.pi * torch.rand(count, generator=generator)
             x = torch.stack([angle.cos(), angle.sin()], 1)
-            return x + noise * draw(x, generator)
+            return x + noise * noise_like(x, generator)
 
         def loss(net: Any = net, points: Any = points, generator: torch.Generator = generator) -> Tensor:
             x = points(128)
@@ -106,7 +106,7 @@ def samples_needed(D: int, target: float = 0.1) -> tuple[float, float]:
 
 def relative_error(D: int, N: int, sigma: float, generator: torch.Generator) -> float:
     """q(0) / p(0) - 1 of N samples drawn from N(0, I)."""
-    x0 = draw(torch.empty(max(N, 1), D, dtype=torch.float64), generator)
+    x0 = noise_like(torch.empty(max(N, 1), D, dtype=torch.float64), generator)
     return float((parzen.log_density(torch.zeros(1, D, dtype=torch.float64), x0, sigma) + D / 2 * math.log(2 * math.pi)).exp()) - 1
 
 

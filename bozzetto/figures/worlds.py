@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bozzetto.denoiser import draw, each
+from bozzetto.denoiser import each, noise_like
 
 
 class Mixture:
@@ -42,7 +42,7 @@ class Mixture:
     def draw(self, count: int, *, generator: torch.Generator) -> Tensor:
         """(count, D) float64"""
         kind = torch.multinomial(self.weights, count, replacement=True, generator=generator)
-        return self.means[kind] + self.stds[kind, None] * draw(self.means[kind], generator)
+        return self.means[kind] + self.stds[kind, None] * noise_like(self.means[kind], generator)
 
 
 def two_modes() -> Mixture:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bozzetto.camera import Camera
-from bozzetto.denoiser import Generators, draw
+from bozzetto.denoiser import Generators, noise_like
 from bozzetto.diffusion.guidance import dual
 from bozzetto.diffusion.samplers import Watch
 from bozzetto.errors import InputError
@@ -106,7 +106,7 @@ class InstructPix2Pix(TextToImage):
         latent = self.codec.latent(rgb.float())
         both = self.condition(latent, text=text)
         guided = dual(self.denoiser, self.condition(), self.condition(latent), image_scale, how.guidance)
-        noise = draw(torch.zeros(b, self.shape[0], height // cell, width // cell), generator)
+        noise = noise_like(torch.zeros(b, self.shape[0], height // cell, width // cell), generator)
         return self.decode(sampling.descend(self.denoiser.sigmas, guided, noise, both, how, generator, watch))
 
 

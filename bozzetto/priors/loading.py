@@ -25,19 +25,19 @@ import torch
 from torch import nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors import components, learnt, pictures, published, triposr_files, zero123
+from bozzetto.priors import components, learnt, published, triposr_files, unconditional, zero123
 from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
 from bozzetto.priors.deepfloyd import DeepFloyd
 from bozzetto.priors.instruct import InstructPix2Pix
-from bozzetto.priors.pictures import PicturePrior
 from bozzetto.priors.prior import Prior
 from bozzetto.priors.text2image import TextToImage
+from bozzetto.priors.unconditional import PicturePrior
 from bozzetto.priors.zero123 import Zero123
 
 MINI = Path(__file__).parent / "mini"
 """the embedded priors"""
-NAMES = {"mini": "zero123", **{name: name for name in pictures.NAMES}}
+NAMES = {"mini": "zero123", **{name: name for name in unconditional.NAMES}}
 """embedded priors by their short names, and their folders in MINI"""
 TEXT = "text-to-image"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -65,7 +65,7 @@ LAYOUTS: dict[str, Layout] = {
     TEXT: Layout(TextToImage, "text", reads_text=True, pipelines=("StableDiffusionPipeline",)),
     "instruct-pix2pix": Layout(InstructPix2Pix, "edits", reads_text=True, pipelines=("StableDiffusionInstructPix2PixPipeline",)),
     "deepfloyd-if": Layout(DeepFloyd, "text", reads_text=True, pipelines=("IFPipeline",)),
-    **{kind: Layout(PicturePrior, "pictures") for kind in pictures.KINDS},
+    **{kind: Layout(PicturePrior, "pictures") for kind in unconditional.KINDS},
 }
 """by kind"""
 
@@ -246,7 +246,7 @@ def _folder(name_or_folder: str | Path) -> Path:
     first, _, rest = name.partition("/")
     if not Path(name).exists() and (name in NAMES or (first == "mini" and "/" not in rest and rest not in (".", ".."))):
         folder = MINI / (NAMES.get(name) or rest or NAMES["mini"])
-        if not (folder / "model_index.json").is_file() and not pictures.kind_of(folder):
+        if not (folder / "model_index.json").is_file() and not unconditional.kind_of(folder):
             raise InputError(f"{name}: this version embeds no such diffusion prior; give a folder of weights in diffusers' layout")
         return folder
     folder = Path(name_or_folder)
@@ -307,7 +307,7 @@ def _kind(folder: Path, kind: str | None, *, is_told: bool = False) -> str:
 
     is_told  a text tower was given: text-to-image, unless the folder says another kind with one
     """
-    own, where, pipeline = pictures.kind_of(folder), "config.json", "folder"
+    own, where, pipeline = unconditional.kind_of(folder), "config.json", "folder"
     if own is None:
         pipeline, where = read_json(folder / "model_index.json").get("_class_name", "folder"), "bozzetto.json"
         own = read_json(folder / where).get("kind") if (folder / where).is_file() else None

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bozzetto.denoiser import Adapted, draw
+from bozzetto.denoiser import Adapted, noise_like
 from bozzetto.diffusion.guidance import classifier_free
 from bozzetto.diffusion.samplers import ddim
 from bozzetto.diffusion.schedules import spaced, to_zero
@@ -233,7 +233,7 @@ def prompt_to_prompt(
     if noise is None:
         if generator is None:
             raise ValueError("noise: expected it, or a generator to draw it")
-        noise = draw(torch.zeros(1, *prior.shape), generator)
+        noise = noise_like(torch.zeros(1, *prior.shape), generator)
     state = _State(control, steps)
     told, null = (torch.cat([prior.condition(text=t)["token"] for t in texts]) for texts in ((source, target), ("", "")))
     base = prior.denoiser

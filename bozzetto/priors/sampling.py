@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, Generators, draw
+from bozzetto.denoiser import Denoiser, Generators, noise_like
 from bozzetto.diffusion.guidance import classifier_free, thresholded
 from bozzetto.diffusion.samplers import Watch, ddim
 from bozzetto.diffusion.schedules import spaced, to_zero
@@ -51,7 +51,7 @@ class Samplable(Protocol):
 
 def start(prior: Samplable, count: int, *, generator: Generators) -> Tensor:
     """Unit noise (count, ...) float32 for as many x0; one generator a sample makes each independent of its batch."""
-    return draw(torch.zeros(count, *prior.shape), generator)
+    return noise_like(torch.zeros(count, *prior.shape), generator)
 
 
 def sample(

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Generators, draw
+from bozzetto.denoiser import Generators, noise_like
 
 Score = Callable[[Tensor], Tensor]
 
@@ -51,7 +51,7 @@ def ula(score: Score, x: Tensor, eps: float, steps: int, *, generator: Generator
         s = score(x)
         if not bool(torch.isfinite(s).all()):
             raise ValueError(f"step {i}: the score is not finite; take a smaller eps than {eps}")
-        x = langevin_step(x, s, eps, None if generator is None else draw(x, generator))
+        x = langevin_step(x, s, eps, None if generator is None else noise_like(x, generator))
     return x
 
 
@@ -65,7 +65,7 @@ def mala(log_density: Score, x: Tensor, eps: float, steps: int, *, generator: to
     log_p, s = _with_gradient(log_density, x)
     accepted = 0.0
     for i in range(steps):
-        new = langevin_step(x, s, eps, draw(x, generator))
+        new = langevin_step(x, s, eps, noise_like(x, generator))
         new_log_p, new_s = _with_gradient(log_density, new)
         back, there = (x - new - eps / 2 * new_s).square().sum(1), (new - x - eps / 2 * s).square().sum(1)
         log_ratio = new_log_p - log_p + (there - back) / (2 * eps)
@@ -128,7 +128,7 @@ def sgld(
         _positive(float(e))
         picked = torch.randperm(N, generator=generator, device=generator.device)[:n].to(data.device)
         gradient = minibatch_gradient(grad_prior, grad_likelihood, theta, data[picked], N)
-        theta = langevin_step(theta, gradient, float(e), draw(theta, generator))
+        theta = langevin_step(theta, gradient, float(e), noise_like(theta, generator))
         if not bool(torch.isfinite(theta).all()):
             raise ValueError(f"step {i}: parameters are not finite; take a smaller eps than {float(e):.3g}")
         chain.append(theta)

@@ -22,7 +22,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import draw, each
+from bozzetto.denoiser import each, noise_like
 
 Score = Callable[[Tensor], Tensor]
 
@@ -83,7 +83,7 @@ def projections(like: Tensor, kind: Literal["rademacher", "gaussian", "sphere"] 
 
     Signs have the least variance, none for a diagonal Jacobian (check SSM-2).
     """
-    v = draw(like, generator)
+    v = noise_like(like, generator)
     if kind == "rademacher":
         return torch.where(v < 0, -1.0, 1.0).to(like)
     if kind == "sphere":

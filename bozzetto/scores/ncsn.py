@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Denoiser, Generators, ask, descending, draw
+from bozzetto.denoiser import Denoiser, Generators, ask, descending, noise_like
 from bozzetto.scores.langevin import langevin_step
 
 Overlay = Callable[[Tensor, float, bool], Tensor]
@@ -61,7 +61,7 @@ def annealed_langevin(
             if overlay and is_overlaid_first:
                 x = overlay(x, s, t == 0)
             denoised = ask(denoiser, x, s, cond, i * T + t)
-            x = langevin_step(x, (denoised - x) / s**2, eps, draw(x, generator))
+            x = langevin_step(x, (denoised - x) / s**2, eps, noise_like(x, generator))
             if overlay and not is_overlaid_first:
                 x = overlay(x, s, t == 0)
         if watch:
@@ -103,14 +103,14 @@ def predictor_corrector(
     for i, (s, s_next) in enumerate(pairwise([*levels, 0.0])):
         for _ in range(corrections):
             score = (ask(denoiser, x, s, cond, i) - x) / s**2
-            z = draw(x, generator)
+            z = noise_like(x, generator)
             x = langevin_step(x, score, corrector_eps(z, score, snr), z)
             x = overlay(x, s, True) if overlay else x
         if s_next == 0:
             break
         # twice the drift of `langevin_step` with eps = the variance lost, as the reverse SDE has it
         score = (ask(denoiser, x, s, cond, i) - x) / s**2
-        x = langevin_step(x, 2 * score, s**2 - s_next**2, draw(x, generator))
+        x = langevin_step(x, 2 * score, s**2 - s_next**2, noise_like(x, generator))
         x = overlay(x, s_next, True) if overlay else x
     if final_denoise:
         x = ask(denoiser, x, levels[-1], cond, len(levels))

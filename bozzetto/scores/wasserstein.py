@@ -10,12 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import draw
+from bozzetto.denoiser import noise_like
 
 
 def directions(count: int, D: int, *, generator: torch.Generator) -> Tensor:
     """(count, D) float64, even on the unit sphere."""
-    v = draw(torch.empty(count, D, dtype=torch.float64), generator)
+    v = noise_like(torch.empty(count, D, dtype=torch.float64), generator)
     return v / v.norm(dim=1, keepdim=True)
 
 

@@ -31,7 +31,7 @@ MAX_COPIES = 51  # of one Gaussian at a time
 
 
 @dataclass(frozen=True)
-class Schedule:
+class DensifySchedule:
     """When densification happens; defaults as published, for 30,000 steps."""
 
     start: int = 500
@@ -57,17 +57,17 @@ class Schedule:
     max_count: int = 1_000_000
     """never more than this"""
 
-    def scaled(self, factor: float) -> Schedule:
+    def scaled(self, factor: float) -> DensifySchedule:
         """The same course in `factor` times the steps."""
         times = {k: max(1, round(getattr(self, k) * factor)) for k in ("start", "stop", "every", "reset_every")}
-        return Schedule(**{**self.__dict__, **times})
+        return DensifySchedule(**{**self.__dict__, **times})
 
 
 @dataclass
 class Densify:
     """Sums between two passes: of gradients, `pull` (N,), and of pictures that a Gaussian was in, `visits` (N,)."""
 
-    schedule: Schedule
+    schedule: DensifySchedule
     extent: float
     pull: Tensor = field(default_factory=lambda: torch.zeros(0))
     visits: Tensor = field(default_factory=lambda: torch.zeros(0))
@@ -143,7 +143,7 @@ def forget(optimiser: torch.optim.Adam, name: str, rows: Tensor) -> None:
 class Mcmc:
     """Relocation and noise; nothing is remembered between passes."""
 
-    schedule: Schedule
+    schedule: DensifySchedule
     extent: float
     growth: float = 1.05
 

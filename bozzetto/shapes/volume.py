@@ -159,7 +159,7 @@ class Volume(nn.Module):
         rest = [p for name, p in self.named_parameters() if not name.startswith("field.encoding.")]
         groups = [{"params": p, "rate": r} for p, r in ((entries, course.table_lr), (rest, course.net_lr)) if p]
         self.optimiser = torch.optim.Adam(groups, betas=(0.9, 0.99), eps=1e-15, fused=True)
-        self.look()
+        self.update_occupancy()
 
     # ---- a run ----
 
@@ -171,7 +171,7 @@ class Volume(nn.Module):
         for group in self.optimiser.param_groups:
             group["lr"] = group["rate"] * warmth * course.fall**step.share
         if step.number % course.every == 0:
-            self.look(step.generator)
+            self.update_occupancy(step.generator)
         self._asked = self._asked[:0]
         self.zero_grad()
 
@@ -193,7 +193,7 @@ class Volume(nn.Module):
         return self.medium.losses(self.field, points, step)
 
     @torch.no_grad()
-    def look(self, generator: torch.Generator | None = None) -> None:
+    def update_occupancy(self, generator: torch.Generator | None = None) -> None:
         """Find out which cells are empty; `generator` draws where in each, or it is its middle."""
         middles = torch.stack(torch.meshgrid(*([torch.arange(self.cells) + 0.5] * 3), indexing="ij"), -1).view(-1, 3)
         if generator is not None and self.medium.noise > 0:
@@ -323,4 +323,4 @@ def imitate(
         optimiser.step()
     volume.zero_grad()
     volume.kept.fill_(torch.inf)
-    volume.look()
+    volume.update_occupancy()

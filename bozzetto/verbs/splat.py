@@ -36,7 +36,7 @@ from bozzetto.formats.scene import Scene, load
 from bozzetto.image import animation
 from bozzetto.kernels import harmonics
 from bozzetto.render.ssim import ssim
-from bozzetto.shapes.densify import MCMC_FIRST, Densify, Mcmc, Schedule, Strategy
+from bozzetto.shapes.densify import MCMC_FIRST, Densify, DensifySchedule, Mcmc, Strategy
 from bozzetto.shapes.gaussians import Gaussians, scene_extent
 from bozzetto.shapes.growing import PUBLISHED, Growing
 from bozzetto.shapes.shape import Shape, Step
@@ -168,7 +168,7 @@ def fit(g: Gaussians, scene: Scene, s: Splat, seed: int, run: Run) -> Gaussians:
     scale = s.steps / PUBLISHED
     train = [i for i, held in enumerate(scene.held) if not held]
     extent = scene_extent(Camera(torch.cat([scene.cameras[i].c2w for i in train]), torch.cat([scene.cameras[i].K for i in train]), (1, 1)))
-    schedule = replace(Schedule().scaled(scale), max_count=s.max_count, do=s.grow)
+    schedule = replace(DensifySchedule().scaled(scale), max_count=s.max_count, do=s.grow)
     mcmc = replace(schedule, stop=round(25_000 * scale))
     strategy: Strategy = Densify(schedule, extent) if s.strategy == "densify" else Mcmc(mcmc, extent)
     shape = Growing(g, strategy, extent, degree=s.degree, antialiased=s.antialiased, is_isotropic=s.is_isotropic)

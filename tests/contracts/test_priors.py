@@ -19,10 +19,10 @@ from bozzetto.priors.convert import convert
 from bozzetto.priors.exact import Exact
 from bozzetto.priors.hint import PLANES, Hint
 from bozzetto.priors.loading import LAYOUTS, MINI, TEXT, load_as
-from bozzetto.priors.pictures import NAMES
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.sampling import Sampler
 from bozzetto.priors.text2image import TextToImage
+from bozzetto.priors.unconditional import NAMES
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.views import Views
 from tests.twins import deepfloyd

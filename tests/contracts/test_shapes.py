@@ -10,7 +10,7 @@ import torch
 
 from bozzetto.camera import orbit
 from bozzetto.shapes.colours import ColourGrid
-from bozzetto.shapes.densify import Densify, Mcmc, Schedule
+from bozzetto.shapes.densify import Densify, DensifySchedule, Mcmc
 from bozzetto.shapes.density import density
 from bozzetto.shapes.discs import Discs, on_surface
 from bozzetto.shapes.dmtet import DMTet
@@ -48,7 +48,7 @@ def gaussians():
 
 def growing(strategy):
     g = gaussians()
-    schedule = Schedule(start=1, every=2, stop=50, threshold=1e-3, max_count=5000)
+    schedule = DensifySchedule(start=1, every=2, stop=50, threshold=1e-3, max_count=5000)
     return Growing(g, strategy(schedule, 1.0), 1.0, degree=0, cells=48, views=24, size=96)
 
 

