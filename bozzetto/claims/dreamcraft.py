@@ -109,7 +109,8 @@ CLAIMS = (
         must=(Beats("whole", "no 3D prior"), Beats("whole", "no last stage")),
         control=Beats("whole", "3D prior's azimuth flipped"),
         seconds=60,
-        remark="Stages have as many steps in each variant. Of colours alone: the sphere is given.",
+        remark="Stages have as many steps in each variant. Of colours alone: the sphere is given. Where the first stage has left the face "
+        "faint, as with seed 1, the last stage's prior, which knows no camera, takes it for a side without one, and the face is lost.",
     ),
     Claim(
         "dreamcraft3d-bootstrapping",
