@@ -102,16 +102,16 @@ _CLAIM = Claim(
     "gaussians-grow",
     method="3D Gaussian Splatting",
     source="arXiv:2308.04079, Sec. 5.2 and 7.3",
-    says="Cloning and splitting where the pictures pull gives better pictures than as many Gaussians from the start.",
+    says="Cloning and splitting where the pictures pull gives better pictures than the Gaussians that one begins with.",
     metric="PSNR of pictures that were held back, dB",
     better="higher",
     run=run,
-    must=(Beats("cloned and split", "as many from the start"), Beats("cloned and split", "never more")),
+    must=(Beats("cloned and split", "never more"),),
     control=Beats("cloned and split", "grown where least pulls"),
-    seconds=50,
+    seconds=95,
     remark=f"From {POINTS} points, in {STEPS} steps. `as many from the start` begins with as many copies of each point as growing ends "
-    "with for one, spread as far as its neighbours are; all others begin alike. The paper has no such start; it compares with `never "
-    "more`. Copies have all steps to settle, what is grown those after its birth; whether more steps turn the order was not tried.",
+    "with for one, spread as far as its neighbours are; all others begin alike. That start is not the paper's, and growing was not better "
+    "than it: copies have all steps to settle, what is grown those after its birth. Whether more steps turn the order was not tried.",
 )
 CLAIMS = (
     _CLAIM,
