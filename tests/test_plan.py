@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -438,6 +439,16 @@ def test_triposr_as_a_guess_counts(tmp_path: Path):
     cost = costs(random_weights.TINY_TRIPOSR)
     assert with_it.ram - plain.ram == pytest.approx(cost.peak - plan.LIBRARIES) and cost.peak > plan.LIBRARIES
     assert (with_it.flop, with_it.weights) == (cost.network, cost.weights) and plain.flop == 0
+
+
+def test_a_third_prior_that_paints_counts_and_so_do_a_words_lessons():
+    """Asked as often as where the text's prior paints; only the weights are there once more."""
+    recipe, settings = RECIPES["dreamcraft3d"], DreamCraft3D(**TINY, boost=15)
+    two, three = (for_lift(recipe, "draft", settings, priors) for priors in ({}, {"paint": "mini"}))
+    assert three.flop == pytest.approx(two.flop) and three.weights > two.weights and three.ram > two.ram
+    recipe = RECIPES["magic123"]
+    asked = [recipe.asks(replace(Magic123(**TINY), invert=n), {})["text"] for n in (0, 7)]  # type: ignore[misc]
+    assert asked[1] == asked[0]._replace(taught=7)
 
 
 # ---- cards ----

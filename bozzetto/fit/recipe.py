@@ -128,7 +128,7 @@ class Recipe(Generic[S]):
     stages: Mapping[str, float]
     needs: tuple[Need, ...] = ("first_guess",)
     about: str = ""
-    asks: Callable[[S, Mapping[Need, Prior]], Mapping[Need, Asked]] | None = None
+    asks: Callable[[S, Mapping[Any, Prior]], Mapping[Any, Asked]] | None = None
     extras: tuple[Extra, ...] = ()
     compares: bool = False
 

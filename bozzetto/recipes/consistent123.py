@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ from bozzetto.fit.finish import Lifted, finish
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.hybrid import DRAFT, FINE, Hybrid, Sculpted
 from bozzetto.fit.loop import Term, optimise
-from bozzetto.fit.recipe import Job, Need, Recipe
+from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.sculpt import SHOWN, Coarse, Sculpture, field_of, handed_on, resumed, rough_surface, tets_of
 from bozzetto.fit.solid import Solid
 from bozzetto.priors.clip import Clip
@@ -60,7 +61,7 @@ def lift(job: Job[Consistent123]) -> Lifted:
     return finish(job.source, made, lambda clean: grid, solid.frustum.camera, job.settings.finish, run, told, drawn=True)
 
 
-def asks(s: Consistent123, _: Mapping[Need, Prior]) -> Mapping[Need, Asked]:
+def asks(s: Consistent123, _: Mapping[Any, Prior]) -> Mapping[Any, Asked]:
     """What both priors are asked for, at most: the text's as soon as the boundary may be found."""
     steps, alone = s.coarse.steps, round(s.boundary.earliest * s.coarse.steps) + 1
     return {**s.hybrid.asked(steps + s.steps), "text": s.hybrid.asked(steps - alone + s.steps)["text"]}

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 
@@ -30,7 +30,7 @@ from bozzetto.fit.framed import Framed
 from bozzetto.fit.hybrid import DRAFT, FINE, Sculpted
 from bozzetto.fit.learning import Bootstrapped, bootstrapped
 from bozzetto.fit.loop import Term, When, optimise
-from bozzetto.fit.recipe import Job, Need, Recipe
+from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.reference import absolute_inside
 from bozzetto.fit.sculpt import SHOWN, Sculpture, even, field_of, handed_on, odd, resumed, rough_surface, tets_of
 from bozzetto.fit.settings import Within
@@ -72,12 +72,12 @@ def lift(job: Job[DreamCraft3D]) -> Lifted:
     return finish(job.source, made, lambda clean: colours, solid.frustum.camera, s.finish, run, told, drawn=True)
 
 
-def asks(s: DreamCraft3D, _: Mapping[Need, Prior]) -> Mapping[Need, Asked]:
-    """What both priors are asked for."""
+def asks(s: DreamCraft3D, priors: Mapping[Any, Prior]) -> Mapping[Any, Asked]:
+    """What both priors are asked for, and a third that paints."""
     sculpted, (levels, refresh) = s.hybrid.asked(s.coarse.steps // 2 + s.steps, negatives=2), schedule(s)
     steps = [n for n in range(s.boost) if n % 2 or refresh.is_learning(n)]
     learnt = bootstrapped(refresh, levels, steps, s.hybrid.around.views, 1 if s.boost_guidance == 1 else 2)
-    return {**sculpted, "text": sculpted["text"].and_then(learnt)}
+    return {**sculpted, "paint": learnt} if "paint" in priors else {**sculpted, "text": sculpted["text"].and_then(learnt)}
 
 
 def schedule(s: DreamCraft3D) -> tuple[Levels, Refresh]:

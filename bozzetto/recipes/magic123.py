@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated
+from typing import Annotated, Any
 
 from bozzetto.distill.sds import Levels, Ramp
 from bozzetto.fit.around import Around
@@ -28,7 +28,7 @@ from bozzetto.fit.finish import Lifted, finish
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.hybrid import DRAFT, FINE, Hybrid, Sculpted
 from bozzetto.fit.loop import Term, When, optimise
-from bozzetto.fit.recipe import Job, Need, Recipe
+from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.sculpt import SHOWN, Coarse, Sculpture, field_of, handed_on, resumed, rough_surface, tets_of
 from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Solid
@@ -64,9 +64,10 @@ def lift(job: Job[Magic123]) -> Lifted:
     return finish(job.source, made, lambda clean: grid, solid.frustum.camera, job.settings.finish, run, told, drawn=True)
 
 
-def asks(s: Magic123, _: Mapping[Need, Prior]) -> Mapping[Need, Asked]:
+def asks(s: Magic123, _: Mapping[Any, Prior]) -> Mapping[Any, Asked]:
     """What both priors are asked for."""
-    return s.hybrid.asked(s.coarse.steps * 3 // 4 + s.steps)
+    both = s.hybrid.asked(s.coarse.steps * 3 // 4 + s.steps)
+    return {**both, "text": both["text"].and_then(Asked(taught=s.invert))}
 
 
 def is_pictures(step: Step) -> bool:

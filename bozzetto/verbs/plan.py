@@ -9,16 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from bozzetto.fit.drawings import Drawing
-from bozzetto.fit.recipe import Need, Recipe
+from bozzetto.fit.recipe import Recipe
 from bozzetto.priors import loading, published, triposr, triposr_files
 from bozzetto.priors.loading import Role
 from bozzetto.priors.plan import GB, LIBRARIES, Asked, Plan, agreed
-from bozzetto.priors.prior import Prior
 
 
 class Cost(NamedTuple):
@@ -43,7 +42,7 @@ def for_lift(
     recipe: Recipe[Any],
     preset: str,
     settings: Any,
-    priors: Mapping[Need, str],
+    priors: Mapping[Any, str],
     kind: str | None = None,
     device: str = "cpu",
     precision: str = "auto",
@@ -64,9 +63,11 @@ def for_lift(
         if triposr_files.is_folder(folder := published.place(priors.get("first_guess", loading.MINI))):
             cost = triposr.costs(triposr_files.read_config(folder / triposr_files.CONFIG))
             plan = replace(plan, ram=plan.ram + cost.peak - LIBRARIES, weights=float(cost.weights), flop=cost.network)
-        given: dict[Literal["views", "text"], str] = {need: priors.get(need, "mini") for need in recipe.needs if need != "first_guess"}
-        outlines: dict[Need, Prior] = {
-            need: loading.load_for(need, name, kind if need == "views" else None, dtype, "meta") for need, name in given.items()
+        given: dict[str, str] = {need: priors.get(need, "mini") for need in recipe.needs if need != "first_guess"}
+        given |= {extra: priors[extra] for extra in recipe.extras if extra == "paint" and extra in priors}
+        outlines = {
+            need: loading.load_for("views" if need == "views" else "text", name, kind if need == "views" else None, dtype, "meta")
+            for need, name in given.items()
         }
         asked = recipe.asks(settings, outlines) if recipe.asks else {}
         for need, outline in outlines.items():
