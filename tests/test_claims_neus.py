@@ -37,6 +37,7 @@ def test_weights_of_neus_are_at_the_first_surface_and_a_sharper_field_is_nearer_
     assert claims.first_surface(3, sections=2048)[claims.METHOD] < scores[claims.METHOD]  # in 1 / k: of higher than first order
 
 
+@pytest.mark.slow
 def test_the_experiment_measures_every_variant_and_a_short_run_is_under_way():
     try:
         found = claims.fits(5, share=0.1)

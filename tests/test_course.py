@@ -240,6 +240,7 @@ def flags(archive, tmp_path, monkeypatch):
     return [str(x) for k, v in fixed.items() for x in (f"--{k}", v)]
 
 
+@pytest.mark.slow
 def test_a_course_ends_by_its_clock_and_leaves_what_it_promises(flags, tmp_path, monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(gpu_report, "run", lambda command, seconds: asked.append((command[1], seconds)) or "| a row |")
@@ -291,6 +292,7 @@ def test_missing_packages_are_named_in_one_sentence(lacking, flags, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_can_be_done_without_is_said_and_done_without(flags, tmp_path, monkeypatch, capsys):
     for name in ("tensorboard", "pytest", "gsplat", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -154,6 +154,7 @@ def test_ddpm_5_the_bound_is_the_likelihood_when_the_reverse_is_exact(T):
         assert gap == pytest.approx(2.3e-10, abs=0.05e-10)
 
 
+@pytest.mark.slow
 def test_ddpm_6_what_a_wrong_variance_costs():
     """Excess over the exact variance's bound, sum over k >= 1, nats a dimension; c = .5, k = 0 exact."""
     for T, large in [(10, 0.12175), (100, 0.010958), (1000, 0.0010922), (4000, 0.000273)]:

@@ -257,6 +257,7 @@ def test_copies_are_found():
     torch.testing.assert_close(distance, torch.full((2,), 0.01), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_judge_learns_the_classes_and_refuses_noise(archive):
     """Ten classes told apart by where a bright bar lies; the real judge does the same with digits."""
     rng = np.random.default_rng(1)

@@ -81,7 +81,7 @@ def toy(seed: int) -> tuple[Toy, Pose, Source]:
     return field, pose, Source("toy.png", shown, alpha, shown, str(seed))
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_the_camera_of_a_field_is_found_by_the_picture(seed: int):
     field, pose, source = toy(seed)
     found = find(field, source)
@@ -105,7 +105,8 @@ def test_a_pose_goes_to_the_crop_and_back():
     assert (u - 0.5, 0.5 - v, t) == pytest.approx((0.1, -0.05, 0.0), abs=1e-9)  # right, up, and the depth where the frustum's unit is
 
 
-@pytest.mark.parametrize("recipe", ["guess", pytest.param("gaussians", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["guess", "gaussians"])
 def test_a_lift_that_begins_with_a_field_has_its_shape_within_a_cell_and_its_colours(recipe: str):
     field, pose, source = toy(2)
     chosen = RECIPES[recipe]

@@ -175,6 +175,7 @@ def weights(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_lift_takes_published_weights_and_ends_in_the_same_bytes(weights, tmp_path, monkeypatch):
     monkeypatch.setitem(zero123.RECIPE.presets, "draft", replace(SMALL, steps=4, guidance=3.0))
     made = []

@@ -58,6 +58,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_scene(tmp_path_factory.mktemp("scenes") / "blobs")
 
 
+@pytest.mark.slow
 def test_a_scene_is_fitted_and_killing_and_resuming_ends_in_the_same_bytes(scene, tmp_path):
     once = recipe.splat_scene(scene, tmp_path / "once.ply", QUICK, seed=5)
     source = load(scene)
