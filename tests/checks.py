@@ -60,9 +60,16 @@ FILES = [
     "loading",
     "convert",
     "metrics",
+    "boundary",
+    "hybrid",
+    "triplane",
+    "triposr",
+    "backbone",
+    "instruct",
+    "prompt_to_prompt",
 ]
 ApproxScalar: Any = type(pytest.approx(0.0))
-ID = re.compile(r"test_([a-z]+\d?)_(\d+)_(\w+)$")
+ID = re.compile(r"test_([a-z]+\d?[a-z]?)_(\d+)_(\w+)$")
 
 
 class Recorder:

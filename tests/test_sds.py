@@ -101,6 +101,24 @@ def test_sds_4_two_priors_trace_their_weighted_mean():
         assert abs(fixed_point(None, None, both, sigma=sigma) - expected) < 1e-6
 
 
+def test_mg_1_more_weight_on_the_3d_prior_goes_all_the_way_from_the_2d_mean_to_its_own():
+    """Magic123's lambda_3D over its sweep, lambda_2D = 1: SDS-4's mean. By lambda = 10 to 60, which the paper finds alike, a 3D prior that
+    is as sure as the 2D one has it all but alone; one a hundred times less sure does not (the control)."""
+    sigma, (m2, S2), (m3, S3) = 1.3, (-1.0, 0.2), (2.0, 0.2)
+    a, s = vp(sigma)
+
+    def ends(lambda_3d: float, spread: float) -> float:
+        total = 1 + lambda_3d
+        return fixed_point(None, None, [(gaussian(m2, S2), 1 / total), (gaussian(m3, spread), lambda_3d / total)], sigma=sigma)
+
+    found = [ends(x, S3) for x in (0.0, 0.1, 1.0, 10.0, 40.0, 60.0)]
+    k2, k3 = 1 / (a * a * S2 + s * s), 1 / (a * a * S3 + s * s)
+    expected = [(k2 * m2 + x * k3 * m3) / (k2 + x * k3) for x in (0.0, 0.1, 1.0, 10.0, 40.0, 60.0)]
+    assert found == pytest.approx(expected, abs=1e-6) and found == sorted(found)
+    assert found[0] == pytest.approx(m2, abs=1e-6) and m3 - 0.3 < found[3] < found[5] < m3
+    assert ends(10.0, 100 * S3) < m3 - 0.3
+
+
 def test_sds_5_the_chain_rule_and_the_mean_over_the_batch():
     g = generator(3)
     A = torch.randn(4, 3, generator=g, dtype=torch.float64)
