@@ -28,13 +28,22 @@ from bozzetto.priors.published import PUBLISHED
 from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.tokens import END
 from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig, costs
+from bozzetto.priors.triposr_files import settings_of
 
 NAMES = ("zero123-xl", "stable-diffusion-1.5", "stable-diffusion-2.1-base", "instruct-pix2pix", "deepfloyd-if", "triposr")
 PIPELINES = {"zero123-xl": "Zero123Pipeline", "instruct-pix2pix": "StableDiffusionInstructPix2PixPipeline", "deepfloyd-if": "IFPipeline"}
 IF_NOISE = NoiseSchedule(1e-4, 0.02, "squaredcos_cap_v2")
-TINY_VIT = {"width": 48, "layers": 2, "heads": 3, "hidden": 96, "patch": 16, "side": 64}
 TINY_TRIPOSR = TripoSRConfig(
-    ViTConfig(**TINY_VIT), picture=64, plane=4, channels=32, heads=2, layers=2, groups=8, features=4, neurons=8, hidden=2
+    ViTConfig(width=48, layers=2, heads=3, hidden=96, patch=16, side=64),
+    picture=64,
+    plane=4,
+    channels=32,
+    heads=2,
+    layers=2,
+    groups=8,
+    features=4,
+    neurons=8,
+    hidden=2,
 )
 
 
@@ -75,7 +84,7 @@ def write(name: str, folder: Path, filled: Filled = "random") -> Path:
         elif part == "tokenizer":
             _tokenizer(path, parts["text_encoder"], "!" if name.startswith("stable-diffusion-2") else END)
         elif path.name == "config.yaml":
-            path.write_text(_yaml(tiny))
+            path.write_text(json.dumps(settings_of(TINY_TRIPOSR)) if tiny else "cond_image_size: 512\n")  # what is not said is as published
         elif path.name == "model.ckpt":
             with torch.device("meta"):
                 network = TripoSR(TINY_TRIPOSR if tiny else TripoSRConfig())
@@ -213,26 +222,6 @@ def _pieces(path: Path) -> None:
     text = iter([letters, " ".join(letters)] * 20)
     sentencepiece.SentencePieceTrainer.train(sentence_iterator=text, model_writer=made, minloglevel=2, **how)
     path.write_bytes(made.getvalue())
-
-
-def _yaml(tiny: bool) -> str:
-    if not tiny:
-        return "cond_image_size: 512\n"  # all else is as published where it is not said
-    c = TINY_TRIPOSR
-    sizes = {
-        "cond_image_size": c.picture,
-        "image_tokenizer": TINY_VIT,
-        "tokenizer": {"plane_size": c.plane, "num_channels": c.channels},
-        "backbone": {
-            "num_attention_heads": c.heads,
-            "attention_head_dim": c.channels // c.heads,
-            "num_layers": c.layers,
-            "norm_num_groups": c.groups,
-        },
-        "post_processor": {"out_channels": c.features},
-        "decoder": {"n_neurons": c.neurons, "n_hidden_layers": c.hidden},
-    }
-    return json.dumps(sizes)  # JSON is YAML
 
 
 def _json(path: Path, content: dict[str, Any]) -> None:

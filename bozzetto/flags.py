@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from bozzetto.verbs.settings import ClaimsSettings, LearnSettings, MeshSettings, SplatSettings
+from bozzetto.verbs.settings import EDIT_IMAGE, EDIT_SIZE, VIEWS, ClaimsSettings, LearnSettings, MeshSettings, SplatSettings
 
 Device = Annotated[str, arg(help="cpu, cuda, cuda:1, mps")]
 Float = Literal["auto", "fp32", "fp16", "bf16"]
@@ -138,7 +138,7 @@ class Views:
     prior: Path = Path("mini")
     """folder of weights in diffusers' layout (see docs/priors.md), or the name of fetched ones (`bozzetto fetch --list`)"""
     kind: Kind = None
-    count: int = 8
+    count: int = VIEWS
     """views, round the object"""
     elevation_deg: float | None = None
     """how far above the horizon the picture was taken from; estimated by default"""
@@ -168,10 +168,10 @@ class Draw:
     """the picture"""
     count: int = 1
     """pictures, side by side in the one file; picture k takes seed + k"""
-    guidance: float = 3.0
-    """1 is the text as the prior understands it, more holds to it harder"""
-    steps: int = 50
-    """of the sampler"""
+    guidance: float | None = None
+    """1 is the text as the prior understands it, more holds to it harder; by default what the prior wants, 3 of the embedded one"""
+    steps: int | None = None
+    """of the sampler; by default what the prior wants, 50 of the embedded one"""
     prior: Path = Path("mini")
     """folder of weights that bozzetto.training.backbone wrote; the embedded ones by default"""
     towers: Path | None = None
@@ -196,13 +196,13 @@ class Edit:
     """the picture"""
     count: int = 1
     """edits, side by side in the one file; edit k takes seed + k"""
-    guidance: float = 7.5
-    """more holds harder to the instruction; 5 to 10 are usual"""
-    image_guidance: float = 1.5
+    guidance: float | None = None
+    """more holds harder to the instruction; 5 to 10 are usual, and 7.5 the default"""
+    image_guidance: float = EDIT_IMAGE
     """more holds harder to the picture; 1 to 1.5 are usual"""
-    steps: int = 100
-    """of the sampler"""
-    size: int = 512
+    steps: int | None = None
+    """of the sampler; by default 100"""
+    size: int = EDIT_SIZE
     """pixels of the longer side, about; sides are multiples of 64"""
     prior: Path = Path("instruct-pix2pix")
     """folder of InstructPix2Pix's weights, or the name of fetched ones: bozzetto fetch instruct-pix2pix"""

@@ -127,7 +127,7 @@ def drawn(prior: Any) -> Tensor:
     elif isinstance(prior, InstructPix2Pix):
         shown = _shown(prior.size, prior.background)[None]
         how = prior.sampler._replace(steps=STEPS)
-        return prior.edited(shown, "make it red", sampler=how, generator=torch.Generator().manual_seed(0))
+        return prior.edited(shown, "make it red", image_scale=1.5, sampler=how, generator=torch.Generator().manual_seed(0))
     elif isinstance(prior, TextToImage):
         cond = prior.condition(text="a red chair")
     sampler = prior.sampler._replace(steps=STEPS)

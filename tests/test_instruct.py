@@ -112,7 +112,7 @@ def test_a_pictures_latent_is_the_mode_unscaled_and_its_null_is_zeros(prior, pic
 def test_ip_1_without_an_instruction_its_scale_says_nothing(prior, picture):
     def drawn(text: str, scale: float) -> torch.Tensor:
         how = prior.sampler._replace(steps=3, guidance=scale)
-        return prior.edited(picture, text, sampler=how, generator=torch.Generator().manual_seed(0))
+        return prior.edited(picture, text, image_scale=1.5, sampler=how, generator=torch.Generator().manual_seed(0))
 
     torch.testing.assert_close(drawn("", 2.0), drawn("", 9.0), rtol=0, atol=1e-5)
     assert (drawn("paint it blue", 2.0) - drawn("paint it blue", 9.0)).abs().max() > 1e-4

@@ -106,6 +106,14 @@ def png(picture: Tensor) -> bytes:
     return buffer.getvalue()
 
 
+def save_png(picture: Tensor, out: Path) -> None:
+    """`png`, whole or not at all; raises InputError where it cannot be written"""
+    try:
+        write_atomically(out, png(picture))
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+
+
 def check_png(out: Path) -> None:
     """raises InputError where no picture can be written there, before the slow work"""
     if out.suffix.lower() != ".png" or out.is_dir() or not out.parent.is_dir():

@@ -34,15 +34,13 @@ from bozzetto.priors.prior import Condition, Hinting, Reference
 from bozzetto.priors.sampling import Sampler
 from bozzetto.priors.text2image import TextToImage
 
-TEXT_SCALE, IMAGE_SCALE = 7.5, 1.5
-"""S_T and S_I of the paper's figures; it recommends 5 to 10 and 1 to 1.5"""
 STEP = 64  # pixels: sides are multiples of it
 
 
 class InstructPix2Pix(TextToImage):
     """As `TextToImage`, with a U-Net of 2 C channels in."""
 
-    sampler = Sampler(100, TEXT_SCALE, 1.0)
+    sampler = Sampler(100, 7.5, 1.0)  # of the paper's figures
 
     @classmethod
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> InstructPix2Pix:
@@ -86,7 +84,7 @@ class InstructPix2Pix(TextToImage):
         rgb: Tensor,
         text: str,
         *,
-        image_scale: float = IMAGE_SCALE,
+        image_scale: float,
         sampler: Sampler | None = None,
         generator: Generators,
         watch: Watch | None = None,
@@ -94,7 +92,7 @@ class InstructPix2Pix(TextToImage):
         """Pictures (B, H, W, 3) sRGB in [0, 1] as an instruction says; of the same size.
 
         rgb          sides that are multiples of the codec's cell and of what the U-Net halves: `fitted` makes them so
-        image_scale  S_I, how much the result is the picture's; `sampler.guidance` is S_T, how much the instruction's
+        image_scale  S_I, how much the result is the picture's, 1 to 1.5; `sampler.guidance` is S_T, how much the instruction's, 5 to 10
         generator    one, or one a picture
         raises       ValueError for sides that are no multiples of the codec's cell
         """
@@ -110,7 +108,7 @@ class InstructPix2Pix(TextToImage):
         return self.decode(sampling.descend(self.denoiser.sigmas, guided, noise, both, how, generator, watch))
 
 
-def fitted(rgb: Tensor, size: int = 512) -> Tensor:
+def fitted(rgb: Tensor, size: int) -> Tensor:
     """A picture (H, W, 3) at sides that are multiples of STEP, the longer one about `size`: scaled to cover, then cut round its middle.
 
     As the released command has it: the longer side goes to `size`, the shorter is rounded up to a multiple, both are rounded down

@@ -174,7 +174,8 @@ class _State:
 
 
 class _Attention:
-    """diffusers' attention with its maps in the open, batch [source, target]."""
+    """diffusers' attention with its maps in the open, batch [source, target]; without the norms and masks that Stable Diffusion's U-Nets
+    do not have."""
 
     def __init__(self, state: _State) -> None:
         self.state = state
@@ -203,8 +204,8 @@ class _Attention:
 
 
 @contextlib.contextmanager
-def controlled(unet: Any, state: _State) -> Iterator[None]:
-    """The U-Net's attention in the open, and as it was afterwards."""
+def _in_the_open(unet: Any, state: _State) -> Iterator[None]:
+    """The U-Net's attention by `_Attention`, and as it was afterwards."""
     before = unet.attn_processors
     unet.set_attn_processor(_Attention(state))
     try:
@@ -252,7 +253,7 @@ def prompt_to_prompt(
 
     guided = classifier_free(Adapted(denoise, base.sigmas), {"token": null}, guidance)
     sigmas = to_zero(base.sigmas[spaced(len(base.sigmas), steps)])
-    with controlled(prior.unet, state):
+    with _in_the_open(prior.unet, state):
         x = noise.expand(2, -1, -1, -1) * float((1 + sigmas[0] ** 2).sqrt())
         x0 = ddim(guided, x, sigmas, {"token": told}, change=after)
     first, second = prior.decode(x0)

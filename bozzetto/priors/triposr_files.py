@@ -99,8 +99,17 @@ def save(network: TripoSR, folder: str | Path) -> None:
     """Write the folder that `load` reads: weights as float16, sizes as YAML (JSON is YAML), each file by rename."""
     from safetensors.torch import save_file
 
-    c = network.config
-    settings = {
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / WEIGHTS) as part:
+        save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, part)
+    write_atomically(folder / CONFIG, (json.dumps(settings_of(network.config), indent=1) + "\n").encode())
+
+
+def settings_of(config: TripoSRConfig) -> dict[str, Any]:
+    """What CONFIG says of a network's sizes."""
+    c = config
+    return {
         "cond_image_size": c.picture,
         "image_tokenizer": asdict(c.vit),
         "tokenizer": {"plane_size": c.plane, "num_channels": c.channels},
@@ -114,11 +123,6 @@ def save(network: TripoSR, folder: str | Path) -> None:
         "decoder": {"n_neurons": c.neurons, "n_hidden_layers": c.hidden},
         "renderer": {"radius": c.radius, "density_bias": c.bias},
     }
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / WEIGHTS) as part:
-        save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, part)
-    write_atomically(folder / CONFIG, (json.dumps(settings, indent=1) + "\n").encode())
 
 
 def our_name(name: str) -> str:

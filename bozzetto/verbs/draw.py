@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from bozzetto.errors import InputError
-from bozzetto.files import write_atomically
-from bozzetto.fit.asset import check_png, png
+from bozzetto.fit.asset import check_png, save_png
 from bozzetto.fit.drawings import Drawing, sample_views
 from bozzetto.fit.run import Progress, check_device
 from bozzetto.priors import loading
@@ -26,10 +25,7 @@ def draw_text(text: str, out: Path, *, progress: Progress | None = None, **how: 
     """
     check_png(out)
     pictures = draw(text, progress=progress, **how)
-    try:
-        write_atomically(out, png(torch.cat([*pictures], 1)))
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
+    save_png(torch.cat([*pictures], 1), out)
     return out
 
 
@@ -37,8 +33,8 @@ def draw(
     text: str,
     *,
     count: int = 1,
-    steps: int = 50,
-    guidance: float = 3.0,
+    steps: int | None = None,
+    guidance: float | None = None,
     prior: str | Path = "mini",
     towers: Path | None = None,
     seed: int = 0,
@@ -50,7 +46,8 @@ def draw(
 ) -> Tensor:
     """`count` pictures (V, H, W, 3), sRGB in [0, 1], of what a text says. Picture k takes seed + k, whatever the count.
 
-    guidance  1 is the text as it is, more holds to it harder
+    steps     of the sampler; by default what the prior wants
+    guidance  1 is the text as it is, more holds to it harder; by default what the prior wants
     towers    folder of the text tower, where `prior` is not embedded (`loading.load`)
     offload   keep the networks in the machine's memory (`loading.load`)
     tell      is given a sentence before the slow work: how much memory and time it will take
@@ -58,7 +55,7 @@ def draw(
     """
     if not text.strip():
         raise InputError('no text given; try: bozzetto draw "a red chair"')
-    if not 1 <= count <= 64 or not 1 <= steps <= 1000:
+    if not 1 <= count <= 64 or (steps is not None and not 1 <= steps <= 1000):
         raise InputError(f"--count {count}, --steps {steps}: expected 1 to 64 pictures and 1 to 1000 steps")
     check_device(device)
     dtype = loading.dtype_on(device, precision)

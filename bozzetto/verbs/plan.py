@@ -61,8 +61,8 @@ def for_lift(
         most = cost.peak_gb if cost else max((c.peak_gb for c in known.values()), default=GUESS.peak_gb)
         plan = Plan(most * GB, rest=None if cost is None else cost.seconds, device=device, dtype=dtype)
         if triposr_files.is_folder(folder := published.place(priors.get("first_guess", loading.MINI))):
-            cost = triposr.costs(triposr_files.read_config(folder / triposr_files.CONFIG))
-            plan = replace(plan, ram=plan.ram + cost.peak - LIBRARIES, weights=float(cost.weights), flop=cost.network)
+            larger = triposr.costs(triposr_files.read_config(folder / triposr_files.CONFIG))
+            plan = replace(plan, ram=plan.ram + larger.peak - LIBRARIES, weights=float(larger.weights), flop=larger.network)
         given: dict[str, str] = {need: priors.get(need, "mini") for need in recipe.needs if need != "first_guess"}
         given |= {extra: priors[extra] for extra in recipe.extras if extra == "paint" and extra in priors}
         outlines = {

@@ -11,6 +11,9 @@ from bozzetto.errors import InputError
 
 S = TypeVar("S")
 
+VIEWS = 8  # of `bozzetto views`
+EDIT_SIZE, EDIT_IMAGE = 512, 1.5  # of `bozzetto edit`: pixels of the longer side; the paper's weight of the picture
+
 
 def settings_of(kind: type[S], flags: Any, **more: Any) -> S:
     """Settings of a kind from flags that inherit some of its fields; those that no flag offers keep their defaults."""

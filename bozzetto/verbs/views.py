@@ -26,13 +26,14 @@ from bozzetto.fit.framed import Framed
 from bozzetto.fit.run import Progress, check_device, check_writable
 from bozzetto.fit.source import Source
 from bozzetto.priors.prior import Prior, Reference
+from bozzetto.verbs.settings import VIEWS
 
 
 @dataclass(frozen=True)
 class NovelViews:
     """A ring of views."""
 
-    count: int = 8
+    count: int = VIEWS
     elevation_deg: float | None = None
     """of the ring; None is the picture's own"""
     drawing: Drawing = Drawing()
