@@ -54,7 +54,7 @@ class ConditionedUNet(nn.Module):
         camera: Tensor | None = None,
     ) -> Tensor:
         """x_t (B, C, h, w); step (B,); token (1 or B, L, D); image_latent (1 or B, C, h, w); hint (1 or B, `hint_channels`, h, w);
-        camera (1 or B, LABEL), for a copy that has learnt what cameras are (`priors.tuned`); returns (B, C, h, w), dtype of x_t.
+        camera (1 or B, E), for a network that has learnt what cameras are: zeros where unknown; returns (B, C, h, w), dtype of x_t.
 
         raises  ValueError for a camera that the network has no embedding of
         """
@@ -72,7 +72,10 @@ class ConditionedUNet(nn.Module):
             if camera is not None:
                 raise ValueError("camera: this network has no embedding of cameras; leave it out, or tune one with camera=True")
             return None
-        return (torch.zeros(1, LABEL) if camera is None else camera).float().to(device).expand(count, -1)
+        if camera is None:
+            first = getattr(self.unet.class_embedding, "linear_1", self.unet.class_embedding)  # of two layers, or one alone
+            camera = torch.zeros(1, first.in_features)
+        return camera.float().to(device).expand(count, -1)
 
 
 class LatentPrior(nn.Module):
@@ -81,16 +84,17 @@ class LatentPrior(nn.Module):
     unet      diffusers' UNet2DConditionModel: C channels out, and in what `ConditionedUNet` says
     codec     with C channels
     schedule  of the noise in training
+    network   what the U-Net is asked through
     """
 
     background: float = 1.0
     sampler: Sampler = PUBLISHED
     denoiser: VPDenoiser
 
-    def __init__(self, unet: nn.Module, codec: Codec, schedule: NoiseSchedule) -> None:
+    def __init__(self, unet: nn.Module, codec: Codec, schedule: NoiseSchedule, network: type[ConditionedUNet] = ConditionedUNet) -> None:
         super().__init__()
         self.codec, self.schedule = codec, schedule
-        self.denoiser = VPDenoiser(ConditionedUNet(unet), schedule.alpha_bar(), schedule.prediction)
+        self.denoiser = VPDenoiser(network(unet), schedule.alpha_bar(), schedule.prediction)
 
     @property
     def network(self) -> ConditionedUNet:
