@@ -229,7 +229,7 @@ def test_a_file_is_not_in_memory_beside_the_weights_that_are_read_of_it(tmp_path
     )
     done = subprocess.run([sys.executable, "-c", READ, str(tmp_path)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 200e6 + 64e6 + 100e6  # weights, the window, and what else, 50 to 70 measured; the file alone is 400 MB
+    assert float(done.stdout) < 200e6 + 64e6 + 50e6  # weights, the window, and what else: 257 MB measured; the file alone is 400 MB
 
 
 # ---- what recipes say they ask ----
