@@ -211,6 +211,14 @@ def target(prediction: str, x0: Tensor, noise: Tensor, alpha_bar: Tensor) -> Ten
     return noise if prediction == "eps" else x0
 
 
+def share_of(denoiser: Denoiser, sigma: Tensor | float) -> Tensor:
+    """Which share of a denoiser's levels lies below sigma, one number or (B,): 0 at the smallest, 1 at the largest, float64; between two
+    levels linear in log sigma. `distill.sds.level` is its inverse."""
+    ladder = denoiser.sigmas.double().cpu().log()
+    places = torch.arange(len(ladder), dtype=torch.float64) / max(len(ladder) - 1, 1)
+    return interpolated(torch.as_tensor(sigma, dtype=torch.float64).cpu().log().reshape(-1), ladder, places)
+
+
 def interpolated(x: Tensor, at: Tensor, values: Tensor) -> Tensor:
     """`numpy.interp` at x (...): values (L,) known at `at` (L,), which rises; straight in between, constant beyond the ends."""
     low = (torch.searchsorted(at, x, right=True) - 1).clamp(0, max(len(at) - 2, 0))

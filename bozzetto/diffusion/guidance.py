@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bozzetto.denoiser import Adapted, Denoiser, each
+from bozzetto.denoiser import Adapted, Denoiser, each, share_of
 
 
 def classifier_free(denoiser: Denoiser, uncond: Any, g: float, *, rescale: float = 0.0) -> Adapted:
@@ -38,6 +38,21 @@ def classifier_free(denoiser: Denoiser, uncond: Any, g: float, *, rescale: float
         dims = tuple(range(1, x.ndim))
         ratio = plain.std(dims, keepdim=True) / eps.std(dims, keepdim=True).clamp(min=1e-12)  # guards an eps that is constant
         return x - eps * (1 + rescale * (ratio - 1))
+
+    return Adapted(guided, denoiser.sigmas)
+
+
+def progressive(denoiser: Denoiser, uncond: Any, first: float, last: float, power: float = 1.0) -> Adapted:
+    """`classifier_free` with a scale that falls as the noise does: last + (first - last) s**power, where s is the level's share of the
+    denoiser's own, 1 the largest and 0 the smallest. Much of it lays out the shape, little of it leaves the texture its colours.
+
+    source  Consistent123, Weng et al. 2023 (arXiv:2310.08092), Sec. 3.3; power 5 is Hunyuan3D-1's (arXiv:2411.02293)
+    """
+
+    def guided(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
+        g = (last + (first - last) * share_of(denoiser, sigma) ** power).to(x).view(-1, *[1] * (x.ndim - 1))
+        null = denoiser.denoise(x, sigma, uncond)
+        return null + g * (denoiser.denoise(x, sigma, cond) - null)
 
     return Adapted(guided, denoiser.sigmas)
 

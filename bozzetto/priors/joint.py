@@ -127,7 +127,7 @@ def blocks(unet: nn.Module) -> list[Any]:
 
 def add_attention(unet: nn.Module, processor: Any) -> None:
     """Give every transformer block of Stable Diffusion's kind an attention between its two, `attn_joint_mid` behind `norm_joint_mid`,
-    those of Wonder3D's released code; its last layer is zeros, so that it changes nothing yet.
+    those of Wonder3D's released code. It begins as the self-attention is, but for its last layer, which is zeros: it changes nothing yet.
 
     processor  of the added attentions, shared by them
     raises     ValueError for blocks of another kind
@@ -141,6 +141,8 @@ def add_attention(unet: nn.Module, processor: Any) -> None:
         with torch.device(weight.device):
             added = Attention(like.query_dim, heads=like.heads, dim_head=like.inner_dim // like.heads, processor=processor)
             norm = nn.LayerNorm(like.query_dim)
+        norm.load_state_dict(block.norm1.state_dict())
+        added.load_state_dict(like.state_dict())
         nn.init.zeros_(added.to_out[0].weight)
         nn.init.zeros_(added.to_out[0].bias)
         block.norm_joint_mid, block.attn_joint_mid = norm.to(weight.dtype), added.to(weight.dtype)

@@ -16,19 +16,21 @@ import torch
 from torch import Tensor
 
 from bozzetto.denoiser import Denoiser, Generators, noise_like
-from bozzetto.diffusion.guidance import classifier_free, thresholded
+from bozzetto.diffusion.guidance import classifier_free, progressive, thresholded
 from bozzetto.diffusion.samplers import Watch, ddim
 from bozzetto.diffusion.schedules import spaced, to_zero
 
 
 class Sampler(NamedTuple):
     """How a prior is sampled: DDIM's steps, the scale of guidance (1 is none), eta, the share of noise drawn anew at each step, and
-    dynamic thresholding's share and bound (`guidance.thresholded`), where x0 is a picture in [-1, 1]."""
+    dynamic thresholding's share and bound (`guidance.thresholded`), where x0 is a picture in [-1, 1]; and the scale and power to which
+    guidance fades (`guidance.progressive`), None where it is the same at all levels."""
 
     steps: int
     guidance: float
     eta: float
     thresholding: tuple[float, float] | None = None
+    fades: tuple[float, float] | None = None
 
 
 PUBLISHED = Sampler(50, 3.0, 1.0)  # the released demo's of Zero-1-to-3
@@ -78,7 +80,11 @@ def sample(
         noise = start(prior, count, generator=generator)
     if noise.shape[1:] != prior.shape:
         raise ValueError(f"noise: expected (B, {', '.join(map(str, prior.shape))}), as x0 is, got {tuple(noise.shape)}")
-    denoiser = classifier_free(prior.denoiser, prior.condition(), how.guidance) if how.guidance != 1 else prior.denoiser
+    denoiser: Denoiser = prior.denoiser
+    if how.fades is not None:
+        denoiser = progressive(denoiser, prior.condition(), how.guidance, *how.fades)
+    elif how.guidance != 1:
+        denoiser = classifier_free(denoiser, prior.condition(), how.guidance)
     return descend(prior.denoiser.sigmas, denoiser, noise, cond, how, generator, watch)
 
 
