@@ -10,17 +10,21 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from bozzetto.camera import orbit
 from bozzetto.denoiser import Adapted, share_of
 from bozzetto.diffusion.guidance import classifier_free, progressive
 from bozzetto.distill.sds import level
+from bozzetto.errors import InputError
 from bozzetto.priors import load
-from bozzetto.priors.consistent123 import Consistent123
+from bozzetto.priors.consistent123 import Consistent123, read, save
 from bozzetto.priors.joint import blocks
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.sampling import Sampler, sample
+from bozzetto.training.backbone import Encoded
+from bozzetto.training.together import Groups, Together
 from tests.twins import zero123 as twin
 
 V = 3
@@ -163,3 +167,47 @@ def test_its_ring_begins_beside_the_picture(folder: Path):
     assert (torch.atan2(y, x) - torch.atan2(wanted.sin(), wanted.cos())).abs().max() < 1e-9
     assert (torch.asin(z / 1.5) - 0.2).abs().max() < 1e-9
     assert (ring.K[0] - SEEN.K[0]).abs().max() < 1e-9
+
+
+def test_added_weights_are_written_and_read(folder: Path, tmp_path: Path):
+    trained, fresh = made(folder, across=0.1), made(folder)
+    save(trained, tmp_path / "joint")
+    read(fresh, tmp_path / "joint")
+    assert (asked(trained) - asked(fresh)).abs().max() < 1e-3  # float16
+    state = load_file(tmp_path / "joint" / "model.safetensors")
+    state.popitem()
+    save_file(state, tmp_path / "joint" / "model.safetensors")
+    with pytest.raises(InputError, match="1 missing"):
+        read(fresh, tmp_path / "joint")
+
+
+def groups(seed: int = 0) -> Groups:
+    """Two objects of random numbers, as the embedded prior's codec has them."""
+    g = torch.Generator().manual_seed(seed)
+    drawn = {name: torch.randn(2, *shape, generator=g).half() for name, shape in SHAPES.items()}
+    return Groups(Encoded(**drawn, about=[{}, {}]), 0.5, V, 0, 2)
+
+
+SHAPES = {
+    "latents": (5, 12, 16, 16),
+    "hint": (2, 5, 12, 16, 16),
+    "planes": (2, 5, 6, 16, 16),
+    "embedding": (5, 128),
+    "azimuth": (5,),
+    "elevation": (5,),
+}
+
+
+def test_training_moves_what_was_added_and_nothing_else():
+    base: Any = load("mini")
+    network = Together(Consistent123(base, V))
+    before = {name: p.clone() for name, p in base.state_dict().items()}
+    batch = {name: torch.stack([row[name] for row in rows]) for rows in [[groups()[i] for i in range(2)]] for name in rows[0]}
+    assert network(batch).shape == (2,)
+    optimiser = torch.optim.SGD(network.parameters(), 0.1)
+    network(batch).sum().backward()
+    optimiser.step()
+    moved = {name for name, p in base.state_dict().items() if not torch.equal(p, before[name])}
+    assert moved == {name for name in before if "joint_mid.to_out" in name}  # the others only move once these are no longer zeros
+    null = batch | {"is_null": torch.tensor([True, True])}
+    assert (network(null) - network(batch)).abs().max() > 1e-4

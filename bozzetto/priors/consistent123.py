@@ -18,12 +18,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bozzetto.camera import Camera, orbit
+from bozzetto.files import replacing
+from bozzetto.priors import components
 from bozzetto.priors.joint import Group, JointPrior, JointUNet, LookAcross, add_attention
 from bozzetto.priors.latent import ConditionedUNet
 from bozzetto.priors.prior import Condition, Hinting, Reference
@@ -75,16 +78,18 @@ class SharedUNet(JointUNet):
     """`JointUNet` with the picture beside the views: one more condition, `picture` (1 or B, 1, C, h, w), its latent as x0, whose token
     and image latent are the first of V + 1."""
 
+    group: SharedGroup
+
     def __init__(self, unet: nn.Module) -> None:
         super().__init__(unet)
-        self.group: SharedGroup = SharedGroup()
-        unet_: Any = unet
-        processors = {
-            name: LookAtPicture(self.group) if name.endswith("attn1.processor") else processor
-            for name, processor in unet_.attn_processors.items()
-        }
-        unet_.set_attn_processor(processors)
+        self.group = SharedGroup()
         add_attention(unet, LookAcrossViews(self.group))
+
+    def look_at_picture(self) -> None:
+        """Let self-attention be the shared one."""
+        processors: dict[str, Any] = dict(self.unet.attn_processors)
+        looking = LookAtPicture(self.group)
+        self.unet.set_attn_processor({name: looking if "attn1" in name else own for name, own in processors.items()})
 
     def forward(self, x_t: Tensor, step: Tensor, picture: Tensor | None = None, **cond: Tensor | None) -> Tensor:  # type: ignore[override]
         self.group.shared = picture is not None
@@ -103,12 +108,16 @@ class Consistent123(JointPrior):
 
     base      whose weights it shares; it is changed: ask it no more by itself
     together  V
+    shared    self-attention looks at the picture; else it stays the base's own
     fades     scale and power to which guidance fades from the base's own scale; None where it is the same at all levels
     """
 
-    def __init__(self, base: Zero123, together: int = VIEWS, fades: tuple[float, float] | None = None) -> None:
+    def __init__(self, base: Zero123, together: int = VIEWS, *, shared: bool = True, fades: tuple[float, float] | None = None) -> None:
         super().__init__(base.unet, base.codec, base.schedule, together, SharedUNet)
         self.base = base
+        network: Any = self.network
+        if shared:
+            network.look_at_picture()
         self.sampler = Sampler(*base.sampler[:4], fades)
         self.eval()
 
@@ -153,3 +162,23 @@ class Consistent123(JointPrior):
         if len(y) % self.together:
             raise ValueError(f"cameras: expected a multiple of {self.together} of them, got {len(y)}")
         return y.unflatten(0, (-1, self.together))
+
+
+def save(prior: Consistent123, folder: Path) -> None:
+    """Write the added weights into a folder, as `read` takes them, in float16."""
+    from safetensors.torch import save_file
+
+    state = {name: p.detach().half().cpu().contiguous() for name, p in prior.unet.state_dict().items() if "joint_mid" in name}
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / f"{components.STEMS[1]}.safetensors") as part:
+        save_file(state, part, metadata={"format": "pt"})
+
+
+def read(prior: Consistent123, folder: Path) -> None:
+    """Fill the added attentions from a folder; raises InputError unless names and shapes agree."""
+    tensors, state = components.Tensors(folder), prior.unet.state_dict()
+    added = {name: tuple(p.shape) for name, p in state.items() if "joint_mid" in name}
+    components.check(folder, added, tensors.shapes)
+    with torch.no_grad():
+        for name in added:
+            state[name].copy_(tensors.read(name, state[name].dtype, state[name].device))
