@@ -17,6 +17,7 @@ MODULES = (
     "variational",
     "faces",
     "novel_views",
+    "together",
     "hybrid",
     "dreambooth",
     "bootstrapped",
