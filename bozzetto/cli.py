@@ -110,7 +110,7 @@ def lift(args: flags.Lift) -> int:
                 print(f"error: {path or args.text}: {error}; what was done is kept for --resume", file=sys.stderr)
                 failed = 1
                 continue
-        for warning in asset.source.warnings:
+        for warning in asset.warnings:
             _warn(warning)
         if not asset.is_complete:
             print(f"{out}: exported what there was; finish it with --resume", file=sys.stderr)

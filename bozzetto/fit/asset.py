@@ -26,7 +26,8 @@ from bozzetto.mesh import Mesh
 from bozzetto.render.mesh import headlight, render_mesh
 
 SPLAT = "asset.ply"  # beside FILES, where the asset was made of Gaussians
-FILES = ("asset.glb", "asset.json", "confidence.png", "mask.png", "sheet.png", "turntable.webp")
+OF_PICTURE = ("confidence.png", "mask.png")  # of a lift that starts from a text there are none
+FILES = ("asset.glb", "asset.json", *OF_PICTURE, "sheet.png", "turntable.webp")
 
 
 @brief
@@ -35,8 +36,8 @@ class Asset:
     """A finished model.
 
     mesh      textured, in the asset's frame: box centred, longest side 1; its front is where the picture was taken from
-    camera    the picture's, in the same frame, looking at the crop (V = 1)
-    source    what it was made from
+    camera    the picture's, in the same frame, looking at the crop (V = 1); without a picture one in front
+    picture   what it was made from; None where that was a text
     record    settings, seed, versions: enough to make it again; goes into the GLB, so it holds no times
     measured  timings, losses, memory: goes into asset.json
     files     content of further files, by name
@@ -44,14 +45,27 @@ class Asset:
 
     mesh: Mesh
     camera: Camera
-    source: Source
+    picture: Source | None
     record: dict[str, Any]
     measured: dict[str, Any] = field(default_factory=dict)
     is_complete: bool = True
     files: dict[str, bytes] = field(default_factory=dict)
 
+    @property
+    def source(self) -> Source:
+        """The picture; raises ValueError for an asset that was made from a text."""
+        if self.picture is None:
+            raise ValueError("asset: it was made from a text; there is no picture")
+        return self.picture
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was said of the picture."""
+        return () if self.picture is None else self.picture.warnings
+
     def write(self, folder: str | Path) -> None:
-        """All files of FILES and `files`, each by rename, the GLB last: where it is, everything is. An older lift's SPLAT goes.
+        """All files of FILES and `files`, each by rename, the GLB last: where it is, everything is. What an older lift left there and
+        this one does not write goes.
 
         raises  InputError where the folder cannot be written
         """
@@ -60,17 +74,20 @@ class Asset:
             **self.files,
             "turntable.webp": _turntable(self.mesh),
             "sheet.png": png(contact_sheet(self)),
-            "mask.png": png(self.source.alpha[..., None]),
-            "confidence.png": png((self.mesh.confidence if self.mesh.confidence is not None else torch.ones(1, 1))[..., None]),
         }
+        name = str(self.record["source"])
+        if self.picture is not None:
+            name = Path(self.picture.name).stem
+            files["mask.png"] = png(self.picture.alpha[..., None])
+            files["confidence.png"] = png((self.mesh.confidence if self.mesh.confidence is not None else torch.ones(1, 1))[..., None])
         files["asset.json"] = (json.dumps(self.description(), indent=1, ensure_ascii=False) + "\n").encode()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name, data in files.items():
-                write_atomically(folder / name, data)
-            if SPLAT not in files:
-                (folder / SPLAT).unlink(missing_ok=True)
-            save_glb(self.mesh, folder / "asset.glb", name=Path(self.source.name).stem, extras=self.record)
+            for file, data in files.items():
+                write_atomically(folder / file, data)
+            for file in {SPLAT, *OF_PICTURE} - files.keys():
+                (folder / file).unlink(missing_ok=True)
+            save_glb(self.mesh, folder / "asset.glb", name=name, extras=self.record)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); free some space or choose another --out") from None
 
@@ -88,8 +105,8 @@ class Asset:
         return {
             **self.record,
             "complete": self.is_complete,
-            "matting": self.source.matting,
-            "warnings": list(self.source.warnings),
+            **({} if self.picture is None else {"matting": self.picture.matting}),
+            "warnings": list(self.warnings),
             "camera": view,
             **counts,
             **self.measured,
@@ -139,17 +156,22 @@ def _look(mesh: Mesh, cameras: Camera, *, lit: bool, normals: bool = False) -> n
 
 
 def contact_sheet(asset: Asset, size: int = 256) -> Tensor:
-    """Picture and mask, the picture's own view again, then eight views all round and their normals: (H, W, 3)."""
-    crop = image.crop(asset.source.shown, asset.source.alpha, size)
-    whole = image.resample(torch.cat([asset.source.shown, torch.ones_like(asset.source.alpha)[..., None]], -1), crop.box, size)
+    """Picture and mask, the picture's own view again, if there is one; then eight views all round and their normals: (H, W, 3)."""
+    azimuths = [2 * math.pi * k / 8 for k in range(8)]
+    cameras = orbit(azimuths, [0.25] * 8, 2.6, size=2 * size, fov=0.55)
+    rounds = [torch.from_numpy(_look(asset.mesh, cameras, lit=lit, normals=not lit)) / 255 for lit in (True, False)]
+    rows = [] if asset.picture is None else [_compared(asset.picture, asset, size)]
+    for pictures in rounds:
+        rows += [torch.cat(list(pictures[:4]), 1), torch.cat(list(pictures[4:]), 1)]
+    return torch.cat(rows, 0)
+
+
+def _compared(source: Source, asset: Asset, size: int) -> Tensor:
+    """A row of the sheet: picture, mask, and the picture's own view in colours and normals."""
+    crop = image.crop(source.shown, source.alpha, size)
+    whole = image.resample(torch.cat([source.shown, torch.ones_like(source.alpha)[..., None]], -1), crop.box, size)
     shown = whole[..., :3] + (1 - whole[..., 3:]) * GREY
     mask = crop.alpha[..., None].expand(-1, -1, 3)
     again = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * size), lit=False)[0]) / 255
     shape = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * size), lit=False, normals=True)[0]) / 255
-    azimuths = [2 * math.pi * k / 8 for k in range(8)]
-    cameras = orbit(azimuths, [0.25] * 8, 2.6, size=2 * size, fov=0.55)
-    rounds = [torch.from_numpy(_look(asset.mesh, cameras, lit=lit, normals=not lit)) / 255 for lit in (True, False)]
-    rows = [torch.cat([shown, mask, again, shape], 1)]
-    for pictures in rounds:
-        rows += [torch.cat(list(pictures[:4]), 1), torch.cat(list(pictures[4:]), 1)]
-    return torch.cat(rows, 0)
+    return torch.cat([shown, mask, again, shape], 1)

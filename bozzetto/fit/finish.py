@@ -10,9 +10,9 @@ from typing import Annotated, Any, Protocol
 from torch import Tensor
 
 from bozzetto.brief import brief
-from bozzetto.camera import Camera
+from bozzetto.camera import Camera, orbit
 from bozzetto.fit.clean import Clean, tidy
-from bozzetto.fit.paint import paint
+from bozzetto.fit.paint import colour, paint
 from bozzetto.fit.run import Run
 from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Colours
@@ -33,7 +33,8 @@ class Finish:
 @brief
 @dataclass(frozen=True)
 class Lifted:
-    """What a recipe returns: a textured mesh, the picture's camera in the mesh's frame, numbers to report, further files by name."""
+    """What a recipe returns: a textured mesh, the picture's camera in the mesh's frame, or one in front of it where there is no picture,
+    numbers to report, further files by name."""
 
     mesh: Mesh
     camera: Camera
@@ -51,10 +52,10 @@ class Surfaced(Protocol):
 
 
 def finish(
-    source: Source,
+    source: Source | None,
     surface: Surfaced,
     colours: Callable[[Clean], Colours],
-    camera: Camera,
+    camera: Camera | None,
     settings: Finish,
     run: Run,
     told: Mapping[str, Any],
@@ -64,13 +65,21 @@ def finish(
 ) -> Lifted:
     """Stages `clean` and `texture`.
 
+    source     None for a lift that starts from a text; its frame stands for the crop's then
     colours    for what the picture does not show, in the crop's frame, once the clean mesh is known
-    camera     of the crop, 512 pixels a side
+    camera     of the crop, 512 pixels a side; None without a picture
     told       numbers for the asset's report; those under `losses` by name
     drawn      the colours are a prior's, with details of their own: they are taken as they are (`paint`)
     files      further ones, by name, once the clean mesh is known
     """
     clean = run.stage("clean", lambda: tidy(surface.vertices, surface.faces, settings.faces), Clean)
-    mesh = run.stage("texture", lambda: paint(source, colours(clean), clean, camera, settings.texture, drawn=drawn), Mesh)
+
+    def textured() -> Mesh:
+        if source is None or camera is None:
+            return colour(colours(clean), clean, settings.texture)
+        return paint(source, colours(clean), clean, camera, settings.texture, drawn=drawn)
+
+    mesh = run.stage("texture", textured, Mesh)
     losses = {k: round(v, 6) for k, v in told.get("losses", {}).items()}
-    return Lifted(mesh, clean.camera(camera), {**told, "losses": losses}, files(clean))
+    seen_from = orbit([0.0], [0.25], 2.6, size=512, fov=0.55) if camera is None else clean.camera(camera)
+    return Lifted(mesh, seen_from, {**told, "losses": losses}, files(clean))

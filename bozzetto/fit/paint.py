@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The last stage of every lift from one picture: a clean mesh gets its texture.
+"""The last stage of every lift: a clean mesh gets its texture.
 
 What the picture shows is projected; what it hides is looked up (`render.hidden`), or drawn by a prior. Colour is not optimised: one view
-fixes it exactly.
+fixes it exactly. Where there is no picture, all colours are a prior's (`colour`).
 """
 
 from __future__ import annotations
@@ -56,3 +56,14 @@ def paint(source: Source, guessed: Colours, clean: Clean, camera: Camera, textur
     filled = (t.bary[..., None].to(wrong) * at_vertices[corner]).sum(1) + (guessed(position, t.normal) if drawn else 0)
     flat = (weight[:, None] * colour + (1 - weight[:, None]) * filled).clamp(0, 1)
     return replace(mesh, texture=scatter(t, flat), confidence=scatter(t, weight[:, None])[..., 0])
+
+
+def colour(drawn: Colours, clean: Clean, texture: int) -> Mesh:
+    """A textured, unwrapped mesh of a lift without a picture: each texel has its colour of the crop's frame.
+
+    texture  texels a side
+    """
+    normals = vertex_normals(clean.vertices, clean.faces)
+    mesh = unwrap(Mesh(clean.vertices, clean.faces, normals), resolution=texture)
+    t = texels(mesh, texture)
+    return replace(mesh, texture=scatter(t, drawn(clean.in_crop(t.position), t.normal).clamp(0, 1)))

@@ -5,7 +5,8 @@
 
     RECIPE = Recipe("mine", {"standard": Mine()}, lift, stages={"guess": 0.1, "shape": 0.6, "clean": 0.05, "texture": 0.25})
 
-`bozzetto.lift(picture, recipe=RECIPE)` runs it as any other: resumable, seeded, with progress.
+`bozzetto.lift(picture, recipe=RECIPE)` runs it as any other: resumable, seeded, with progress. One that starts from a text alone says
+`starts_from="text"`: its jobs have words and no picture.
 """
 
 from __future__ import annotations
@@ -25,9 +26,12 @@ from bozzetto.priors.prior import Prior
 
 S = TypeVar("S")
 
-Need = Literal["first_guess", "views", "text"]
+Need = Literal["first_guess", "views", "text", "multiview"]
 """first_guess is what most lifts begin with, the embedded network or another (`fit.guesses`); views a prior that draws an object from
-other sides; text one that is conditioned on text"""
+other sides; text one that is conditioned on text; multiview one that draws several views of an object together, of a text"""
+
+Start = Literal["picture", "text"]
+"""what a lift starts from: a picture, perhaps with a text beside it; or a text alone"""
 
 Extra = Literal["paint", "clip"]
 """what a recipe may be given besides, and can do without: paint is another prior of text, for what comes last, without it that of text;
@@ -48,6 +52,7 @@ class Priors:
     first_guess: Guess | None = None
     views: Prior | None = None
     text: Prior | None = None
+    multiview: Prior | None = None
     paint: Prior | None = None
     clip: Clip | None = None
 
@@ -56,6 +61,7 @@ class Priors:
 class Job(Generic[S]):
     """One lift.
 
+    picture    None where the recipe starts from a text
     azimuth    of the picture, radians; 0 makes the side that the picture shows the front
     elevation  of the picture, radians, or None to estimate it
     seed       of everything random
@@ -63,7 +69,7 @@ class Job(Generic[S]):
     depth, normal  who estimates the picture's, for a recipe that compares with them; without a depth it is the guess's
     """
 
-    source: Source
+    picture: Source | None
     priors: Priors
     settings: S
     run: Run
@@ -73,6 +79,13 @@ class Job(Generic[S]):
     text: str | None = None
     depth: Estimator | None = None
     normal: Estimator | None = None
+
+    @property
+    def source(self) -> Source:
+        """The picture; raises ValueError for a lift that starts from a text."""
+        if self.picture is None:
+            raise ValueError("recipe: it asks for a picture; say that it starts from one")
+        return self.picture
 
     def guess(self) -> Solid:
         """Stage `guess`: the solid behind the picture."""
@@ -120,6 +133,7 @@ class Recipe(Generic[S]):
     asks     of settings and the diffusion priors' outlines, by need: what each is asked for, so that time and memory are told beforehand
     extras   what it can be given besides, `--prior EXTRA=FOLDER`
     compares whether it compares with estimates of the picture's depth and normals, `--depth`, `--normal`
+    starts_from  a picture or a text alone
     """
 
     name: str
@@ -131,6 +145,7 @@ class Recipe(Generic[S]):
     asks: Callable[[S, Mapping[Any, Prior]], Mapping[Any, Asked]] | None = None
     extras: tuple[Extra, ...] = ()
     compares: bool = False
+    starts_from: Start = "picture"
 
     @property
     def settings(self) -> type[S]:

@@ -41,7 +41,7 @@ NAMES = {"mini": "zero123", **{name: name for name in unconditional.NAMES}}
 """embedded priors by their short names, and their folders in MINI"""
 TEXT = "text-to-image"
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-Role = Literal["views", "text", "edits", "pictures"]
+Role = Literal["views", "text", "multiview", "edits", "pictures"]
 P = TypeVar("P")
 
 
@@ -49,7 +49,8 @@ class Layout(NamedTuple):
     """How one kind of prior lies in a folder.
 
     prior       the class; its `read(folder, kind, *, text, dtype, device)` opens the folder
-    role        what it draws: an object from other sides, what it is told in words, what it is told to change, or pictures of a kind
+    role        what it draws: an object from other sides, what it is told in words, that from several sides together, what it is told to
+                change, or pictures of a kind
     reads_text  whether it has a text tower, which may lie elsewhere
     pipelines   the `_class_name`s in model_index.json that say this kind, where the weights are of no other
     """

@@ -20,7 +20,7 @@ def jobs(given: Sequence[Path], out: Path, mask: Path | None, warn: Callable[[st
     raises  InputError for no picture, a mask for several, or two of one name
     """
     if not given:
-        raise InputError("no picture given; try: bozzetto lift chair.png --out chair")
+        raise InputError('no picture given; try: bozzetto lift chair.png --out chair, or bozzetto lift --text "a red chair"')
     found = [picture for path in given for picture in (pictures_in(path, warn) if path.is_dir() else [path])]
     if len(found) == 1 and not given[0].is_dir():
         return [(found[0], out)]

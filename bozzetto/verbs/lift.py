@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a picture to an asset: `bozzetto.lift`, which `bozzetto lift` calls for each picture."""
+"""From a picture or a text to an asset: `bozzetto.lift`, which `bozzetto lift` calls for each picture."""
 
 from __future__ import annotations
 
@@ -64,9 +64,10 @@ def lift(
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Asset:
-    """A picture of one object to a textured model; angles in radians.
+    """A picture of one object, or a text, to a textured model; angles in radians.
 
-    picture  a path, a picture of Pillow's, an array or tensor (H, W, 3 or 4), or a `Source`; None where a text says what to draw
+    picture  a path, a picture of Pillow's, an array or tensor (H, W, 3 or 4), or a `Source`; None where a text says what to draw,
+             and for a recipe that starts from a text
     out      folder to write the asset to; None leaves it in memory, for `Asset.write`
     recipe   one of `bozzetto.recipes.RECIPES` by name, or a `Recipe` of your own
     settings the recipe's own, in place of the preset's: `replace(RECIPES["guess"].presets["draft"], steps=80)`
@@ -74,7 +75,7 @@ def lift(
     prior    folder of weights, of the last prior that the recipe needs, or folders by need or extra; None for the embedded ones
     kind     what the weights of a prior of views are, where the folder does not say so itself (`priors.loading.load`)
     text     what the picture shows, in words, for a recipe with a prior of text; without a picture the embedded prior, or the one
-             of need `text`, draws it first (`verbs.draw`)
+             of need `text`, draws it first (`verbs.draw`), unless the recipe starts from a text
     depth    for a recipe that compares with it: folder of a depth network, or a file of the picture's depth; None for the guess's
     depth_is whether it grows away from the camera, a distance, or towards it; auto: as a network's settings say, of a file a distance
     normal   file of the picture's normals (`fit.estimates.Given`), for such a recipe
@@ -98,11 +99,16 @@ def lift(
         raise InputError(f"--kind {kind}: only recipes with a diffusion prior have a use for it ({able}); leave it out")
     started = time.monotonic()
     check_device(device)
-    if picture is None:
-        picture = _drawn(text, prior, seed, device, precision, offload, progress)
-        if isinstance(prior, Mapping) and "text" not in recipe.needs:  # it has done what it was given for
-            prior = {need: folder for need, folder in prior.items() if need != "text"}
-    source = Source.of(picture, mask, matting)
+    source: Source | None = None
+    if recipe.starts_from == "text":
+        angles = {"--azimuth-deg": azimuth or None, "--elevation-deg": elevation}
+        _check_told(recipe, text, {"the picture": picture, "--mask": mask, **angles})
+    else:
+        if picture is None:
+            picture = _drawn(text, prior, seed, device, precision, offload, progress)
+            if isinstance(prior, Mapping) and "text" not in recipe.needs:  # it has done what it was given for
+                prior = {need: folder for need, folder in prior.items() if need != "text"}
+        source = Source.of(picture, mask, matting)
     deep, turned, estimated = _estimators(recipe, source, depth, depth_is, normal, device, precision)
     if out is not None:
         check_writable(Path(out))
@@ -114,7 +120,8 @@ def lift(
     if text is not None:
         about["text"] = text
     made_with = {"seed": seed, "device": torch.device(device).type, "settings": about}
-    record = {"generator": "bozzetto", "source": source.name, "digest": source.digest, **made_of, **estimated, **made_with}
+    origin = {"source": text} if source is None else {"source": source.name, "digest": source.digest}
+    record = {"generator": "bozzetto", **origin, **made_of, **estimated, **made_with}
     if resume and out is not None and _is_done(Path(out), record):
         raise AlreadyDone
     run = Run(out, record, resume=resume, progress=progress)
@@ -132,6 +139,14 @@ def lift(
             asset.write(out)
         run.finish()
     return asset
+
+
+def _check_told(recipe: Recipe[Any], text: str | None, others: Mapping[str, Any]) -> None:
+    """raises InputError where a recipe that starts from a text has none, or is given what only a picture has"""
+    if text is None or not text.strip():
+        raise InputError(f'recipe {recipe.name} starts from a text; try: bozzetto lift --text "a red chair" --recipe {recipe.name}')
+    if needless := [what for what, given in others.items() if given is not None]:
+        raise InputError(f"recipe {recipe.name} starts from a text alone; leave {' and '.join(needless)} out, or choose another --recipe")
 
 
 def _drawn(text: str | None, prior: Any, seed: int, device: str, precision: str, offload: bool, progress: Progress | None) -> Source:
@@ -170,6 +185,11 @@ def _given(
         if "first_guess" in folders:
             raise InputError(f"--guess {guess}: --prior gives another first guess; leave one of them out")
         folders["first_guess"] = str(guess)
+    if lacking := [need for need in recipe.needs if need == "multiview" and need not in folders]:
+        raise InputError(
+            f"recipe {recipe.name}: no prior of need {lacking[0]} is embedded; give the folder of one, --prior {lacking[0]}=FOLDER "
+            "(bozzetto fetch mvdream)"
+        )
     if strange := sorted(set(folders) - {*recipe.needs, *recipe.extras}):
         takes = ", ".join(recipe.needs) + (f", and may have {', '.join(recipe.extras)}" if recipe.extras else "")
         raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {takes or 'no prior'}")
@@ -194,6 +214,10 @@ def _priors(
         text_prior, record["text_prior"] = _diffusion("text", folders.get("text", "mini"), None, device, precision, offload)
         made = replace(made, text=text_prior)
         record["precision"] = precision
+    if "multiview" in recipe.needs:
+        multiview, record["multiview_prior"] = _diffusion("multiview", folders["multiview"], None, device, precision, offload)
+        made = replace(made, multiview=multiview)
+        record["precision"] = precision
     if "paint" in folders:
         paint, record["paint_prior"] = _diffusion("text", folders["paint"], None, device, precision, offload)
         made = replace(made, paint=paint)
@@ -213,7 +237,7 @@ def _diffusion(role: Role, prior: str, kind: str | None, device: str, precision:
 
 def _estimators(
     recipe: Recipe[Any],
-    source: Source,
+    source: Source | None,
     depth: str | Path | None,
     depth_is: DepthIs,
     normal: str | Path | None,
@@ -243,9 +267,10 @@ def _estimators(
     return deep, turned, record
 
 
-def _asked(given: Given, source: Source, path: Path) -> str:
+def _asked(given: Given, source: Source | None, path: Path) -> str:
     """The digest of an estimate's file, which is read once, so that one of no use is refused at once."""
-    given(source, 32)
+    if source is not None:
+        given(source, 32)
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
