@@ -64,7 +64,8 @@ def sample_views(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """`count` pictures (V, H, W, 3), sRGB in [0, 1], sampled independently; view k has its own generator, seeded seed + k.
+    """`count` pictures (V, H, W, 3), sRGB in [0, 1], sampled independently; view k has its own generator, seeded seed + k. Of a joint
+    prior `count` groups of pictures.
 
     condition  the prior's condition for a batch of views, by their indices
     """
@@ -92,15 +93,19 @@ def draw_framed(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Pictures (V, H, W, 3) from cameras relative to the object's centre; under a hint, where the prior uses one."""
+    """Pictures (V, H, W, 3) from cameras relative to the object's centre; under a hint, where the prior uses one.
+
+    Of a joint prior as many objects' worth as there are cameras, and `settings.batch` counts those.
+    """
     with torch.no_grad():
         seen_as = prior.encode_reference(framed.reference(prior.background))
         whole = prior.condition(seen_as, cameras, hint=framed.hinting(guessed))
+    together = prior.shape[0] if len(prior.shape) == 4 else 1
 
-    def some(views: list[int]) -> Condition:
-        return {k: v if len(v) == 1 else v[views] for k, v in whole.items()}
+    def some(samples: list[int]) -> Condition:
+        return {k: v if len(v) == 1 else v[samples] for k, v in whole.items()}
 
-    return sample_views(prior, some, len(cameras), settings, seed, progress)
+    return sample_views(prior, some, len(cameras) // together, settings, seed, progress)
 
 
 @brief

@@ -106,7 +106,7 @@ class SharedUNet(JointUNet):
 class Consistent123(JointPrior):
     """A Zero-1-to-3 that draws V views together, as a `Prior` of views.
 
-    base      whose weights it shares; it is changed: ask it no more by itself
+    base      whose weights it shares; it is changed: ask it no more by itself. What it has `beside` it is read
     together  V
     shared    self-attention looks at the picture; else it stays the base's own
     fades     scale and power to which guidance fades from the base's own scale; None where it is the same at all levels
@@ -118,6 +118,8 @@ class Consistent123(JointPrior):
         network: Any = self.network
         if shared:
             network.look_at_picture()
+        if base.beside is not None:
+            read(self, base.beside)
         self.sampler = Sampler(*base.sampler[:4], fades)
         self.eval()
 

@@ -97,6 +97,7 @@ KINDS: dict[str, PoseCode] = {
 """What the weights do not say: their tensors have the same names and shapes."""
 
 
+BESIDE = "joint"
 PROJECTIONS = {"cc_projection": "projection", "clip_camera_projection": "proj"}
 """the folders of the projection in the two ports to diffusers, and what its linear layer is called there"""
 
@@ -124,9 +125,11 @@ class Zero123(LatentPrior):
     projection     Linear(E + 4, D), D the width of the U-Net's cross-attention
     schedule       of the noise in training
     kind           one of KINDS, which says the pose code
+    beside         folder of what lets its views look at each other (`priors.consistent123`), if its own has one
     """
 
     image_encoder: Any  # its library has no types that hold
+    beside: Path | None = None
 
     def __init__(
         self,
@@ -160,7 +163,9 @@ class Zero123(LatentPrior):
         unet = components.unet(folder / "unet", dtype, device)
         codec = components.codec(folder / "vae", dtype, device)
         vision = components.vision(folder / "image_encoder", dtype, device)
-        return cls(unet, codec, vision, projection, schedule, kind).eval()
+        prior = cls(unet, codec, vision, projection, schedule, kind).eval()
+        prior.beside = folder / BESIDE if (folder / BESIDE).is_dir() else None
+        return prior
 
     @property
     def uses_hint(self) -> bool:
