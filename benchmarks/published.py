@@ -29,10 +29,13 @@ from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.tokens import END
 from bozzetto.priors.triposr import TripoSR, TripoSRConfig, ViTConfig, costs
 from bozzetto.priors.triposr_files import settings_of
+from bozzetto.priors.wonder3d import CrossDomainUNet
 
-NAMES = ("zero123-xl", "stable-diffusion-1.5", "stable-diffusion-2.1-base", "instruct-pix2pix", "deepfloyd-if", "triposr")
+NAMES = ("zero123-xl", "stable-diffusion-1.5", "stable-diffusion-2.1-base", "instruct-pix2pix", "deepfloyd-if", "wonder3d", "triposr")
 PIPELINES = {"zero123-xl": "Zero123Pipeline", "instruct-pix2pix": "StableDiffusionInstructPix2PixPipeline", "deepfloyd-if": "IFPipeline"}
+PIPELINES |= {"wonder3d": "MVDiffusionImagePipeline"}
 IF_NOISE = NoiseSchedule(1e-4, 0.02, "squaredcos_cap_v2")
+WONDER3D = {"num_views": 6, "cd_attention_mid": True, "multiview_attention": True}  # beside diffusers' own settings
 TINY_TRIPOSR = TripoSRConfig(
     ViTConfig(width=48, layers=2, heads=3, hidden=96, patch=16, side=64),
     picture=64,
@@ -54,6 +57,7 @@ TESTED = {
     "stable-diffusion-2.1-base": "small random weights (`tests/test_plan.py`), random ones of full size (`benchmarks.plans`)",
     "instruct-pix2pix": "small random weights, against diffusers' own pipeline (`tests/test_instruct.py`)",
     "deepfloyd-if": "small random weights, against diffusers' own pipeline (`tests/test_deepfloyd.py`)",
+    "wonder3d": "small random weights, against a twin in float64 (`tests/test_wonder3d.py`)",
     "triposr": "small random weights (`tests/test_triposr.py`), random ones of full size (`benchmarks.triposr`)",
     "zero123": "`convert` and the loader with small random weights (`tests/test_convert.py`, `tests/test_zero123.py`)",
     "stable-zero123": "`convert` and the loader with small random weights (`tests/test_convert.py`, `tests/test_zero123.py`)",
@@ -74,9 +78,12 @@ def write(name: str, folder: Path, filled: Filled = "random") -> Path:
         elif path.name == "scheduler_config.json":
             _json(path, (IF_NOISE if name == "deepfloyd-if" else NoiseSchedule()).config())
         elif path.name == "config.json":
-            _json(path, _settings(parts[part]))
+            _json(path, {**_settings(parts[part]), **(WONDER3D if name == "wonder3d" and part == "unet" else {})})
         elif path.suffix == ".safetensors":
             _weights(path, _state(path, parts[part]), filled == "blank")
+        elif path.suffix == ".bin":
+            state = _state(path, parts[part])
+            torch.save(state if filled == "blank" else _random(state, torch.float32), path)
         elif path.name.endswith(".index.fp16.json"):
             _json(path, {"weight_map": {key: shard.name for shard in _shards(path) for key in _state(shard, parts[part])}})
         elif path.name == "spiece.model":
@@ -102,8 +109,8 @@ def _networks(name: str, tiny: bool) -> dict[str, nn.Module]:
     is_second = name.startswith("stable-diffusion-2")
     token = 32 if tiny else 1024 if is_second else 768
     unet: dict[str, Any] = {
-        "sample_size": 8 if tiny else 32 if name == "zero123-xl" else 64,
-        "in_channels": 8 if name in ("zero123-xl", "instruct-pix2pix") else 4,
+        "sample_size": 8 if tiny else 32 if name in ("zero123-xl", "wonder3d") else 64,
+        "in_channels": 8 if name in ("zero123-xl", "instruct-pix2pix", "wonder3d") else 4,
         "cross_attention_dim": token,
         "use_linear_projection": is_second,
     }
@@ -112,18 +119,23 @@ def _networks(name: str, tiny: bool) -> dict[str, nn.Module]:
         unet |= {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")}
     elif is_second:
         unet["attention_head_dim"] = (5, 10, 20, 20)
+    if name == "wonder3d":
+        unet |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": 10}
     codec: dict[str, Any] = {"latent_channels": 4, "layers_per_block": 1 if tiny else 2, "norm_num_groups": 8 if tiny else 32}
     codec |= {"block_out_channels": (8, 16) if tiny else (128, 256, 512, 512)}
     codec |= {f"{a}_block_types": (f"{b}coderBlock2D",) * len(codec["block_out_channels"]) for a, b in (("down", "DownEn"), ("up", "UpDe"))}
     wide = {"hidden_size": token, "intermediate_size": 4 * token, "num_attention_heads": 2 if tiny else token // 64}
     with torch.device("meta"):
         made: dict[str, nn.Module] = {"unet": UNet2DConditionModel(**unet), "vae": AutoencoderKL(**codec)}
-        if name == "zero123-xl":
+        if name in ("zero123-xl", "wonder3d"):
             eye = {"hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16, "num_hidden_layers": 24, "patch_size": 14}
             if tiny:
                 eye = wide | {"num_hidden_layers": 2, "patch_size": 8, "image_size": 32}
             made["image_encoder"] = CLIPVisionModelWithProjection(CLIPVisionConfig(**eye, projection_dim=token))
-            made["clip_camera_projection"] = nn.ModuleDict({"proj": nn.Linear(token + 4, token)})
+            if name == "wonder3d":
+                made["unet"] = CrossDomainUNet(made["unet"]).unet
+            else:
+                made["clip_camera_projection"] = nn.ModuleDict({"proj": nn.Linear(token + 4, token)})
         else:
             layers = 2 if tiny else 23 if is_second else 12
             words = {"vocab_size": 600 if tiny else 49408, "bos_token_id": 0, "eos_token_id": 1}

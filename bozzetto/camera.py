@@ -156,6 +156,24 @@ class Camera:
         return near, d / d.norm(dim=-1, keepdim=True)
 
 
+def in_camera(vectors: Tensor, camera: Camera) -> Tensor:
+    """Vectors (..., 3) of the world in the axes of one camera: x right, y up, z towards it."""
+    return vectors @ camera.c2w[0, :, :3].to(vectors)
+
+
+def in_world(vectors: Tensor, camera: Camera) -> Tensor:
+    """The inverse of `in_camera`: of normal maps in the axes of one of the cameras that see the object, whichever drew them."""
+    return vectors @ camera.c2w[0, :, :3].mT.to(vectors)
+
+
+def level_ring(camera: Camera, azimuth: Sequence[float] | Tensor) -> Camera:
+    """One camera, turned about its own up axis through the origin by azimuths (V,), radians, counter-clockwise seen from above: the ring of
+    Wonder3D (arXiv:2310.15008), level for that camera, whatever its elevation in the world."""
+    half = torch.as_tensor(azimuth, dtype=torch.float64).reshape(-1, 1) / 2
+    turn = rotations(torch.cat([half.cos(), half.sin() * camera.c2w[0, :, 1].double()], 1))
+    return replace(camera, c2w=turn @ camera.c2w[:1].double(), K=camera.K[:1].expand(len(turn), 3, 3).clone())
+
+
 def focal(fov: float, width: float) -> float:
     """Focal length in pixels of a horizontal field of view in radians."""
     return width / 2 / math.tan(fov / 2)

@@ -10,9 +10,9 @@ import torch
 from scipy import ndimage
 from torch import nn
 
-from bozzetto.camera import orbit
+from bozzetto.camera import in_camera, orbit
 from bozzetto.distill.sds import Ramp
-from bozzetto.fit.estimates import Estimate, in_camera
+from bozzetto.fit.estimates import Estimate
 from bozzetto.fit.loop import optimise
 from bozzetto.fit.reference import (
     Relief,

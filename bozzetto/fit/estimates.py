@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bozzetto import image
 from bozzetto.brief import brief
-from bozzetto.camera import Camera
+from bozzetto.camera import in_camera
 from bozzetto.errors import InputError
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source
@@ -65,11 +65,6 @@ class Estimator(Protocol):
     def __call__(self, source: Source, size: int) -> Estimate:
         """Of the picture's crop, `size` pixels a side."""
         ...
-
-
-def in_camera(normal: Tensor, camera: Camera) -> Tensor:
-    """Vectors (..., 3) of the world in the axes of one camera: x right, y up, z towards it."""
-    return normal @ camera.c2w[0, :, :3].to(normal)
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bozzetto.camera import Camera
-from bozzetto.fit.estimates import Estimate, in_camera
+from bozzetto.camera import Camera, in_camera
+from bozzetto.fit.estimates import Estimate
 from bozzetto.fit.loop import Loss
 from bozzetto.image import Crop
 from bozzetto.shapes.shape import Shape, Step

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """One network from one folder of a published checkpoint: strict, and nothing that the folder holds is ever run.
 
-The class is ours, never one that a file names; only the settings that the class knows reach it; weights are safetensors, read
-one tensor at a time into the wanted dtype on the wanted device. Each mistake is one sentence (`InputError`).
+The class is ours, never one that a file names; only the settings that the class knows reach it; weights are safetensors, or pickled
+tensors alone where nothing else was published, read one tensor at a time into the wanted dtype on the wanted device. Each mistake is
+one sentence (`InputError`).
 diffusers' and transformers' own loaders are not used: they fall back to pickles, only warn of missing tensors, and may ask the
 network for files and for code.
 """
@@ -22,9 +23,11 @@ import torch
 from torch import Tensor, nn
 
 from bozzetto.errors import InputError
+from bozzetto.priors.checkpoint import read_checkpoint
 from bozzetto.priors.codec import Codec, CodecConfig, KLCodec, LinearCodec
 
 STEMS = ("diffusion_pytorch_model", "model")  # diffusers' and transformers' names
+PICKLED_STEMS = ("diffusion_pytorch_model", "pytorch_model")  # those of older files
 WINDOW = 64 << 20  # bytes read before a file is closed and opened again: what was read of one that is mapped is in memory until then
 N = TypeVar("N", bound=nn.Module)
 PICKLES = ("*.bin", "*.ckpt", "*.pt", "*.pth", "*.pkl")
@@ -92,11 +95,32 @@ class Tensors:
         self._read += kept.nbytes
         if self._read > WINDOW:
             self._open, self._read = {}, 0
-        tensor = kept.to(device, dtype)
+        return self._whole(name, kept.to(device, dtype))
+
+    def _whole(self, name: str, tensor: Tensor) -> Tensor:
         # by the ends, which are two numbers: maps of truths, made and freed between tensors that stay, left the heap full of holes
         if tensor.numel() and not all(x.isfinite() for x in tensor.aminmax()):
-            raise InputError(f"{self.folder}: {name} is not finite as {str(dtype)[6:]}; fetch it again, or load it as float32")
+            raise InputError(f"{self.folder}: {name} is not finite as {str(tensor.dtype)[6:]}; fetch it again, or load it as float32")
         return tensor
+
+
+class Pickled(Tensors):
+    """The same of a pickled file, `.bin`, as older tools wrote them: read by `checkpoint.read_checkpoint`, which runs nothing of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.folder, self._state = path.parent, read_checkpoint(path)
+        self.shapes = {name: tuple(tensor.shape) for name, tensor in self._state.items()}
+
+    def read(self, name: str, dtype: torch.dtype, device: str | torch.device) -> Tensor:
+        if torch.device(device).type == "meta":
+            return torch.empty(self.shapes[name], dtype=dtype, device=device)
+        return self._whole(name, self._state[name].to(device, dtype))
+
+
+def tensors_of(folder: Path, *, pickled: bool = False) -> Tensors:
+    """Those of a folder; `pickled` ones are read where the authors have published no others."""
+    found = [path for stem in PICKLED_STEMS if (path := folder / f"{stem}.bin").is_file()] if pickled else []
+    return Pickled(found[0]) if found and not any(folder.glob("*.safetensors")) else Tensors(folder)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -148,9 +172,12 @@ def component(
     dtype: torch.dtype,
     device: str | torch.device,
     rename: Callable[[str], str | None] = lambda name: name,
+    *,
+    pickled: bool = False,
 ) -> N:
-    """The network that `build` makes, with the folder's weights; `rename` is as `fill`'s names, None for a tensor to ignore."""
-    tensors = Tensors(folder)
+    """The network that `build` makes, with the folder's weights, perhaps `pickled` ones (`tensors_of`); `rename` is as `fill`'s names,
+    None for a tensor to ignore."""
+    tensors = tensors_of(folder, pickled=pickled)
     names = {new: old for old in tensors.shapes if (new := rename(old)) is not None}
     shapes = {new: tensors.shapes[old] for new, old in names.items()}
     return fill(folder, build, shapes, lambda new: tensors.read(names[new], dtype, device))
@@ -197,11 +224,18 @@ def unet(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Mod
     """diffusers' UNet2DConditionModel."""
     from diffusers import UNet2DConditionModel
 
-    known = settings(folder, _arguments(UNet2DConditionModel))
+    known = unet_settings(folder)
     return component(folder, lambda: UNet2DConditionModel(**known), dtype, device)
 
 
-def codec(folder: Path, dtype: torch.dtype, device: str | torch.device) -> Codec:
+def unet_settings(folder: Path) -> dict[str, Any]:
+    """Those of its `config.json` that UNet2DConditionModel knows."""
+    from diffusers import UNet2DConditionModel
+
+    return settings(folder, _arguments(UNet2DConditionModel))
+
+
+def codec(folder: Path, dtype: torch.dtype, device: str | torch.device, *, pickled: bool = False) -> Codec:
     """The codec in `vae/`: diffusers' AutoencoderKL, whose attention may bear the names of diffusers before 0.18, or a LinearCodec."""
     if read_json(folder / "config.json").get("_class_name") == LinearCodec.__name__:
         config: dict[str, Any] = tuples(settings(folder, {f.name for f in fields(CodecConfig)}))
@@ -214,10 +248,10 @@ def codec(folder: Path, dtype: torch.dtype, device: str | torch.device) -> Codec
         return ".".join(old.get(part, part) for part in name.split(".")) if ".attentions." in name else name
 
     known = settings(folder, _arguments(AutoencoderKL))
-    return KLCodec(component(folder, lambda: AutoencoderKL(**known), dtype, device, rename)).eval()
+    return KLCodec(component(folder, lambda: AutoencoderKL(**known), dtype, device, rename, pickled=pickled)).eval()
 
 
-def vision(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:
+def vision(folder: Path, dtype: torch.dtype, device: str | torch.device, *, pickled: bool = False) -> nn.Module:
     """transformers' CLIPVisionModelWithProjection. Its settings are listed here: others choose kernels and may fetch them."""
     from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -227,7 +261,7 @@ def vision(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.M
     def build() -> nn.Module:
         return CLIPVisionModelWithProjection(CLIPVisionConfig(**known, attn_implementation="sdpa"))
 
-    return component(folder, build, dtype, device, lambda name: None if name.endswith(".position_ids") else name)
+    return component(folder, build, dtype, device, lambda name: None if name.endswith(".position_ids") else name, pickled=pickled)
 
 
 def text(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Module:

@@ -33,6 +33,7 @@ from bozzetto.priors.instruct import InstructPix2Pix
 from bozzetto.priors.prior import Prior
 from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.unconditional import PicturePrior
+from bozzetto.priors.wonder3d import Wonder3D
 from bozzetto.priors.zero123 import Zero123
 
 MINI = Path(__file__).parent / "mini"
@@ -40,8 +41,9 @@ MINI = Path(__file__).parent / "mini"
 NAMES = {"mini": "zero123", **{name: name for name in unconditional.NAMES}}
 """embedded priors by their short names, and their folders in MINI"""
 TEXT = "text-to-image"
+WEIGHTS = (".safetensors", ".ckpt", ".bin")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-Role = Literal["views", "text", "multiview", "edits", "pictures"]
+Role = Literal["views", "text", "multiview", "normals", "edits", "pictures"]
 P = TypeVar("P")
 
 
@@ -49,8 +51,8 @@ class Layout(NamedTuple):
     """How one kind of prior lies in a folder.
 
     prior       the class; its `read(folder, kind, *, text, dtype, device)` opens the folder
-    role        what it draws: an object from other sides, what it is told in words, that from several sides together, what it is told to
-                change, or pictures of a kind
+    role        what it draws: an object from other sides, what it is told in words, that from several sides together, an object from other
+                sides with its normals, what it is told to change, or pictures of a kind
     reads_text  whether it has a text tower, which may lie elsewhere
     pipelines   the `_class_name`s in model_index.json that say this kind, where the weights are of no other
     """
@@ -65,6 +67,7 @@ LAYOUTS: dict[str, Layout] = {
     **{kind: Layout(Zero123, "views") for kind in zero123.KINDS},
     TEXT: Layout(TextToImage, "text", reads_text=True, pipelines=("StableDiffusionPipeline",)),
     "instruct-pix2pix": Layout(InstructPix2Pix, "edits", reads_text=True, pipelines=("StableDiffusionInstructPix2PixPipeline",)),
+    "wonder3d": Layout(Wonder3D, "normals", pipelines=("MVDiffusionImagePipeline",)),
     "deepfloyd-if": Layout(DeepFloyd, "text", reads_text=True, pipelines=("IFPipeline",)),
     **{kind: Layout(PicturePrior, "pictures") for kind in unconditional.KINDS},
 }
@@ -180,7 +183,7 @@ def _fits(layout: Layout, wanted: Any, role: Role | None) -> bool:
 def digest(name_or_folder: str | Path) -> str:
     """The first 16 hex digits of the SHA-256 of all weights and settings of a folder: which prior made an asset."""
     folder, whole = _folder(name_or_folder), hashlib.sha256()
-    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".yaml", ".safetensors", ".ckpt") and p.is_file()):
+    for path in sorted(p for p in folder.rglob("*") if p.suffix in (".json", ".yaml", *WEIGHTS) and p.is_file()):
         whole.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as stream:
             whole.update(hashlib.file_digest(stream, "sha256").digest())

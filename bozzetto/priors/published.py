@@ -223,6 +223,8 @@ PUBLISHED: dict[str, Published] = {
         licence="AGPL-3.0 by its card: who offers it over a network or passes it on must offer the source, too",
         restricts=True,
         gigabytes=0,
+        kind="wonder3d",
+        then="bozzetto lift chair.png --recipe wonder3d --prior {folder}",
     ),
     "syncdreamer": Published(
         what="a picture to sixteen views that agree (arXiv:2309.03453)",

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from benchmarks import published
 from bozzetto.camera import Camera, orbit
-from bozzetto.priors import load, sample
+from bozzetto.priors import domains, load, sample
 from bozzetto.priors.convert import convert
 from bozzetto.priors.exact import Exact
 from bozzetto.priors.hint import PLANES, Hint
@@ -25,7 +25,7 @@ from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.unconditional import NAMES
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.views import Views
-from tests.twins import deepfloyd
+from tests.twins import deepfloyd, wonder3d
 from tests.twins import zero123 as twin
 from tests.twins.bank import BANK, CAPTIONS, ring
 from tests.twins.priors import Joint
@@ -43,16 +43,22 @@ def converted(folder: Path) -> Path:
 
 @dataclass
 class Case:
-    """A prior, what its conditions read ("picture", "text"), and whether it has learnt what a background is."""
+    """A prior, what its conditions read ("picture", "text"), whether it has learnt what a background is, and whether half of its pictures
+    are normals."""
 
     prior: Any
     reads: tuple[str, ...]
     is_trained: bool = False
+    has_normals: bool = False
 
     @property
     def together(self) -> int:
         """Views of one x0."""
         return self.prior.shape[0] if len(self.prior.shape) == 4 else 1
+
+    def pictures(self, views: Views) -> Tensor:
+        """What it encodes of views."""
+        return domains.to_pictures(views, self.together) if self.has_normals else views.over(self.prior.background)
 
 
 CASES = (
@@ -64,6 +70,7 @@ CASES = (
     "stable diffusion",
     "deepfloyd",
     "edits",
+    "wonder3d",
     *NAMES,
     "joint",
     "exact",
@@ -90,6 +97,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return Case(load(deepfloyd.write(folder)), ("text",))
     if name == "edits":
         return Case(load(published.write("instruct-pix2pix", folder, "tiny")), ("picture", "text"))
+    if name == "wonder3d":
+        return Case(load(wonder3d.write(folder, wonder3d.parts())), ("picture",), has_normals=True)
     if name == "joint":
         return Case(Joint(), ("text",))
     if name.startswith("exact"):
@@ -112,7 +121,8 @@ def views_of(case: Case, n: int = 2, size: int = 20) -> Views:
     n *= case.together
     alpha = (torch.rand(n, size, size, 1, generator=seeded(0)) > 0.5).float()
     rgb = torch.rand(n, size, size, 3, generator=seeded(1)) * alpha
-    return Views(rgb, alpha, alpha, torch.zeros_like(rgb), cameras(n, size))
+    normal = torch.nn.functional.normalize(torch.randn(n, size, size, 3, generator=seeded(2)), dim=-1) * alpha
+    return Views(rgb, alpha, alpha, normal, cameras(n, size))
 
 
 def noise(case: Case, n: int) -> Tensor:
@@ -129,6 +139,9 @@ def test_it_says_what_it_is(case: Case):
     assert prior.sampler.steps <= len(prior.denoiser.sigmas) and 0 <= prior.sampler.eta <= 1
     together = prior.views()
     assert (together is None) == (len(prior.shape) == 3) and (together is None or len(together) == prior.shape[0])
+    if case.has_normals:  # each camera twice
+        half = len(together) // 2
+        assert torch.equal(together.c2w[:half], together.c2w[half:])
 
 
 def test_pictures_of_any_size_go_to_x0_and_back(case: Case):
@@ -144,8 +157,8 @@ def test_pictures_of_any_size_go_to_x0_and_back(case: Case):
 
 def test_views_are_encoded_over_its_background_and_no_other(case: Case):
     prior, views = case.prior, views_of(case)
-    torch.testing.assert_close(prior.encode(views), prior.encode_pictures(views.over(prior.background)), rtol=0, atol=1e-6)
-    empty = Views(0 * views.rgb, 0 * views.alpha, views.depth, views.normal, views.cameras)
+    torch.testing.assert_close(prior.encode(views), prior.encode_pictures(case.pictures(views)), rtol=0, atol=1e-6)
+    empty = Views(0 * views.rgb, 0 * views.alpha, views.depth, 0 * views.normal, views.cameras)
     paper = torch.full_like(views.rgb, prior.background)
     torch.testing.assert_close(prior.encode(empty), prior.encode_pictures(paper), rtol=0, atol=1e-6)
     other = torch.full_like(views.rgb, prior.background - 0.5 if prior.background > 0.5 else prior.background + 0.5)
@@ -273,6 +286,7 @@ def test_every_kind_is_in_the_battery():
         "digits-ncsn": "ncsn",
         "deepfloyd": "deepfloyd-if",
         "edits": "instruct-pix2pix",
+        "wonder3d": "wonder3d",
     }
     assert set(opened) <= set(CASES) and set(opened.values()) == set(LAYOUTS)
 
