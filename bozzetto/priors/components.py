@@ -196,8 +196,15 @@ def unet(folder: Path, dtype: torch.dtype, device: str | torch.device) -> nn.Mod
     """diffusers' UNet2DConditionModel."""
     from diffusers import UNet2DConditionModel
 
-    known = settings(folder, _arguments(UNet2DConditionModel))
+    known = unet_settings(folder)
     return component(folder, lambda: UNet2DConditionModel(**known), dtype, device)
+
+
+def unet_settings(folder: Path) -> dict[str, Any]:
+    """Those of its `config.json` that UNet2DConditionModel knows."""
+    from diffusers import UNet2DConditionModel
+
+    return settings(folder, _arguments(UNet2DConditionModel))
 
 
 def codec(folder: Path, dtype: torch.dtype, device: str | torch.device) -> Codec:

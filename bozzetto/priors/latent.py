@@ -72,10 +72,10 @@ class ConditionedUNet(nn.Module):
             if camera is not None:
                 raise ValueError("camera: this network has no embedding of cameras; leave it out, or tune one with camera=True")
             return None
+        first = getattr(self.unet.class_embedding, "linear_1", self.unet.class_embedding)  # of two layers, or one alone
         if camera is None:
-            first = getattr(self.unet.class_embedding, "linear_1", self.unet.class_embedding)  # of two layers, or one alone
             camera = torch.zeros(1, first.in_features)
-        return camera.float().to(device).expand(count, -1)
+        return camera.to(device, first.weight.dtype).expand(count, -1)  # a tuned copy's is float32, beside a U-Net that may not be
 
 
 class LatentPrior(nn.Module):
