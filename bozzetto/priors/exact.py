@@ -184,12 +184,16 @@ class Exact:
         """(N, 3, S, S) of one camera, kept for the next time."""
         key = _key(camera)
         if key not in self._kept:
-            pictures = torch.cat([render(camera).over(self.background) for render in self.bank])
-            self._kept[key] = 2 * pictures.clamp(0, 1).float().movedim(-1, 1) - 1
+            self._kept[key] = self._drawn(camera)
             if len(self._kept) > REMEMBERED:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
         return self._kept[key]
+
+    def _drawn(self, camera: Camera) -> Tensor:
+        """(N, 3, S, S) of one camera: each object as x0."""
+        pictures = torch.cat([render(camera).over(self.background) for render in self.bank])
+        return 2 * pictures.clamp(0, 1).float().movedim(-1, 1) - 1
 
     def _flawed(self, y: Tensor, cameras: Camera) -> Tensor:
         """y (V, N, 3, S, S), its flaws drawn by object and camera, so that one camera is always answered alike."""

@@ -25,12 +25,13 @@ import torch
 from torch import nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors import components, learnt, published, triposr_files, unconditional, zero123
+from bozzetto.priors import components, learnt, published, sweetdreamer, triposr_files, unconditional, zero123
 from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
 from bozzetto.priors.deepfloyd import DeepFloyd
 from bozzetto.priors.instruct import InstructPix2Pix
 from bozzetto.priors.prior import Prior
+from bozzetto.priors.sweetdreamer import SweetDreamer
 from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.unconditional import PicturePrior
 from bozzetto.priors.wonder3d import Wonder3D
@@ -43,7 +44,7 @@ NAMES = {"mini": "zero123", **{name: name for name in unconditional.NAMES}}
 TEXT = "text-to-image"
 WEIGHTS = (".safetensors", ".ckpt", ".bin")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-Role = Literal["views", "text", "multiview", "normals", "edits", "pictures"]
+Role = Literal["views", "text", "multiview", "normals", "coordinates", "edits", "pictures"]
 P = TypeVar("P")
 
 
@@ -52,7 +53,7 @@ class Layout(NamedTuple):
 
     prior       the class; its `read(folder, kind, *, text, dtype, device)` opens the folder
     role        what it draws: an object from other sides, what it is told in words, that from several sides together, an object from other
-                sides with its normals, what it is told to change, or pictures of a kind
+                sides with its normals, where the points of what it is told lie, what it is told to change, or pictures of a kind
     reads_text  whether it has a text tower, which may lie elsewhere
     pipelines   the `_class_name`s in model_index.json that say this kind, where the weights are of no other
     """
@@ -68,6 +69,7 @@ LAYOUTS: dict[str, Layout] = {
     TEXT: Layout(TextToImage, "text", reads_text=True, pipelines=("StableDiffusionPipeline",)),
     "instruct-pix2pix": Layout(InstructPix2Pix, "edits", reads_text=True, pipelines=("StableDiffusionInstructPix2PixPipeline",)),
     "wonder3d": Layout(Wonder3D, "normals", pipelines=("MVDiffusionImagePipeline",)),
+    "sweetdreamer": Layout(SweetDreamer, "coordinates", reads_text=True),
     "deepfloyd-if": Layout(DeepFloyd, "text", reads_text=True, pipelines=("IFPipeline",)),
     **{kind: Layout(PicturePrior, "pictures") for kind in unconditional.KINDS},
 }
@@ -312,6 +314,8 @@ def _kind(folder: Path, kind: str | None, *, is_told: bool = False) -> str:
     is_told  a text tower was given: text-to-image, unless the folder says another kind with one
     """
     own, where, pipeline = unconditional.kind_of(folder), "config.json", "folder"
+    if own is None and not (folder / "model_index.json").exists() and sweetdreamer.is_folder(folder):
+        own, where = "sweetdreamer", "unet/"  # as its authors' code reads it, there is nothing else in the folder
     if own is None:
         pipeline, where = read_json(folder / "model_index.json").get("_class_name", "folder"), "bozzetto.json"
         own = read_json(folder / where).get("kind") if (folder / where).is_file() else None

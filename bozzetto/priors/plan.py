@@ -26,7 +26,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from bozzetto import memory
+from bozzetto.camera import orbit
 from bozzetto.errors import InputError
+from bozzetto.views import Views
 
 GB = 1e9
 LIBRARIES = 0.9e9
@@ -214,8 +216,11 @@ def _pull(prior: Any, batch: int) -> None:
     """As score distillation encodes a rendering."""
     count_of = batch * (prior.shape[0] if len(prior.shape) == 4 else 1)
     with torch.enable_grad():
-        rgb = torch.empty(count_of, prior.size, prior.size, 3, device="meta", requires_grad=True)
-        prior.encode_pictures(rgb).sum().backward()
+        rgb, alpha, depth, normal = (
+            torch.empty(count_of, prior.size, prior.size, n, device="meta", requires_grad=True) for n in (3, 1, 1, 3)
+        )
+        cameras = orbit([0.0] * count_of, 0.0, 2.0, size=prior.size, fov=0.7)
+        prior.encode(Views(rgb, alpha, depth, normal, cameras)).sum().backward()
 
 
 def _teach(prior: Any, x: Tensor, cond: Any) -> None:

@@ -47,26 +47,14 @@ class TextToImage(LatentPrior):
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> TextToImage:
         """The prior in a folder; `text`, by default the same, holds text_encoder/ and tokenizer/. See `loading.load`."""
         components.check_installed()
-        towers = text or folder
-        for part in ("text_encoder", "tokenizer"):
-            if not (towers / part).is_dir():
-                raise InputError(
-                    f"{towers}: {part}/ is missing; give the folder of the text tower that the weights were trained under (--towers)"
-                )
         schedule = read_schedule(folder / "scheduler")
-        tower = components.text(towers / "text_encoder", dtype, device)
-        config: Any = tower.config
-        tokenizer = tokens.tokenizer(towers / "tokenizer", config.max_position_embeddings, config.vocab_size)
-        unet, vae = (read_json(folder / name / "config.json") for name in ("unet", "vae"))
-        sizes = {
-            "cross_attention_dim of the U-Net": (unet.get("cross_attention_dim"), "the text tower's hidden_size", config.hidden_size),
-            "out_channels of the U-Net": (unet.get("out_channels"), "the channels of a latent", vae.get("latent_channels", 4)),
-        }
-        for what, (found, why, expected) in sizes.items():
-            if found != expected:
-                raise InputError(
-                    f"{folder}: {what} should be {expected} ({why}), got {found}; these weights were not trained under this text tower"
-                )
+        config, vae = (read_json(folder / name / "config.json") for name in ("unet", "vae"))
+        tower, tokenizer = read_tower(folder, text or folder, config, dtype, device)
+        if (found := config.get("out_channels")) != (expected := vae.get("latent_channels", 4)):
+            raise InputError(
+                f"{folder}: out_channels of the U-Net should be {expected} (the channels of a latent), got {found}; "
+                "these weights were not trained under this codec"
+            )
         networks = components.unet(folder / "unet", dtype, device), components.codec(folder / "vae", dtype, device)
         return cls(*networks, tower, tokenizer, schedule).eval()
 
@@ -94,3 +82,24 @@ class TextToImage(LatentPrior):
             self.encode_reference(reference)
         ids = torch.tensor([self.tokenizer.encode(text or "").ids], device=self.text_encoder.device)
         return {"token": self.text_encoder(input_ids=ids).last_hidden_state.float()}
+
+
+def read_tower(folder: Path, towers: Path, unet: dict[str, Any], dtype: torch.dtype, device: str | torch.device) -> tuple[nn.Module, Any]:
+    """CLIP's text tower and its tokenizer in a folder `towers`, for a prior in `folder` whose U-Net has these settings.
+
+    raises  InputError where a part is missing, or has another width than the U-Net looks at
+    """
+    for part in ("text_encoder", "tokenizer"):
+        if not (towers / part).is_dir():
+            raise InputError(
+                f"{towers}: {part}/ is missing; give the folder of the text tower that the weights were trained under (--towers)"
+            )
+    tower = components.text(towers / "text_encoder", dtype, device)
+    config: Any = tower.config
+    tokenizer = tokens.tokenizer(towers / "tokenizer", config.max_position_embeddings, config.vocab_size)
+    if (found := unet.get("cross_attention_dim")) != config.hidden_size:
+        raise InputError(
+            f"{folder}: cross_attention_dim of the U-Net should be {config.hidden_size} (the text tower's hidden_size), got {found}; "
+            "these weights were not trained under this text tower"
+        )
+    return tower, tokenizer

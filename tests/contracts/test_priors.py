@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ from benchmarks import published
 from bozzetto.camera import Camera, orbit
 from bozzetto.priors import domains, load, sample
 from bozzetto.priors.convert import convert
+from bozzetto.priors.coordinates import UNIT
 from bozzetto.priors.exact import Exact
+from bozzetto.priors.exact_maps import ExactMaps
 from bozzetto.priors.hint import PLANES, Hint
 from bozzetto.priors.loading import LAYOUTS, MINI, TEXT, load_as
 from bozzetto.priors.prior import Reference
@@ -25,7 +27,7 @@ from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.unconditional import NAMES
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.views import Views
-from tests.twins import deepfloyd, wonder3d
+from tests.twins import deepfloyd, sweetdreamer, wonder3d
 from tests.twins import zero123 as twin
 from tests.twins.bank import BANK, CAPTIONS, ring
 from tests.twins.priors import Joint
@@ -43,13 +45,14 @@ def converted(folder: Path) -> Path:
 
 @dataclass
 class Case:
-    """A prior, what its conditions read ("picture", "text"), whether it has learnt what a background is, and whether half of its pictures
-    are normals."""
+    """A prior, what its conditions read ("picture", "text"), whether it has learnt what a background is, whether half of its pictures are
+    normals, and whether its x0 are pictures at all, not maps of where things are."""
 
     prior: Any
     reads: tuple[str, ...]
     is_trained: bool = False
     has_normals: bool = False
+    has_pictures: bool = True
 
     @property
     def together(self) -> int:
@@ -71,11 +74,13 @@ CASES = (
     "deepfloyd",
     "edits",
     "wonder3d",
+    "coordinates",
     *NAMES,
     "joint",
     "exact",
     "exact, cameras unknown",
     "exact, together",
+    "exact coordinates",
 )
 
 
@@ -99,6 +104,10 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return Case(load(published.write("instruct-pix2pix", folder, "tiny")), ("picture", "text"))
     if name == "wonder3d":
         return Case(load(wonder3d.write(folder, wonder3d.parts())), ("picture",), has_normals=True)
+    if name == "coordinates":
+        return Case(load(sweetdreamer.write(folder)), ("text",), has_pictures=False)
+    if name == "exact coordinates":
+        return Case(ExactMaps(BANK, [UNIT] * 4, ring(8), CAPTIONS, size=16), ("text",), True, has_pictures=False)
     if name == "joint":
         return Case(Joint(), ("text",))
     if name.startswith("exact"):
@@ -147,18 +156,28 @@ def test_it_says_what_it_is(case: Case):
 def test_pictures_of_any_size_go_to_x0_and_back(case: Case):
     prior, views = case.prior, views_of(case)
     rgb = views.over(prior.background)
-    for x0 in (prior.encode_pictures(rgb), prior.encode(views)):
+    for x0 in (prior.encode_pictures(rgb), prior.encode(views)) if case.has_pictures else (prior.encode(views),):
         assert x0.shape == (2, *prior.shape) and x0.dtype == torch.float32 and torch.isfinite(x0).all()
     made = prior.decode(x0)
     assert made.shape == (2 * case.together, prior.size, prior.size, 3) and made.dtype == torch.float32
     assert made.min() >= 0 and made.max() <= 1
-    assert prior.encode_pictures(made).shape == x0.shape
+    if case.has_pictures:
+        assert prior.encode_pictures(made).shape == x0.shape
+    else:
+        with pytest.raises(ValueError, match="rgb: colours do not say"):
+            prior.encode_pictures(made)
 
 
 def test_views_are_encoded_over_its_background_and_no_other(case: Case):
     prior, views = case.prior, views_of(case)
     torch.testing.assert_close(prior.encode(views), prior.encode_pictures(case.pictures(views)), rtol=0, atol=1e-6)
     empty = Views(0 * views.rgb, 0 * views.alpha, views.depth, 0 * views.normal, views.cameras)
+    if not case.has_pictures:
+        empty = replace(views, alpha=0 * views.alpha, depth=0 * views.depth)
+        assert bool((prior.decode(prior.encode(empty)) == prior.background).all())
+        return
+    torch.testing.assert_close(prior.encode(views), prior.encode_pictures(views.over(prior.background)), rtol=0, atol=1e-6)
+    empty = Views(0 * views.rgb, 0 * views.alpha, views.depth, views.normal, views.cameras)
     paper = torch.full_like(views.rgb, prior.background)
     torch.testing.assert_close(prior.encode(empty), prior.encode_pictures(paper), rtol=0, atol=1e-6)
     other = torch.full_like(views.rgb, prior.background - 0.5 if prior.background > 0.5 else prior.background + 0.5)
@@ -177,9 +196,10 @@ def test_what_a_trained_prior_draws_stands_on_its_background(case: Case):
 
 def test_gradients_reach_the_rendering_and_no_weights(case: Case):
     views = views_of(case)
-    rgb, alpha = views.rgb.clone().requires_grad_(), views.alpha.clone().requires_grad_()
-    case.prior.encode(Views(rgb, alpha, views.depth, views.normal, views.cameras)).square().sum().backward()
-    assert rgb.grad is not None and bool(rgb.grad.any()) and torch.isfinite(rgb.grad).all()
+    rgb, alpha, depth = (x.clone().requires_grad_() for x in (views.rgb, views.alpha, views.depth))
+    case.prior.encode(Views(rgb, alpha, depth, views.normal, views.cameras)).square().sum().backward()
+    moved = rgb.grad if case.has_pictures else depth.grad
+    assert moved is not None and bool(moved.any()) and torch.isfinite(moved).all()
     assert alpha.grad is not None and (bool(alpha.grad.any()) or case.prior.background == 0)
     if isinstance(case.prior, torch.nn.Module):
         assert not case.prior.training and not any(p.requires_grad for p in case.prior.parameters())
@@ -287,6 +307,7 @@ def test_every_kind_is_in_the_battery():
         "deepfloyd": "deepfloyd-if",
         "edits": "instruct-pix2pix",
         "wonder3d": "wonder3d",
+        "coordinates": "sweetdreamer",
     }
     assert set(opened) <= set(CASES) and set(opened.values()) == set(LAYOUTS)
 
