@@ -25,7 +25,7 @@ from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.unconditional import NAMES
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.views import Views
-from tests.twins import deepfloyd
+from tests.twins import deepfloyd, mvdream
 from tests.twins import zero123 as twin
 from tests.twins.bank import BANK, CAPTIONS, ring
 from tests.twins.priors import Joint
@@ -64,6 +64,7 @@ CASES = (
     "stable diffusion",
     "deepfloyd",
     "edits",
+    "mvdream",
     *NAMES,
     "joint",
     "exact",
@@ -90,6 +91,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return Case(load(deepfloyd.write(folder)), ("text",))
     if name == "edits":
         return Case(load(published.write("instruct-pix2pix", folder, "tiny")), ("picture", "text"))
+    if name == "mvdream":
+        return Case(load(mvdream.converted(folder)[1]), ("text",))
     if name == "joint":
         return Case(Joint(), ("text",))
     if name.startswith("exact"):
@@ -273,6 +276,7 @@ def test_every_kind_is_in_the_battery():
         "digits-ncsn": "ncsn",
         "deepfloyd": "deepfloyd-if",
         "edits": "instruct-pix2pix",
+        "mvdream": "mvdream",
     }
     assert set(opened) <= set(CASES) and set(opened.values()) == set(LAYOUTS)
 
