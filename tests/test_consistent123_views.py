@@ -152,7 +152,7 @@ def test_many_objects_are_asked_at_once(folder: Path):
 
 def test_it_samples_with_fading_guidance(folder: Path):
     prior = made(folder)
-    sampler = Sampler(3, 3.0, 1.0, None, (1.0, 5.0))
+    sampler = Sampler(3, 3.0, 1.0, fades=(1.0, 5.0))
     cond = prior.condition(PICTURE, prior.views(PICTURE))
     x0 = sample(prior, cond, sampler=sampler, generator=torch.Generator().manual_seed(0))
     assert x0.shape == (1, V, 4, 8, 8) and bool(torch.isfinite(x0).all())

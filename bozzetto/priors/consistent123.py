@@ -30,7 +30,6 @@ from bozzetto.priors import components
 from bozzetto.priors.joint import Group, JointPrior, JointUNet, LookAcross, add_attention
 from bozzetto.priors.latent import ConditionedUNet
 from bozzetto.priors.prior import Condition, Hinting, Reference
-from bozzetto.priors.sampling import Sampler
 from bozzetto.priors.zero123 import EncodedReference, Zero123, spherical
 
 VIEWS = 8  # drawn together in training (Sec. 4)
@@ -120,7 +119,7 @@ class Consistent123(JointPrior):
             network.look_at_picture()
         if base.beside is not None:
             read(self, base.beside)
-        self.sampler = Sampler(*base.sampler[:4], fades)
+        self.sampler = base.sampler._replace(fades=fades)
         self.eval()
 
     @property

@@ -10,11 +10,12 @@ Letters: C channels, h w latent cells, L tokens, D the width of cross-attention.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bozzetto.camera import Camera
 from bozzetto.errors import InputError
@@ -47,23 +48,16 @@ class TextToImage(LatentPrior):
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> TextToImage:
         """The prior in a folder; `text`, by default the same, holds text_encoder/ and tokenizer/. See `loading.load`."""
         components.check_installed()
+        tower, tokenizer = read_tower(text or folder, dtype, device)
         schedule = read_schedule(folder / "scheduler")
-        config, vae = (read_json(folder / name / "config.json") for name in ("unet", "vae"))
-        tower, tokenizer = read_tower(folder, text or folder, config, dtype, device)
-        if (found := config.get("out_channels")) != (expected := vae.get("latent_channels", 4)):
-            raise InputError(
-                f"{folder}: out_channels of the U-Net should be {expected} (the channels of a latent), got {found}; "
-                "these weights were not trained under this codec"
-            )
+        unet, vae = (read_json(folder / name / "config.json") for name in ("unet", "vae"))
+        check_widths(folder, unet, tower, vae.get("latent_channels", 4))
         networks = components.unet(folder / "unet", dtype, device), components.codec(folder / "vae", dtype, device)
         return cls(*networks, tower, tokenizer, schedule).eval()
 
     def excess(self, text: str) -> int:
         """How many of a text's tokens are not read, beyond the tower's length."""
-        said = self.tokenizer.encode(text, add_special_tokens=False)
-        told = sum(sum(part.attention_mask) for part in (said, *said.overflowing))
-        read = self.tokenizer.truncation["max_length"] - self.tokenizer.num_special_tokens_to_add(is_pair=False)
-        return max(0, told - int(read))
+        return excess(self.tokenizer, text)
 
     def encode_reference(self, reference: Reference) -> Any:
         """raises ValueError: it reads no pictures"""
@@ -80,26 +74,43 @@ class TextToImage(LatentPrior):
         """
         if reference is not None:
             self.encode_reference(reference)
-        ids = torch.tensor([self.tokenizer.encode(text or "").ids], device=self.text_encoder.device)
-        return {"token": self.text_encoder(input_ids=ids).last_hidden_state.float()}
+        return {"token": states(self.text_encoder, self.tokenizer, text or "")}
 
 
-def read_tower(folder: Path, towers: Path, unet: dict[str, Any], dtype: torch.dtype, device: str | torch.device) -> tuple[nn.Module, Any]:
-    """CLIP's text tower and its tokenizer in a folder `towers`, for a prior in `folder` whose U-Net has these settings.
-
-    raises  InputError where a part is missing, or has another width than the U-Net looks at
-    """
+def read_tower(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[Any, Any]:
+    """CLIP's text tower and its tokenizer, of a folder's text_encoder/ and tokenizer/; raises InputError where one is missing"""
     for part in ("text_encoder", "tokenizer"):
-        if not (towers / part).is_dir():
+        if not (folder / part).is_dir():
             raise InputError(
-                f"{towers}: {part}/ is missing; give the folder of the text tower that the weights were trained under (--towers)"
+                f"{folder}: {part}/ is missing; give the folder of the text tower that the weights were trained under (--towers)"
             )
-    tower = components.text(towers / "text_encoder", dtype, device)
-    config: Any = tower.config
-    tokenizer = tokens.tokenizer(towers / "tokenizer", config.max_position_embeddings, config.vocab_size)
-    if (found := unet.get("cross_attention_dim")) != config.hidden_size:
-        raise InputError(
-            f"{folder}: cross_attention_dim of the U-Net should be {config.hidden_size} (the text tower's hidden_size), got {found}; "
-            "these weights were not trained under this text tower"
-        )
-    return tower, tokenizer
+    tower: Any = components.text(folder / "text_encoder", dtype, device)
+    return tower, tokens.tokenizer(folder / "tokenizer", tower.config.max_position_embeddings, tower.config.vocab_size)
+
+
+def check_widths(folder: Path, unet: Mapping[str, Any], tower: Any, channels: int) -> None:
+    """raises InputError where a U-Net of those settings does not look at this tower's states, or draws no latents of so many channels"""
+    sizes = {
+        "cross_attention_dim of the U-Net": (unet.get("cross_attention_dim"), "the text tower's hidden_size", tower.config.hidden_size),
+        "out_channels of the U-Net": (unet.get("out_channels"), "the channels of a latent", channels),
+    }
+    for what, (found, why, expected) in sizes.items():
+        if found != expected:
+            raise InputError(
+                f"{folder}: {what} should be {expected} ({why}), got {found}; these weights were not trained under this text tower"
+            )
+
+
+def states(tower: Any, tokenizer: Any, text: str) -> Tensor:
+    """(1, L, D) float32 of a text, which is cut where the tower reads no further."""
+    ids = torch.tensor([tokenizer.encode(text).ids], device=tower.device)
+    made: Tensor = tower(input_ids=ids).last_hidden_state.float()
+    return made
+
+
+def excess(tokenizer: Any, text: str) -> int:
+    """How many of a text's tokens are not read, beyond the tower's length."""
+    said = tokenizer.encode(text, add_special_tokens=False)
+    told = sum(sum(part.attention_mask) for part in (said, *said.overflowing))
+    read = tokenizer.truncation["max_length"] - tokenizer.num_special_tokens_to_add(is_pair=False)
+    return max(0, told - int(read))
