@@ -25,9 +25,9 @@ from bozzetto.priors.prior import Prior
 
 S = TypeVar("S")
 
-Need = Literal["first_guess", "views", "text"]
+Need = Literal["first_guess", "views", "text", "normals"]
 """first_guess is what most lifts begin with, the embedded network or another (`fit.guesses`); views a prior that draws an object from
-other sides; text one that is conditioned on text"""
+other sides; text one that is conditioned on text; normals one that draws an object from other sides, and its normals"""
 
 Extra = Literal["paint", "clip"]
 """what a recipe may be given besides, and can do without: paint is another prior of text, for what comes last, without it that of text;
@@ -48,6 +48,7 @@ class Priors:
     first_guess: Guess | None = None
     views: Prior | None = None
     text: Prior | None = None
+    normals: Prior | None = None
     paint: Prior | None = None
     clip: Clip | None = None
 

@@ -31,6 +31,8 @@ from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 from bozzetto.verbs import plan
 
+UNEMBEDDED: dict[Need, str] = {"normals": "wonder3d"}
+"""needs that no embedded prior serves, and a published one that does"""
 DepthIs = Literal["auto", "distance", "inverse"]
 
 
@@ -170,6 +172,11 @@ def _given(
         if "first_guess" in folders:
             raise InputError(f"--guess {guess}: --prior gives another first guess; leave one of them out")
         folders["first_guess"] = str(guess)
+    for need in recipe.needs:
+        if (name := UNEMBEDDED.get(need)) and need not in folders:
+            raise InputError(
+                f"recipe {recipe.name}: no embedded prior draws {need}; fetch one that does, bozzetto fetch {name}, and give it: --prior {name}"
+            )
     if strange := sorted(set(folders) - {*recipe.needs, *recipe.extras}):
         takes = ", ".join(recipe.needs) + (f", and may have {', '.join(recipe.extras)}" if recipe.extras else "")
         raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {takes or 'no prior'}")
@@ -193,6 +200,10 @@ def _priors(
     if "text" in recipe.needs:
         text_prior, record["text_prior"] = _diffusion("text", folders.get("text", "mini"), None, device, precision, offload)
         made = replace(made, text=text_prior)
+        record["precision"] = precision
+    if "normals" in recipe.needs:
+        normals, record["normals_prior"] = _diffusion("normals", folders["normals"], None, device, precision, offload)
+        made = replace(made, normals=normals)
         record["precision"] = precision
     if "paint" in folders:
         paint, record["paint_prior"] = _diffusion("text", folders["paint"], None, device, precision, offload)

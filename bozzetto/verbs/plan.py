@@ -35,6 +35,8 @@ COSTS: dict[str, dict[str, Cost]] = {
 """of a lift, by recipe and preset"""
 GUESS = Cost(2, 1.0)
 """of the first guess alone"""
+ROLES: dict[str, Role] = {"views": "views", "normals": "normals"}
+"""of what a recipe needs, where that is not text"""
 Choices = list[tuple[str, dict[str, Any]]]
 
 
@@ -66,7 +68,7 @@ def for_lift(
         given: dict[str, str] = {need: priors.get(need, "mini") for need in recipe.needs if need != "first_guess"}
         given |= {extra: priors[extra] for extra in recipe.extras if extra == "paint" and extra in priors}
         outlines = {
-            need: loading.load_for("views" if need == "views" else "text", name, kind if need == "views" else None, dtype, "meta")
+            need: loading.load_for(ROLES.get(need, "text"), name, kind if need == "views" else None, dtype, "meta")
             for need, name in given.items()
         }
         asked = recipe.asks(settings, outlines) if recipe.asks else {}
