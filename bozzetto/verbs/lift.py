@@ -31,6 +31,8 @@ from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 from bozzetto.verbs import plan
 
+UNEMBEDDED: dict[Literal["multiview", "normals"], str] = {"multiview": "mvdream", "normals": "wonder3d"}
+"""needs that no embedded prior serves, and a published one that does"""
 DepthIs = Literal["auto", "distance", "inverse"]
 
 
@@ -185,11 +187,12 @@ def _given(
         if "first_guess" in folders:
             raise InputError(f"--guess {guess}: --prior gives another first guess; leave one of them out")
         folders["first_guess"] = str(guess)
-    if lacking := [need for need in recipe.needs if need == "multiview" and need not in folders]:
-        raise InputError(
-            f"recipe {recipe.name}: no prior of need {lacking[0]} is embedded; give the folder of one, --prior {lacking[0]}=FOLDER "
-            "(bozzetto fetch mvdream)"
-        )
+    for need in recipe.needs:
+        if need in UNEMBEDDED and need not in folders:
+            where = f" (bozzetto fetch {UNEMBEDDED[need]})" if UNEMBEDDED[need] else ""
+            raise InputError(
+                f"recipe {recipe.name}: no prior of need {need} is embedded; give the folder of one, --prior {need}=FOLDER{where}"
+            )
     if strange := sorted(set(folders) - {*recipe.needs, *recipe.extras}):
         takes = ", ".join(recipe.needs) + (f", and may have {', '.join(recipe.extras)}" if recipe.extras else "")
         raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {takes or 'no prior'}")
@@ -214,10 +217,11 @@ def _priors(
         text_prior, record["text_prior"] = _diffusion("text", folders.get("text", "mini"), None, device, precision, offload)
         made = replace(made, text=text_prior)
         record["precision"] = precision
-    if "multiview" in recipe.needs:
-        multiview, record["multiview_prior"] = _diffusion("multiview", folders["multiview"], None, device, precision, offload)
-        made = replace(made, multiview=multiview)
-        record["precision"] = precision
+    for need in UNEMBEDDED:
+        if need in recipe.needs:
+            found, record[f"{need}_prior"] = _diffusion(need, folders[need], None, device, precision, offload)
+            changed: dict[str, Any] = {need: found}
+            made, record["precision"] = replace(made, **changed), precision
     if "paint" in folders:
         paint, record["paint_prior"] = _diffusion("text", folders["paint"], None, device, precision, offload)
         made = replace(made, paint=paint)
