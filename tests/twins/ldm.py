@@ -8,6 +8,7 @@ from nowhere else.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -54,8 +55,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 # ---- U-Net ----
 
 
-def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict) -> Tensor:
-    """x (B, in, h, w), t (B,), context (B, M, D); u as the configuration's unet_config.params."""
+def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict, then: Callable[[str, Tensor], Tensor] = lambda name, h: h) -> Tensor:
+    """x (B, in, h, w), t (B,), context (B, M, D); u as the configuration's unet_config.params. `then` is what follows the middle and each
+    output block, by their names."""
     p, ch = "model.diffusion_model.", u["model_channels"]
     half = ch // 2
     angle = t[:, None].float() * torch.exp(-math.log(10000) * torch.arange(half) / half)
@@ -74,7 +76,7 @@ def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict) -> Tensor:
             skips, index = [*skips, h], index + 1
     h = _res(w, p + "middle_block.0", h, emb, h.shape[1])
     h = _transformer(w, p + "middle_block.1", h, context, u["num_heads"])
-    h = _res(w, p + "middle_block.2", h, emb, h.shape[1])
+    h = then("middle_block", _res(w, p + "middle_block.2", h, emb, h.shape[1]))
     index = 0
     for level in range(last, -1, -1):
         for block in range(u["num_res_blocks"] + 1):
@@ -84,6 +86,7 @@ def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict) -> Tensor:
                 h = _transformer(w, f"{p}output_blocks.{index}.1", h, context, u["num_heads"])
             if level and block == u["num_res_blocks"]:
                 h = w.conv(f"{p}output_blocks.{index}.{1 + attends}.conv", F.interpolate(h, scale_factor=2), h.shape[1])
+            h = then(f"output_blocks.{index}", h)
             index += 1
     return w.conv(p + "out.2", F.silu(w.group_norm(p + "out.0", h, 1e-5)), u["out_channels"])
 
