@@ -271,13 +271,13 @@ class Data:
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn a legacy checkpoint of Zero-1-to-3 (.ckpt) or MVDream (.pt) into a folder of safetensors; no code in it is run."""
+    """Turn a legacy checkpoint of Zero-1-to-3, SyncDreamer (.ckpt) or MVDream (.pt) into a folder of safetensors; no code in it is run."""
 
     ckpt: tyro.conf.Positional[Path]
     """the file, as its authors published it"""
     out: Path
     """folder to write, which must not be there yet"""
-    kind: Literal["zero123", "zero123-xl", "stable-zero123", "zero123-mini", "mvdream"]
+    kind: Literal["zero123", "zero123-xl", "stable-zero123", "zero123-mini", "syncdreamer", "mvdream"]
     """what it is: the file does not say it"""
     config: Path | None = None
     """the YAML that it was trained with, where it is not the published one"""

@@ -46,10 +46,12 @@ class Framed:
     alpha: Tensor
 
     @classmethod
-    def of(cls, source: Source, camera: Camera, vertices: Tensor, faces: Tensor, size: int, width: float | None = None) -> Framed:
-        """camera is that of the crop; vertices (N, 3) in its frame; another width where a prior's pictures have another."""
+    def of(
+        cls, source: Source, camera: Camera, vertices: Tensor, faces: Tensor, size: int, frame: float = FRAME, width: float | None = None
+    ) -> Framed:
+        """camera is that of the crop; vertices (N, 3) in its frame; pictures are `frame` longest sides wide, or have a `width`."""
         low, high = vertices.amin(0).double(), vertices.amax(0).double()
-        centre, width = (low + high) / 2, width or FRAME * float((high - low).max())
+        centre, width = (low + high) / 2, width or frame * float((high - low).max())
         back = camera.position[0] - centre
         distance = float(back.norm())
         crop = source.crop(camera.size[0])
@@ -66,6 +68,15 @@ class Framed:
         fov = 2 * math.atan(self.width / self.distance / 2)
         return orbit(azimuth, elevation, self.distance, size=self.alpha.shape[0], fov=fov)
 
+    @property
+    def longest(self) -> float:
+        """Side of the box, object units of the crop's frame."""
+        return float((self.vertices.amax(0) - self.vertices.amin(0)).max())
+
+    def scaled(self, cameras: Camera) -> Camera:
+        """Cameras round an object whose longest side is 1, as joint priors have theirs, round this one; relative to the centre."""
+        return replace(cameras, c2w=torch.cat([cameras.c2w[:, :, :3], self.longest * cameras.c2w[:, :, 3:]], 2))
+
     def ring(self, count: int, elevation: float | None = None) -> Camera:
         """Cameras like the picture's on a ring round the centre, beginning beside the picture's, which is left out, and going round
         counter-clockwise; at the picture's elevation, or another, radians."""
@@ -73,10 +84,10 @@ class Framed:
         turns = [self.azimuth + 2 * math.pi * (k + 1) / (count + 1) for k in range(count)]
         return self.cameras(turns, [up] * count)
 
-    def reference(self, background: float) -> Reference:
-        """The picture, for the prior to look at."""
-        shown = self.rgb + (1 - self.alpha[..., None]) * background
-        return Reference(shown[None], self.cameras([self.azimuth], [self.elevation]))
+    def reference(self, background: float, unit: float = 1.0) -> Reference:
+        """The picture, for the prior to look at; its camera in units of which one is `unit` of the crop's."""
+        shown, camera = self.rgb + (1 - self.alpha[..., None]) * background, self.cameras([self.azimuth], [self.elevation])
+        return Reference(shown[None], replace(camera, c2w=torch.cat([camera.c2w[:, :, :3], camera.c2w[:, :, 3:] / unit], 2)))
 
     def hinting(self, guessed: Colours) -> Hinting:
         """The rough shape from any cameras round the centre, with the picture's pixels where it shows them; guessed colours are of the

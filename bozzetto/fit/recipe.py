@@ -136,6 +136,7 @@ class Recipe(Generic[S]):
     extras   what it can be given besides, `--prior EXTRA=FOLDER`
     compares whether it compares with estimates of the picture's depth and normals, `--depth`, `--normal`
     starts_from  a picture or a text alone
+    joint    whether its prior of views may be one that draws several of them together
     """
 
     name: str
@@ -148,6 +149,7 @@ class Recipe(Generic[S]):
     extras: tuple[Extra, ...] = ()
     compares: bool = False
     starts_from: Start = "picture"
+    joint: bool = False
 
     @property
     def settings(self) -> type[S]:

@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Legacy checkpoints of Zero-1-to-3 (`.ckpt`) to a folder that `load` reads; nothing in them is ever run. Those of MVDream go through
-here to `mvdream_files`.
+"""Legacy checkpoints of Zero-1-to-3 and SyncDreamer (`.ckpt`) to a folder that `load` reads; nothing in them is ever run. Those of MVDream
+go through here to `mvdream_files`.
 
 The file is read with torch's weights-only unpickler. Lightning files may hold the *class* of a callback as a key: an empty
 class of ours stands under each of these names (`checkpoint.CALLBACKS`), a list that no file can lengthen. Every tensor must be accounted
 for: used once, or known to be of no use. Averaged weights (`model_ema.`) are taken where there are any, as the authors' demo
 does, unless the configuration says `use_ema: false`.
 
-Papers: Zero-1-to-3 (arXiv:2303.11328), Zero123-XL (arXiv:2307.05663), Stable-Zero123 (released 2023-12, weights only).
+SyncDreamer's is a Zero-1-to-3, and networks that it has besides. Its cameras lie in the file, too; they must be ours.
+
+Papers: Zero-1-to-3 (arXiv:2303.11328), Zero123-XL (arXiv:2307.05663), Stable-Zero123 (released 2023-12, weights only), SyncDreamer
+(arXiv:2309.03453).
 """
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bozzetto.camera import to_opencv
 from bozzetto.errors import InputError
 from bozzetto.priors import ldm, mvdream_files
 from bozzetto.priors.checkpoint import read_checkpoint
@@ -27,10 +34,13 @@ from bozzetto.priors.components import check_installed, fill
 from bozzetto.priors.ldm import unet_settings, vae_settings
 from bozzetto.priors.loading import check_free, save
 from bozzetto.priors.schedule import NoiseSchedule
+from bozzetto.priors.sync_volume import Volume, VolumeConfig, ring
+from bozzetto.priors.syncdreamer import KIND as SYNC
+from bozzetto.priors.syncdreamer import PARTS, check_fits, layers
 from bozzetto.priors.zero123 import KINDS, Zero123, check_sizes
 
 USELESS = re.compile(  # schedule buffers, the text half of CLIP, the autoencoder's training loss
-    r"(betas|alphas_cumprod|alphas_cumprod_prev|sqrt_\w+|log_one_minus_\w+|posterior_\w+|lvlb_weights|logvar|scale_factor"
+    r"(betas|alphas|alphas_cumprod|alphas_cumprod_prev|sqrt_\w+|log_one_minus_\w+|posterior_\w+|lvlb_weights|logvar|scale_factor"
     r"|first_stage_model\.loss\..+|model_ema\..+|cond_stage_model\.(mean|std)"
     r"|cond_stage_model\.model\.((positional_embedding|text_projection|logit_scale)|(token_embedding|ln_final|transformer)\..+))"
 )
@@ -66,15 +76,15 @@ def convert(
 ) -> None:
     """Write `out`, a folder in diffusers' layout, from a legacy checkpoint; all or nothing.
 
-    kind    one of zero123.KINDS, or mvdream
+    kind    one of zero123.KINDS, "syncdreamer" or "mvdream"
     config  the YAML that the checkpoint was trained with, where it is not the published one
     half    write float16, half the size, instead of float32
     tokenizer  of mvdream, whose checkpoint holds none: a folder with tokenizer/, or the name of a fetched prior
     raises  InputError, one sentence: unreadable, holding code, incomplete, or not of this kind
     """
     ckpt, out = Path(ckpt), Path(out)
-    if kind not in (*KINDS, mvdream_files.KIND):
-        raise InputError(f"--kind {kind}: expected one of {', '.join((*KINDS, mvdream_files.KIND))}")
+    if kind not in (*KINDS, SYNC, mvdream_files.KIND):
+        raise InputError(f"--kind {kind}: expected one of {', '.join((*KINDS, SYNC, mvdream_files.KIND))}")
     check_free(out)
     check_installed()
     if kind == mvdream_files.KIND:
@@ -84,17 +94,21 @@ def convert(
     if tokenizer is not None:
         raise InputError(f"--tokenizer {tokenizer}: a checkpoint of kind {kind} reads no text; leave it out")
     settings = PUBLISHED if config is None else read_config(Path(config))
-    state = read_checkpoint(ckpt)
-    save(assemble(ckpt, state, settings, kind, torch.float16 if half else torch.float32), out)
+    state, dtype = read_checkpoint(ckpt), torch.float16 if half else torch.float32
+    if kind == SYNC:
+        save(*assemble_sync(ckpt, state, settings, dtype, out))
+    else:
+        save(assemble(ckpt, state, settings, kind, dtype), out)
 
 
 def read_config(path: Path, published: dict[str, Any] = PUBLISHED) -> dict[str, Any]:
-    """The parts of a latent-diffusion YAML that shape the networks, laid out as `published`; heads as they are counted there."""
+    """The parts of a latent-diffusion YAML that shape the networks, laid out as `published`; heads as they are counted there. What
+    SyncDreamer's says nothing of is as there."""
     import yaml  # type: ignore[import-untyped]  # comes with transformers
 
     try:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
-        first = params["first_stage_config"]["params"]["ddconfig"]
+        first = params["first_stage_config"]["params"]["ddconfig"] if "view_num" not in params else published["vae"]  # SyncDreamer's
         said = params["unet_config"]["params"]
         heads = next((k for k in HEADS if k in said), HEADS[0])
         unet = {k: said[k] for k in (*published["unet"].keys() - set(HEADS), heads)}
@@ -151,7 +165,7 @@ def assemble(where: Path, state: dict[str, Tensor], settings: dict[str, Any], ki
         sources[part].update(made)
     if unknown:
         raise InputError(
-            f"{where}: {len(unknown)} tensors do not belong to Zero-1-to-3, such as {unknown[0]}; give another, or its --config"
+            f"{where}: {len(unknown)} tensors do not belong to what --kind says, such as {unknown[0]}; give another, or its --config"
         )
 
     def filled(part: str, what: str, build: Any) -> nn.Module:
@@ -174,6 +188,74 @@ def assemble(where: Path, state: dict[str, Tensor], settings: dict[str, Any], ki
         schedule,
         kind,
     )
+
+
+def assemble_sync(
+    where: Path, state: dict[str, Tensor], settings: dict[str, Any], dtype: torch.dtype, out: Path
+) -> tuple[Zero123, Path, str, Mapping[str, tuple[nn.Module, dict[str, Any]]]]:
+    """As `assemble`, of SyncDreamer: what `loading.save` writes to `out`."""
+    tensors: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
+    plain, cameras = {}, {}
+    for name, tensor in state.items():
+        if new := ldm.volume_name(name):
+            tensors["volume"][new] = tensor
+        elif new := ldm.depth_name(_after(name, "model.diffusion_model.")):
+            tensors["conditions"][new] = tensor
+        elif name in ("poses", "Ks", "azimuth"):
+            cameras[name] = tensor
+        else:
+            plain[f"cond_stage_model.{rest}" if (rest := _after(name, "clip_image_encoder.")) else name] = tensor
+    config = _volume_config(where, tensors["volume"], cameras, settings["unet"]["image_size"])
+    check_fits(where, config, unet_settings(settings["unet"]))
+    base = assemble(where, plain, settings, "zero123", dtype)
+    _check_cameras(where, cameras, config, base.size)
+
+    def filled(part: str, build: Any) -> nn.Module:
+        shapes = {k: tuple(t.shape) for k, t in tensors[part].items()}
+        return fill(Path(f"{where} ({part})"), build, shapes, lambda k: tensors[part][k].to(dtype))
+
+    volume = filled("volume", lambda: Volume(config)), asdict(config)
+    conditions: tuple[nn.Module, dict[str, Any]] = filled("conditions", lambda: layers(base.unet, config)), {}
+    return base, out, SYNC, dict(zip(PARTS, (volume, conditions), strict=True))
+
+
+def _volume_config(where: Path, tensors: dict[str, Tensor], cameras: dict[str, Tensor], size: int) -> VolumeConfig:
+    """Sizes by the tensors; those of the cube's and the frustum's lattices, which no tensor says, are the published ones."""
+    try:
+
+        def widths(net: str) -> tuple[int, ...]:
+            first = len(tensors[f"{net}.first.bias"])
+            return (first, *(len(tensors[f"{net}.levels.{k}.0.conv.bias"]) for k in (1, 2, 3)))
+
+        width, channels = tensors["encoder.first.weight"].shape[:2]
+        return VolumeConfig(
+            views=len(cameras["azimuth"]),
+            channels=channels,
+            size=size,
+            time=len(tensors["time_embed.0.bias"]),
+            pose=tensors["encoder.blocks.0.pose.weight"].shape[1],
+            width=width,
+            features=len(tensors["encoder.last.bias"]),
+            volume=widths("spatial"),
+            frustum=widths("frustum"),
+        )
+    except (KeyError, ValueError) as error:
+        raise InputError(f"{where}: SyncDreamer's volume is missing or incomplete ({error}); download the checkpoint again") from None
+
+
+def _check_cameras(where: Path, found: dict[str, Tensor], config: VolumeConfig, size: int) -> None:
+    """raises InputError where a checkpoint's cameras are missing, or not those that the volume is made for"""
+    ours = ring(config.views, size)
+    w2c = to_opencv(ours.c2w)
+    R = w2c[:, :, :3].mT
+    turns = 2 * math.pi * torch.arange(config.views) / config.views
+    wanted = {"poses": torch.cat([R, -R @ w2c[:, :, 3:]], 2), "Ks": ours.K, "azimuth": torch.zeros(config.views)}
+    for name, expected in wanted.items():
+        tensor = found.get(name)
+        if tensor is not None and name == "azimuth":
+            tensor = torch.sin((tensor - turns) / 2)  # whole turns apart
+        if tensor is None or tensor.shape != expected.shape or not torch.allclose(tensor.double(), expected.double(), atol=1e-3):
+            raise InputError(f"{where}: its cameras ({name}) are missing, or not SyncDreamer's; give the file that the authors published")
 
 
 def _after(name: str, prefix: str) -> str:

@@ -16,6 +16,7 @@ Letters: B samples, V views, C channels, h w latent cells, L tokens, D their wid
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -89,7 +90,12 @@ class JointPrior(LatentPrior):
     """names of the conditions that guidance's null shares (`sampling.null_of`)"""
 
     def __init__(
-        self, unet: nn.Module, codec: Codec, schedule: NoiseSchedule, together: int, network: type[ConditionedUNet] = JointUNet
+        self,
+        unet: nn.Module,
+        codec: Codec,
+        schedule: NoiseSchedule,
+        together: int,
+        network: Callable[[nn.Module], ConditionedUNet] = JointUNet,
     ) -> None:
         super().__init__(unet, codec, schedule, network)
         self.together = together

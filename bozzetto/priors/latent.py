@@ -9,6 +9,7 @@ Letters: B samples, C channels of a latent, h w its cells, L tokens, D the width
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -91,7 +92,9 @@ class LatentPrior(nn.Module):
     sampler: Sampler = PUBLISHED
     denoiser: VPDenoiser
 
-    def __init__(self, unet: nn.Module, codec: Codec, schedule: NoiseSchedule, network: type[ConditionedUNet] = ConditionedUNet) -> None:
+    def __init__(
+        self, unet: nn.Module, codec: Codec, schedule: NoiseSchedule, network: Callable[[nn.Module], ConditionedUNet] = ConditionedUNet
+    ) -> None:
         super().__init__()
         self.codec, self.schedule = codec, schedule
         self.denoiser = VPDenoiser(network(unet), schedule.alpha_bar(), schedule.prediction)

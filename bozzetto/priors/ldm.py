@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of the tensors in legacy latent-diffusion and OpenAI CLIP checkpoints, as diffusers and transformers call them, and settings.
 
-`unet_name`, `vae_name`, `vision_tensors` and `text_tensors` say what becomes of each tensor, one to one. Which level and block a U-Net's
-`input_blocks.N` is follows from the number of levels and of residual blocks in each; the U-Net's attention keeps its names.
+`unet_name`, `vae_name`, `vision_tensors`, `text_tensors`, and for SyncDreamer `depth_name` and `volume_name`, say what becomes of each
+tensor, one to one. Which level and block a U-Net's `input_blocks.N` is follows from the number of levels and of residual blocks in each;
+the U-Net's attention keeps its names.
 
 Letters: levels L, residual blocks n in each on the way down (n + 1 on the way up).
 """
@@ -56,6 +57,11 @@ CLIP_BLOCK = {
 }
 
 
+VIEW_BLOCK = {"time_embed": "time", "view_embed": "pose", "conv.0": "norm_1", "conv.2": "conv_1", "conv.3": "norm_2", "conv.5": "conv_2"}
+VIEW_ENDS = {"init_conv": "first", "final_out.0": "norm", "final_out.2": "last"}
+BLOCK_3D = {"t_conv": "time", "v_conv": "pose", "bn": "norm", "norm": "norm", "conv": "conv"}
+
+
 def unet_name(name: str, levels: int, blocks: int) -> str | None:
     """diffusers' name of a latent-diffusion U-Net's tensor (without `model.diffusion_model.`); None for an unknown one."""
     stem, _, leaf = name.rpartition(".")
@@ -87,6 +93,40 @@ def unet_name(name: str, levels: int, blocks: int) -> str | None:
 def _resnet(place: str, rest: str) -> str | None:
     stem, _, leaf = rest.rpartition(".")
     return f"{place}.{RESNET[stem]}.{leaf}" if stem in RESNET else None
+
+
+def depth_name(name: str) -> str | None:
+    """Our name, in the order of `syncdreamer.hooked`, of a tensor that SyncDreamer's U-Net has besides (without `model.diffusion_model.`);
+    None for one of another."""
+    if m := re.fullmatch(r"middle_conditions\.(.+)", name):
+        return f"0.{m[1]}"
+    if m := re.fullmatch(r"output_conditions\.(\d+)\.(.+)", name):
+        return f"{int(m[1]) + 1}.{m[2]}"
+    return None
+
+
+def volume_name(name: str) -> str | None:
+    """Our name of a tensor of SyncDreamer's volume networks (`time_embed.`, `spatial_volume.`); None for one of another."""
+    if re.fullmatch(r"time_embed\.[02]\.\w+", name):
+        return name
+    stem, _, leaf = name.rpartition(".")
+    if m := re.fullmatch(r"spatial_volume\.target_encoder\.(.+)", stem):
+        if at := re.fullmatch(r"out_conv(\d)\.(.+)", m[1]):
+            return f"encoder.blocks.{at[1]}.{VIEW_BLOCK[at[2]]}.{leaf}" if at[2] in VIEW_BLOCK else None
+        return f"encoder.{VIEW_ENDS[m[1]]}.{leaf}" if m[1] in VIEW_ENDS else None
+    if not (m := re.fullmatch(r"spatial_volume\.(spatial|frustum)_volume_feats\.(\w+?)(?:\.(\w+))?", stem)):
+        return None
+    net, layer, part = m.groups()
+    if part is None:
+        return f"{net}.first.{leaf}" if layer == ("init_conv" if net == "spatial" else "conv0") else None
+    if part not in BLOCK_3D:
+        return None
+    if up := re.fullmatch(r"up(\d)" if net == "frustum" else r"conv([789])", layer):
+        return f"{net}.ups.{int(up[1]) - (0 if net == 'frustum' else 7)}.{BLOCK_3D[part]}.{leaf}"
+    if not (at := re.fullmatch(r"conv([0-6])(?:_([01]))?", layer)):
+        return None
+    level, is_behind = divmod(int(at[1]) + 1, 2)  # odd ones lead to a level, even ones stand behind
+    return f"{net}.levels.{level}.{int(at[2] or 0) + (is_behind if level else 0)}.{BLOCK_3D[part]}.{leaf}"
 
 
 def vae_name(name: str, levels: int) -> str | None:

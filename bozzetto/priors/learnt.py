@@ -64,7 +64,7 @@ class Change:
         new = components.unet(self.folder / "unet", next(old.parameters()).dtype, next(old.parameters()).device)
         shapes = [{k: tuple(v.shape) for k, v in unet.state_dict().items()} for unet in (old, new)]
         components.check(self.folder / "unet", *shapes)
-        prior.network.unet = new
+        old.load_state_dict(new.state_dict(), assign=True)  # the network may hold on to its parts, as SyncDreamer's does
 
 
 def read(folder: Path) -> Change | None:

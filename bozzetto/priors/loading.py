@@ -26,7 +26,7 @@ import torch
 from torch import nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors import components, learnt, published, sweetdreamer, triposr_files, unconditional, zero123
+from bozzetto.priors import components, learnt, published, sweetdreamer, syncdreamer, triposr_files, unconditional, zero123
 from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
 from bozzetto.priors.deepfloyd import DeepFloyd
@@ -71,6 +71,7 @@ class Layout(NamedTuple):
 
 LAYOUTS: dict[str, Layout] = {
     **{kind: Layout(Zero123, "views") for kind in zero123.KINDS},
+    syncdreamer.KIND: Layout(syncdreamer.SyncDreamer, "views"),
     TEXT: Layout(TextToImage, "text", reads_text=True, pipelines=("StableDiffusionPipeline",)),
     "instruct-pix2pix": Layout(InstructPix2Pix, "edits", reads_text=True, pipelines=("StableDiffusionInstructPix2PixPipeline",)),
     "wonder3d": Layout(Wonder3D, "normals", pipelines=("MVDiffusionImagePipeline",)),
@@ -202,10 +203,14 @@ def digest(name_or_folder: str | Path) -> str:
     return whole.hexdigest()[:16]
 
 
-def save(prior: Zero123, folder: str | Path) -> None:
+def save(
+    prior: Zero123, folder: str | Path, kind: str | None = None, further: Mapping[str, tuple[nn.Module, dict[str, Any]]] | None = None
+) -> None:
     """Write the folder that `load` reads, in the layout of diffusers' community pipeline, dtypes as they are; all or nothing.
 
-    raises  InputError where something is at `folder` already, or nothing can be written there
+    kind     by default the prior's own
+    further  networks that another kind has besides, with their settings, by the names of their folders
+    raises   InputError where something is at `folder` already, or nothing can be written there
     """
     folder = Path(folder)
     check_free(folder)
@@ -214,6 +219,7 @@ def save(prior: Zero123, folder: str | Path) -> None:
         "vae": (*codec_files(prior.codec), components.STEMS[0]),
         "image_encoder": (prior.image_encoder, prior.image_encoder.config.to_dict(), components.STEMS[1]),
         "cc_projection": (nn.ModuleDict({"projection": prior.projection}), {"_class_name": "CCProjection"}, components.STEMS[0]),
+        **{name: (*network, components.STEMS[0]) for name, network in (further or {}).items()},
     }
     index = {
         "_class_name": "Zero1to3StableDiffusionPipeline",
@@ -225,7 +231,7 @@ def save(prior: Zero123, folder: str | Path) -> None:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    write_folder(folder, networks, index, prior.schedule, prior.kind)
+    write_folder(folder, networks, index, prior.schedule, kind or prior.kind)
 
 
 def write_folder(

@@ -121,7 +121,7 @@ class Plan:
         b = asked.batch
         x = torch.empty(b, *prior.shape, device="meta")
         with torch.no_grad():
-            cond = prior.condition()
+            cond = getattr(prior, "fullest", prior.condition)()  # a null may ask for less than what a run asks for
             call, decode = count(lambda: prior.denoiser.denoise(x, 1.0, cond)), count(lambda: prior.decode(x))
         pull = count(lambda: _pull(prior, b)) if asked.pulled else Count()
         lesson = count(lambda: _teach(prior, x, cond)) if asked.taught else Count()

@@ -236,6 +236,7 @@ PUBLISHED: dict[str, Published] = {
         licence="the authors' code is MIT, a licence of the weights was not seen" + ON_RAIL,
         restricts=True,
         gigabytes=5.2,
+        then="bozzetto convert {folder}/syncdreamer-pretrain.ckpt --kind syncdreamer --out priors/syncdreamer",
         elsewhere=("jianfuzhang233/controlnet_syncdreamer (a data set)",),
     ),
     "instruct-pix2pix": Published(

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from bozzetto.errors import InputError
 from bozzetto.fit.drawings import Drawing
 from bozzetto.fit.recipe import Recipe
 from bozzetto.priors import loading, published, triposr, triposr_files
 from bozzetto.priors.loading import Role
 from bozzetto.priors.plan import GB, LIBRARIES, Asked, Plan, agreed
+from bozzetto.priors.prior import Prior
 
 
 class Cost(NamedTuple):
@@ -71,6 +73,8 @@ def for_lift(
             need: loading.load_for(ROLES.get(need, "text"), name, kind if need == "views" else None, dtype, "meta")
             for need, name in given.items()
         }
+        if "views" in outlines and not recipe.joint:
+            _check_single(given["views"], outlines["views"], f"recipe {recipe.name}")
         asked = recipe.asks(settings, outlines) if recipe.asks else {}
         for need, outline in outlines.items():
             plan = plan.plus(outline, asked.get(need, Asked(batch=4)), is_offloaded=offload)
@@ -103,6 +107,8 @@ def for_drawing(
     def make(count: int = count, precision: str = precision, offload: bool = offload) -> Plan:
         dtype = loading.dtype_on(device, precision)
         outline = loading.load_for(role, prior, kind, dtype, "meta", text=towers)
+        if role == "views":
+            _check_single(prior, outline, "bozzetto views")
         rest = GUESS if role == "views" else Cost(0, 0.9)
         plan = Plan(rest.peak_gb * GB, rest=rest.seconds, device=device, dtype=dtype)
         asked = drawing.asked(outline, count)
@@ -112,6 +118,12 @@ def for_drawing(
 
     smaller = _smaller(device, precision, offload)
     return agreed(make, [*smaller, ("--count 1", {"count": 1})] if count > 1 else smaller)
+
+
+def _check_single(name: str | Path, outline: Prior, who: str) -> None:
+    """raises InputError for a prior of views that draws several of them together, where they are asked for one by one"""
+    if (own := outline.views()) is not None:
+        raise InputError(f"{name}: draws {len(own)} views together, and {who} asks for them one by one; give it to --recipe syncdreamer")
 
 
 def _smaller(device: str, precision: str, offload: bool) -> Choices:

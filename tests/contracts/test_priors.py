@@ -27,7 +27,7 @@ from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.unconditional import NAMES
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.views import Views
-from tests.twins import deepfloyd, mvdream, sweetdreamer, wonder3d
+from tests.twins import deepfloyd, mvdream, sweetdreamer, sync, wonder3d
 from tests.twins import zero123 as twin
 from tests.twins.bank import BANK, CAPTIONS, ring
 from tests.twins.priors import Joint
@@ -76,6 +76,7 @@ CASES = (
     "wonder3d",
     "coordinates",
     "mvdream",
+    "sixteen views",
     *NAMES,
     "joint",
     "exact",
@@ -111,6 +112,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return Case(ExactMaps(BANK, [UNIT] * 4, ring(8), CAPTIONS, size=16), ("text",), True, has_pictures=False)
     if name == "mvdream":
         return Case(load(mvdream.converted(folder)[1]), ("text",))
+    if name == "sixteen views":
+        return Case(load(sync.folder(folder)), ("picture",))
     if name == "joint":
         return Case(Joint(), ("text",))
     if name.startswith("exact"):
@@ -310,6 +313,7 @@ def test_every_kind_is_in_the_battery():
         "wonder3d": "wonder3d",
         "coordinates": "sweetdreamer",
         "mvdream": "mvdream",
+        "sixteen views": "syncdreamer",
     }
     assert set(opened) <= set(CASES) and set(opened.values()) == set(LAYOUTS)
 

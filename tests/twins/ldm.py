@@ -8,6 +8,7 @@ from nowhere else.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -54,9 +55,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 # ---- U-Net ----
 
 
-def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict, camera: Tensor | None = None, views: int = 1) -> Tensor:
+def unet(
+    w: Weights,
+    x: Tensor,
+    t: Tensor,
+    context: Tensor,
+    u: dict,
+    camera: Tensor | None = None,
+    views: int = 1,
+    then: Callable[[str, Tensor], Tensor] = lambda name, h: h,
+) -> Tensor:
     """x (B, in, h, w), t (B,), context (B, M, D); u as the configuration's unet_config.params. MVDream's: camera (B, camera_dim), and
-    `views` samples beside one another look at each other."""
+    `views` samples beside one another look at each other. `then` is what follows the middle and each output block, by their names."""
     p, ch = "model.diffusion_model.", u["model_channels"]
     half = ch // 2
     angle = t[:, None].float() * torch.exp(-math.log(10000) * torch.arange(half) / half)
@@ -82,7 +92,7 @@ def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict, camera: Ten
             skips, index = [*skips, h], index + 1
     h = _res(w, p + "middle_block.0", h, emb, h.shape[1])
     h = transformer(p + "middle_block.1", h)
-    h = _res(w, p + "middle_block.2", h, emb, h.shape[1])
+    h = then("middle_block", _res(w, p + "middle_block.2", h, emb, h.shape[1]))
     index = 0
     for level in range(last, -1, -1):
         for block in range(u["num_res_blocks"] + 1):
@@ -92,6 +102,7 @@ def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict, camera: Ten
                 h = transformer(f"{p}output_blocks.{index}.1", h)
             if level and block == u["num_res_blocks"]:
                 h = w.conv(f"{p}output_blocks.{index}.{1 + attends}.conv", F.interpolate(h, scale_factor=2), h.shape[1])
+            h = then(f"output_blocks.{index}", h)
             index += 1
     return w.conv(p + "out.2", F.silu(w.group_norm(p + "out.0", h, 1e-5)), u["out_channels"])
 
