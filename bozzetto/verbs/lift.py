@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -25,12 +25,15 @@ from bozzetto.fit.run import Progress, Run, check_device, check_writable, peak_g
 from bozzetto.fit.source import Source
 from bozzetto.matting import Method
 from bozzetto.priors.clip import Clip
+from bozzetto.priors.coordinates import MapPrior
 from bozzetto.priors.depth import DepthNetwork
 from bozzetto.priors.loading import Role
 from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 from bozzetto.verbs import plan
 
+NOT_EMBEDDED: dict[str, str] = {"multiview": " (bozzetto fetch mvdream)", "coordinates": ""}
+"""needs of which there is no prior here, and where there is one"""
 DepthIs = Literal["auto", "distance", "inverse"]
 
 
@@ -185,10 +188,10 @@ def _given(
         if "first_guess" in folders:
             raise InputError(f"--guess {guess}: --prior gives another first guess; leave one of them out")
         folders["first_guess"] = str(guess)
-    if lacking := [need for need in recipe.needs if need == "multiview" and need not in folders]:
+    if lacking := [need for need in recipe.needs if need in NOT_EMBEDDED and need not in folders]:
         raise InputError(
-            f"recipe {recipe.name}: no prior of need {lacking[0]} is embedded; give the folder of one, --prior {lacking[0]}=FOLDER "
-            "(bozzetto fetch mvdream)"
+            f"recipe {recipe.name}: no prior of need {lacking[0]} is embedded; give the folder of one, --prior {lacking[0]}=FOLDER"
+            + NOT_EMBEDDED[lacking[0]]
         )
     if strange := sorted(set(folders) - {*recipe.needs, *recipe.extras}):
         takes = ", ".join(recipe.needs) + (f", and may have {', '.join(recipe.extras)}" if recipe.extras else "")
@@ -218,6 +221,9 @@ def _priors(
         multiview, record["multiview_prior"] = _diffusion("multiview", folders["multiview"], None, device, precision, offload)
         made = replace(made, multiview=multiview)
         record["precision"] = precision
+    if "coordinates" in recipe.needs:
+        maps, record["coordinates_prior"] = _diffusion("coordinates", folders["coordinates"], None, device, precision, offload)
+        made = replace(made, coordinates=cast(MapPrior, maps))
     if "paint" in folders:
         paint, record["paint_prior"] = _diffusion("text", folders["paint"], None, device, precision, offload)
         made = replace(made, paint=paint)
