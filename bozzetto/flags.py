@@ -38,14 +38,15 @@ class Lift:
     recipe: str = "guess"
     """how to lift: guess is the embedded network alone; gaussians moves its guess as Gaussians, and leaves a splat, too (asset.ply);
     views lets a diffusion prior draw the hidden sides and follows the drawings; zero123 goes on from the guess by score distillation;
-    dreamcraft3d, magic123 and consistent123 by two priors, one of which reads --text"""
+    dreamcraft3d, magic123 and consistent123 by two priors, one of which reads --text; sweetdreamer by one that reads it and one of
+    coordinate maps, --prior coordinates=FOLDER"""
     guess: str = "mini"
     """what every recipe begins with: mini is the embedded network; triposr a larger one (`bozzetto fetch triposr`, 1.7 GB; a minute and
     3 GB on two cores); or a folder of either's layout"""
     prior: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """folder of weights, or the name of fetched ones (`bozzetto fetch --list`): the embedded ones by default; for views and zero123,
     Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior text=FOLDER; besides,
-    paint=FOLDER (of text, by which dreamcraft3d paints) and clip=FOLDER (for consistent123)"""
+    paint=FOLDER (of text, by which dreamcraft3d and sweetdreamer paint) and clip=FOLDER (for consistent123)"""
     kind: Kind = None
     text: str | None = None
     """what the picture shows, in words, for a recipe that reads them; without a picture it is drawn first, as bozzetto draw does"""
@@ -81,7 +82,7 @@ class Settings:
     """List a recipe's settings, which `bozzetto lift --set` changes: their values in each preset, and what they mean."""
 
     recipe: str = "guess"
-    """guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123"""
+    """guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, sweetdreamer"""
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,9 @@ class Prompts:
 
     def __call__(self, azimuth: Tensor, elevation: Tensor) -> Told:
         """For views at azimuths (V,) from the object's front, and elevations (V,), radians."""
-        a = (torch.remainder(azimuth + math.pi, 2 * math.pi) - math.pi).abs()
-        above = elevation > OVERHEAD
+        a, above = _from_front(azimuth), elevation > OVERHEAD
         if not self.perp_neg:
-            which = torch.where(a < NARROW, 0, torch.where(a > math.pi - NARROW, 2, 1))
-            return Told(self._picked(torch.where(above, 3, which)))
+            return Told(self._picked(side_of(azimuth, elevation)))
         in_front, r = a < math.pi / 2, torch.where(a < math.pi / 2, 1 - 2 * a / math.pi, 2 - 2 * a / math.pi)
         first, second = torch.where(in_front, 0, 1), torch.where(in_front, 1, 2)
         cond = _mixed(self._picked(first), self._picked(second), r)
@@ -73,6 +71,17 @@ class Prompts:
     def _picked(self, side: Tensor) -> Condition:
         """One side's rows for each view; side (V,) indexes SIDES."""
         return {k: torch.cat([self.sides[SIDES[i]][k] for i in side.tolist()]) for k in self.sides["front"]}
+
+
+def side_of(azimuth: Tensor, elevation: Tensor) -> Tensor:
+    """(V,) indices into SIDES of views at azimuths (V,) from the object's front, and elevations (V,), radians."""
+    a = _from_front(azimuth)
+    return torch.where(elevation > OVERHEAD, 3, torch.where(a < NARROW, 0, torch.where(a > math.pi - NARROW, 2, 1)))
+
+
+def _from_front(azimuth: Tensor) -> Tensor:
+    """(V,) in [0, pi], to either side."""
+    return (torch.remainder(azimuth + math.pi, 2 * math.pi) - math.pi).abs()
 
 
 def decay(kind: str, r: Tensor) -> Tensor:

@@ -21,15 +21,16 @@ from bozzetto.fit.run import Run
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source
 from bozzetto.priors.clip import Clip
+from bozzetto.priors.coordinates import MapPrior
 from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
 
 S = TypeVar("S")
 
-Need = Literal["first_guess", "views", "text", "multiview", "normals"]
+Need = Literal["first_guess", "views", "text", "multiview", "normals", "coordinates"]
 """first_guess is what most lifts begin with, the embedded network or another (`fit.guesses`); views a prior that draws an object from
 other sides; text one that is conditioned on text; multiview one that draws several views of an object together, of a text; normals one
-that draws an object from other sides, and its normals"""
+that draws an object from other sides, and its normals; coordinates one of coordinate maps, of a text"""
 
 Start = Literal["picture", "text"]
 """what a lift starts from: a picture, perhaps with a text beside it; or a text alone"""
@@ -55,6 +56,7 @@ class Priors:
     text: Prior | None = None
     multiview: Prior | None = None
     normals: Prior | None = None
+    coordinates: MapPrior | None = None
     paint: Prior | None = None
     clip: Clip | None = None
 
@@ -104,6 +106,12 @@ class Job(Generic[S]):
     def text_prior(self) -> Prior:
         """The prior of text."""
         found: Prior = self.prior("text")
+        return found
+
+    @property
+    def coordinates(self) -> MapPrior:
+        """The prior of coordinate maps."""
+        found: MapPrior = self.prior("coordinates")
         return found
 
     @property

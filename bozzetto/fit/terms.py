@@ -112,6 +112,7 @@ class Asked(NamedTuple):
 
     negatives  conditions to keep away from, and how much (B,)
     share      (B,) of each sample's weight, or None for all of it
+    null       what guidance leads away from, where that is not the prior's null
     """
 
     x0: Tensor
@@ -120,6 +121,7 @@ class Asked(NamedTuple):
     cond: Condition
     negatives: Sequence[tuple[Condition, Tensor]] = ()
     share: Tensor | None = None
+    null: Condition | None = None
 
     def weight(self, sigma: Tensor) -> Tensor:
         """`distill.sds.noise_variance`, of which each sample has its share."""
@@ -193,7 +195,7 @@ class Pull:
     def _guided(self, asked: Asked) -> Denoiser:
         if asked.negatives:
             return perp_neg(self._base, self._null, asked.negatives, self.guidance)
-        return classifier_free(self._base, self._null, self.guidance)
+        return classifier_free(self._base, self._null if asked.null is None else asked.null, self.guidance)
 
     def _weight(self, step: Step) -> float:
         return self.weight(step.number) if callable(self.weight) else self.weight

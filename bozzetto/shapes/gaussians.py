@@ -119,9 +119,9 @@ class Gaussians(nn.Module):
     def render(self, cameras: Camera, *, only: str | None = None, antialiased: bool = False, median: bool = True) -> Views:
         """The shape as `Views`: premultiplied sRGB; the depth is the median where there is one and it is wanted, else the expected one.
 
-        only  `alpha` or `colour`: depth and normals are zeros then, and cost nothing
+        only  as `Shape.render`: of `alpha` and `colour`, depth and normals are zeros, and cost nothing
         """
-        s = self.draw(cameras, antialiased=antialiased, geometry=only is None)
+        s = self.draw(cameras, antialiased=antialiased, geometry=only in (None, "depth"))
         if s.depth is None or s.normal is None:
             return Views(s.rgb, s.alpha, torch.zeros_like(s.alpha), torch.zeros_like(s.rgb), cameras)
         depth = s.depth if s.median is None or not median else torch.where(s.median > 0, s.median, s.depth)

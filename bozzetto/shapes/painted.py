@@ -32,7 +32,7 @@ class Painted(nn.Module):
     def render(self, cameras: Camera, only: Only | None = None) -> Views:
         if only == "alpha":
             return silhouette(self.vertices, self.faces, cameras)
-        return render_surface(self.vertices, self.faces, self.normals, cameras, self.colours)
+        return render_surface(self.vertices, self.faces, self.normals, cameras, None if only == "depth" else self.colours)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """`even`: mean squared difference of neighbouring cells' logits, so that cells which no view shows keep to their neighbours."""

@@ -18,7 +18,7 @@ from bozzetto.camera import Camera
 from bozzetto.views import Views
 
 Tensors = dict[str, Tensor]
-Only = Literal["alpha", "colour"]
+Only = Literal["alpha", "colour", "depth"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Shape(Protocol):
     def render(self, cameras: Camera, only: Only | None = None) -> Views:
         """Pictures (V, H, W), with gradients.
 
-        only  what the caller will read: `alpha`, or `colour` for alpha and rgb; the rest may be zeros then, and cost nothing
+        only  what the caller will read: `alpha`, `colour` for alpha and rgb, or `depth` for alpha and depth; the rest may be anything
+              then, and costs as little as can be
         """
         ...
 

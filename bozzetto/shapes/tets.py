@@ -102,7 +102,7 @@ class Tets(nn.Module):
         vertices, faces, normals = self._seen()
         if only == "alpha":
             return silhouette(vertices, faces, cameras)
-        return render_surface(vertices, faces, normals, cameras, self.colours)
+        return render_surface(vertices, faces, normals, cameras, None if only == "depth" else self.colours)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         """`keep`: how far the field is from its first one, squared grid cells; `smooth`: normals of neighbouring vertices; `sign`:

@@ -230,7 +230,7 @@ class Volume(nn.Module):
         alpha = w.sum(1)
         distance = (w * places).sum(1) / alpha.clamp(min=1e-30)
         rgb = normal = o.new_zeros(len(hit), 3)
-        if only != "alpha":
+        if only in (None, "colour"):
             some = (w > FAINT).view(-1).nonzero()[:, 0]
             ray, share = some // w.shape[1], w.reshape(-1)[some, None]
             rgb = rgb.index_add(0, ray, share * self.field.colour_of(inputs[:, some]))

@@ -31,8 +31,8 @@ from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 from bozzetto.verbs import plan
 
-UNEMBEDDED: dict[Literal["multiview", "normals"], str] = {"multiview": "mvdream", "normals": "wonder3d"}
-"""needs that no embedded prior serves, and a published one that does"""
+UNEMBEDDED: dict[Literal["multiview", "normals", "coordinates"], str] = {"multiview": "mvdream", "normals": "wonder3d", "coordinates": ""}
+"""needs that no embedded prior serves, and a published one that does, where there is one"""
 DepthIs = Literal["auto", "distance", "inverse"]
 
 

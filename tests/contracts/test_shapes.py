@@ -155,6 +155,10 @@ def test_what_is_asked_for_alone_is_the_same(shape):
     torch.testing.assert_close(alpha.alpha, whole.alpha, atol=1e-6, rtol=0)
     torch.testing.assert_close(colour.alpha, whole.alpha, atol=1e-6, rtol=0)
     torch.testing.assert_close(colour.rgb, whole.rgb, atol=1e-6, rtol=0)
+    with torch.no_grad():
+        depth = shape.render(CAMERAS, "depth")
+    torch.testing.assert_close(depth.alpha, whole.alpha, atol=1e-6, rtol=0)
+    torch.testing.assert_close(depth.depth, whole.depth, atol=1e-5, rtol=0)
 
 
 def look(shape):
