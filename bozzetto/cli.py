@@ -292,7 +292,7 @@ def convert(args: flags.Convert) -> int:
     """See `bozzetto.priors.convert`."""
     from bozzetto.priors.convert import convert as turn
 
-    turn(args.ckpt, args.out, args.kind, args.config, half=args.half)
+    turn(args.ckpt, args.out, args.kind, args.config, half=args.half, tokenizer=args.tokenizer)
     _say(args.out)
     return 0
 

@@ -271,18 +271,20 @@ class Data:
 
 @dataclass(frozen=True)
 class Convert:
-    """Turn a legacy Zero-1-to-3 checkpoint (.ckpt) into a folder of safetensors; no code in it is run."""
+    """Turn a legacy checkpoint of Zero-1-to-3 (.ckpt) or MVDream (.pt) into a folder of safetensors; no code in it is run."""
 
     ckpt: tyro.conf.Positional[Path]
     """the file, as its authors published it"""
     out: Path
     """folder to write, which must not be there yet"""
-    kind: Literal["zero123", "zero123-xl", "stable-zero123", "zero123-mini"]
+    kind: Literal["zero123", "zero123-xl", "stable-zero123", "zero123-mini", "mvdream"]
     """what it is: the file does not say it"""
     config: Path | None = None
     """the YAML that it was trained with, where it is not the published one"""
     half: bool = False
     """write float16, half the size"""
+    tokenizer: Path | None = None
+    """of mvdream, which holds none: a folder with tokenizer/, or the name of fetched weights; by default stable-diffusion-2.1-base"""
 
 
 @dataclass(frozen=True)

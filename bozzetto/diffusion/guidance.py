@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,25 +19,32 @@ from torch import Tensor
 from bozzetto.denoiser import Adapted, Denoiser, each, share_of
 
 
-def classifier_free(denoiser: Denoiser, uncond: Any, g: float, *, rescale: float = 0.0) -> Adapted:
+def classifier_free(denoiser: Denoiser, uncond: Any, g: float, *, rescale: float = 0.0, rescales: Literal["eps", "x0"] = "eps") -> Adapted:
     """uncond + g (cond - uncond), where cond is what the result is asked under.
 
     uncond   the learnt null condition
-    rescale  in [0, 1]: how far the result's eps goes back to the standard deviation of cond's eps, sample by sample
-             (Lin et al. 2023, arXiv:2305.08891, Sec. 3.4); 0 is off
+    rescale  in [0, 1]: how far the result goes back to the standard deviation that it has under cond alone, sample by sample, of a joint
+             prior over all views; 0 is off
+    rescales what does: eps (Lin et al. 2023, arXiv:2305.08891, Sec. 3.4), or x0 (MVDream, arXiv:2308.16512, Sec. 3.4)
     source   Ho & Salimans 2022 (arXiv:2207.12598)
     """
     if not 0 <= rescale <= 1:
         raise ValueError(f"rescale: expected a number in [0, 1], got {rescale}")
 
     def guided(x: Tensor, sigma: Tensor | float, cond: Any) -> Tensor:
-        denoised = _sum(denoiser, x, sigma, [(uncond, 1 - g), (cond, g)])
-        if not rescale:
-            return denoised
-        eps, plain = x - denoised, x - denoiser.denoise(x, sigma, cond)  # both times sigma, which cancels
-        dims = tuple(range(1, x.ndim))
-        ratio = plain.std(dims, keepdim=True) / eps.std(dims, keepdim=True).clamp(min=1e-12)  # guards an eps that is constant
-        return x - eps * (1 + rescale * (ratio - 1))
+        if not rescale or g == 1:
+            return _sum(denoiser, x, sigma, [(uncond, 1 - g), (cond, g)])
+        plain = denoiser.denoise(x, sigma, cond)
+        denoised = (1 - g) * denoiser.denoise(x, sigma, uncond) + g * plain
+        if rescales == "x0":
+            return denoised * _back(denoised, plain)
+        eps = x - denoised  # both times sigma, which cancels
+        return x - eps * _back(eps, x - plain)
+
+    def _back(strong: Tensor, plain: Tensor) -> Tensor:
+        dims = tuple(range(1, plain.ndim))
+        ratio = plain.std(dims, keepdim=True) / strong.std(dims, keepdim=True).clamp(min=1e-12)  # guards what is constant
+        return 1 + rescale * (ratio - 1)
 
     return Adapted(guided, denoiser.sigmas)
 

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Legacy checkpoints of Zero-1-to-3 (`.ckpt`) to a folder that `load` reads; nothing in them is ever run.
+"""Legacy checkpoints of Zero-1-to-3 (`.ckpt`) to a folder that `load` reads; nothing in them is ever run. Those of MVDream go through
+here to `mvdream_files`.
 
 The file is read with torch's weights-only unpickler. Lightning files may hold the *class* of a callback as a key: an empty
 class of ours stands under each of these names (`checkpoint.CALLBACKS`), a list that no file can lengthen. Every tensor must be accounted
@@ -19,10 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors import ldm
+from bozzetto.priors import ldm, mvdream_files
 from bozzetto.priors.checkpoint import read_checkpoint
 from bozzetto.priors.codec import KLCodec
 from bozzetto.priors.components import check_installed, fill
+from bozzetto.priors.ldm import unet_settings, vae_settings
 from bozzetto.priors.loading import check_free, save
 from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.zero123 import KINDS, Zero123, check_sizes
@@ -32,6 +34,7 @@ USELESS = re.compile(  # schedule buffers, the text half of CLIP, the autoencode
     r"|first_stage_model\.loss\..+|model_ema\..+|cond_stage_model\.(mean|std)"
     r"|cond_stage_model\.model\.((positional_embedding|text_projection|logit_scale)|(token_embedding|ln_final|transformer)\..+))"
 )
+HEADS = ("num_heads", "num_head_channels")  # how many, or how wide
 PUBLISHED: dict[str, Any] = {  # sd-objaverse-finetune-c_concat-256.yaml, the same for all published checkpoints
     "linear_start": 0.00085,
     "linear_end": 0.012,
@@ -52,34 +55,51 @@ PUBLISHED: dict[str, Any] = {  # sd-objaverse-finetune-c_concat-256.yaml, the sa
 }
 
 
-def convert(ckpt: str | Path, out: str | Path, kind: str, config: str | Path | None = None, *, half: bool = False) -> None:
+def convert(
+    ckpt: str | Path,
+    out: str | Path,
+    kind: str,
+    config: str | Path | None = None,
+    *,
+    half: bool = False,
+    tokenizer: str | Path | None = None,
+) -> None:
     """Write `out`, a folder in diffusers' layout, from a legacy checkpoint; all or nothing.
 
-    kind    one of zero123.KINDS
+    kind    one of zero123.KINDS, or mvdream
     config  the YAML that the checkpoint was trained with, where it is not the published one
     half    write float16, half the size, instead of float32
+    tokenizer  of mvdream, whose checkpoint holds none: a folder with tokenizer/, or the name of a fetched prior
     raises  InputError, one sentence: unreadable, holding code, incomplete, or not of this kind
     """
     ckpt, out = Path(ckpt), Path(out)
-    if kind not in KINDS:
-        raise InputError(f"--kind {kind}: expected one of {', '.join(KINDS)}")
+    if kind not in (*KINDS, mvdream_files.KIND):
+        raise InputError(f"--kind {kind}: expected one of {', '.join((*KINDS, mvdream_files.KIND))}")
     check_free(out)
     check_installed()
+    if kind == mvdream_files.KIND:
+        sizes = mvdream_files.PUBLISHED if config is None else read_config(Path(config), mvdream_files.PUBLISHED)
+        mvdream_files.convert(ckpt, out, sizes, tokenizer, torch.float16 if half else torch.float32)
+        return
+    if tokenizer is not None:
+        raise InputError(f"--tokenizer {tokenizer}: a checkpoint of kind {kind} reads no text; leave it out")
     settings = PUBLISHED if config is None else read_config(Path(config))
     state = read_checkpoint(ckpt)
     save(assemble(ckpt, state, settings, kind, torch.float16 if half else torch.float32), out)
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The parts of a latent-diffusion YAML that shape the networks, laid out as `PUBLISHED`."""
+def read_config(path: Path, published: dict[str, Any] = PUBLISHED) -> dict[str, Any]:
+    """The parts of a latent-diffusion YAML that shape the networks, laid out as `published`; heads as they are counted there."""
     import yaml  # type: ignore[import-untyped]  # comes with transformers
 
     try:
         params = yaml.safe_load(path.read_text(encoding="utf-8"))["model"]["params"]
         first = params["first_stage_config"]["params"]["ddconfig"]
-        unet = {k: params["unet_config"]["params"][k] for k in PUBLISHED["unet"]}
-        found = {k: params.get(k, PUBLISHED[k]) for k in ("linear_start", "linear_end", "timesteps", "scale_factor")}
-        vae = {k: first[k] for k in PUBLISHED["vae"]}
+        said = params["unet_config"]["params"]
+        heads = next((k for k in HEADS if k in said), HEADS[0])
+        unet = {k: said[k] for k in (*published["unet"].keys() - set(HEADS), heads)}
+        found = {k: params.get(k, published[k]) for k in ("linear_start", "linear_end", "timesteps", "scale_factor")}
+        vae = {k: first[k] for k in published["vae"]}
     except OSError as error:
         raise InputError(f"{path}: cannot be opened ({error.strerror}); check the path of --config") from None
     except KeyError as error:
@@ -166,38 +186,6 @@ def _averaged(where: Path, state: dict[str, Tensor], rest: str) -> Tensor:
     if name not in state:
         raise InputError(f"{where}: has averaged weights, but not of {rest}; download it again")
     return state[name]
-
-
-def unet_settings(u: dict[str, Any]) -> dict[str, Any]:
-    """Of diffusers' UNet2DConditionModel. Latent diffusion says at which reductions there is attention, diffusers which blocks have it."""
-    levels = len(u["channel_mult"])
-    attends = [2**i in u["attention_resolutions"] for i in range(levels)]
-    return {
-        "sample_size": u["image_size"],
-        "in_channels": u["in_channels"],
-        "out_channels": u["out_channels"],
-        "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
-        "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
-        "block_out_channels": tuple(u["model_channels"] * m for m in u["channel_mult"]),
-        "layers_per_block": u["num_res_blocks"],
-        "cross_attention_dim": u["context_dim"],
-        "attention_head_dim": u["num_heads"],  # diffusers' name for the number of heads
-    }
-
-
-def vae_settings(v: dict[str, Any], scale: float) -> dict[str, Any]:
-    """Of diffusers' AutoencoderKL."""
-    levels = len(v["ch_mult"])
-    return {
-        "in_channels": v["in_channels"],
-        "out_channels": v["out_ch"],
-        "down_block_types": ("DownEncoderBlock2D",) * levels,
-        "up_block_types": ("UpDecoderBlock2D",) * levels,
-        "block_out_channels": tuple(v["ch"] * m for m in v["ch_mult"]),
-        "layers_per_block": v["num_res_blocks"],
-        "latent_channels": v["z_channels"],
-        "scaling_factor": scale,
-    }
 
 
 def _vision_settings(where: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:

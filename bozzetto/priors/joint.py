@@ -85,6 +85,9 @@ class JointPrior(LatentPrior):
     network   what the U-Net is asked through
     """
 
+    shared: tuple[str, ...] = ()
+    """names of the conditions that guidance's null shares (`sampling.null_of`)"""
+
     def __init__(
         self, unet: nn.Module, codec: Codec, schedule: NoiseSchedule, together: int, network: type[ConditionedUNet] = JointUNet
     ) -> None:

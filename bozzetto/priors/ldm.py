@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Names of the tensors in legacy latent-diffusion and OpenAI CLIP checkpoints, as diffusers and transformers call them.
+"""Names of the tensors in legacy latent-diffusion and OpenAI CLIP checkpoints, as diffusers and transformers call them, and settings.
 
-`unet_name`, `vae_name` and `vision_tensors` say what becomes of each tensor, one to one. Which level and block a U-Net's
+`unet_name`, `vae_name`, `vision_tensors` and `text_tensors` say what becomes of each tensor, one to one. Which level and block a U-Net's
 `input_blocks.N` is follows from the number of levels and of residual blocks in each; the U-Net's attention keeps its names.
 
 Letters: levels L, residual blocks n in each on the way down (n + 1 on the way up).
@@ -10,6 +10,7 @@ Letters: levels L, residual blocks n in each on the way down (n + 1 on the way u
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from torch import Tensor
 
@@ -24,6 +25,8 @@ RESNET = {
 ENDS = {
     "time_embed.0": "time_embedding.linear_1",
     "time_embed.2": "time_embedding.linear_2",
+    "camera_embed.0": "class_embedding.linear_1",  # MVDream's
+    "camera_embed.2": "class_embedding.linear_2",
     "input_blocks.0.0": "conv_in",
     "out.0": "conv_norm_out",
     "out.2": "conv_out",
@@ -38,7 +41,13 @@ VISION = {
     "ln_post.weight": "post_layernorm.weight",
     "ln_post.bias": "post_layernorm.bias",
 }
-VISION_BLOCK = {
+TEXT = {
+    "token_embedding.weight": "embeddings.token_embedding.weight",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "ln_final.weight": "final_layer_norm.weight",
+    "ln_final.bias": "final_layer_norm.bias",
+}
+CLIP_BLOCK = {
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
     "attn.out_proj": "self_attn.out_proj",
@@ -119,11 +128,59 @@ def vision_tensors(name: str, tensor: Tensor) -> dict[str, Tensor]:
         return {"visual_projection.weight": tensor.T}
     if name in VISION:
         return {f"vision_model.{VISION[name]}": tensor}
+    return _clip_block("vision_model", name, tensor)
+
+
+def text_tensors(name: str, tensor: Tensor) -> dict[str, Tensor]:
+    """What becomes of a tensor of OpenCLIP's text tower (name without `cond_stage_model.model.`); none for an unknown one."""
+    return {f"text_model.{TEXT[name]}": tensor} if name in TEXT else _clip_block("text_model", name, tensor)
+
+
+def _clip_block(tower: str, name: str, tensor: Tensor) -> dict[str, Tensor]:
     if not (m := re.fullmatch(r"transformer\.resblocks\.(\d+)\.(.+)", name)):
         return {}
-    layer = f"vision_model.encoder.layers.{m[1]}"
+    layer = f"{tower}.encoder.layers.{m[1]}"
     if m[2] in ("attn.in_proj_weight", "attn.in_proj_bias"):
         thirds = tensor.chunk(3)
         return {f"{layer}.self_attn.{p}_proj.{m[2].rpartition('_')[2]}": t for p, t in zip("qkv", thirds, strict=True)}
     stem, _, leaf = m[2].rpartition(".")
-    return {f"{layer}.{VISION_BLOCK[stem]}.{leaf}": tensor} if stem in VISION_BLOCK else {}
+    return {f"{layer}.{CLIP_BLOCK[stem]}.{leaf}": tensor} if stem in CLIP_BLOCK else {}
+
+
+# ---- settings ----
+
+
+def unet_settings(u: dict[str, Any]) -> dict[str, Any]:
+    """Of diffusers' UNet2DConditionModel. Latent diffusion says at which reductions there is attention, diffusers which blocks have it."""
+    levels, widths = len(u["channel_mult"]), tuple(u["model_channels"] * m for m in u["channel_mult"])
+    attends = [2**i in u["attention_resolutions"] for i in range(levels)]
+    known = {
+        "sample_size": u["image_size"],
+        "in_channels": u["in_channels"],
+        "out_channels": u["out_channels"],
+        "down_block_types": tuple("CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends),
+        "up_block_types": tuple("CrossAttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)),
+        "block_out_channels": widths,
+        "layers_per_block": u["num_res_blocks"],
+        "cross_attention_dim": u["context_dim"],
+        # diffusers' name for the number of heads
+        "attention_head_dim": tuple(w // u["num_head_channels"] for w in widths) if "num_head_channels" in u else u["num_heads"],
+    }
+    if "camera_dim" in u:  # MVDream's
+        known |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": u["camera_dim"]}
+    return known
+
+
+def vae_settings(v: dict[str, Any], scale: float) -> dict[str, Any]:
+    """Of diffusers' AutoencoderKL."""
+    levels = len(v["ch_mult"])
+    return {
+        "in_channels": v["in_channels"],
+        "out_channels": v["out_ch"],
+        "down_block_types": ("DownEncoderBlock2D",) * levels,
+        "up_block_types": ("UpDecoderBlock2D",) * levels,
+        "block_out_channels": tuple(v["ch"] * m for m in v["ch_mult"]),
+        "layers_per_block": v["num_res_blocks"],
+        "latent_channels": v["z_channels"],
+        "scaling_factor": scale,
+    }

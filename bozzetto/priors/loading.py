@@ -17,6 +17,7 @@ import importlib.util
 import json
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -30,7 +31,9 @@ from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
 from bozzetto.priors.components import read_json
 from bozzetto.priors.deepfloyd import DeepFloyd
 from bozzetto.priors.instruct import InstructPix2Pix
+from bozzetto.priors.mvdream import MVDream
 from bozzetto.priors.prior import Prior
+from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.sweetdreamer import SweetDreamer
 from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.unconditional import PicturePrior
@@ -45,6 +48,8 @@ TEXT = "text-to-image"
 WEIGHTS = (".safetensors", ".ckpt", ".bin")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Role = Literal["views", "text", "multiview", "normals", "coordinates", "edits", "pictures"]
+TOLD: tuple[Role, ...] = ("text", "multiview")
+"""what draws from words alone"""
 P = TypeVar("P")
 
 
@@ -70,6 +75,7 @@ LAYOUTS: dict[str, Layout] = {
     "instruct-pix2pix": Layout(InstructPix2Pix, "edits", reads_text=True, pipelines=("StableDiffusionInstructPix2PixPipeline",)),
     "wonder3d": Layout(Wonder3D, "normals", pipelines=("MVDiffusionImagePipeline",)),
     "sweetdreamer": Layout(SweetDreamer, "coordinates", reads_text=True),
+    "mvdream": Layout(MVDream, "multiview", reads_text=True, pipelines=("MVDreamPipeline",)),
     "deepfloyd-if": Layout(DeepFloyd, "text", reads_text=True, pipelines=("IFPipeline",)),
     **{kind: Layout(PicturePrior, "pictures") for kind in unconditional.KINDS},
 }
@@ -117,13 +123,13 @@ def load_as(
     name_or_folder: str | Path,
     kind: str | None = None,
     *,
-    role: Role | None = None,
+    role: Role | tuple[Role, ...] | None = None,
     text: str | Path | None = None,
     dtype: torch.dtype = torch.float32,
     device: str | torch.device = "cpu",
     offload: bool = False,
 ) -> P:
-    """As `load`, for a caller that can use one class of priors alone, or those of one role; raises InputError, too, where it is
+    """As `load`, for a caller that can use one class of priors alone, or those of some roles; raises InputError, too, where it is
     another's folder."""
     if dtype not in PRECISIONS.values():
         raise ValueError(f"dtype: expected one of {tuple(PRECISIONS.values())}, got {dtype}")
@@ -136,7 +142,7 @@ def load_as(
         raise InputError(f"{name_or_folder}: TripoSR is what a lift begins with, no diffusion prior; give it as --guess")
     if _is_published(str(name_or_folder)):
         kind = kind or published.find(str(name_or_folder)).kind
-    kind = _kind(folder, kind, is_told=text is not None or role == "text")
+    kind = _kind(folder, kind, is_told=text is not None or "text" in _roles(role))
     layout = LAYOUTS[kind]
     if not _fits(layout, wanted, role):
         usable = ", ".join(k for k, v in LAYOUTS.items() if _fits(v, wanted, role))
@@ -165,7 +171,7 @@ def check_offload(device: str | torch.device, offload: bool) -> None:
 
 
 def load_for(
-    role: Role,
+    role: Role | tuple[Role, ...],
     name_or_folder: str | Path,
     kind: str | None = None,
     dtype: torch.dtype = torch.float32,
@@ -178,8 +184,12 @@ def load_for(
     return load_as(Prior, name_or_folder, kind, role=role, text=text, dtype=dtype, device=device, offload=offload)  # type: ignore[type-abstract]
 
 
-def _fits(layout: Layout, wanted: Any, role: Role | None) -> bool:
-    return (wanted is Prior or issubclass(layout.prior, wanted)) and role in (None, layout.role)
+def _fits(layout: Layout, wanted: Any, role: Role | tuple[Role, ...] | None) -> bool:
+    return (wanted is Prior or issubclass(layout.prior, wanted)) and (role is None or layout.role in _roles(role))
+
+
+def _roles(role: Role | tuple[Role, ...] | None) -> tuple[Role, ...]:
+    return (role,) if isinstance(role, str) else role or ()
 
 
 def digest(name_or_folder: str | Path) -> str:
@@ -197,13 +207,11 @@ def save(prior: Zero123, folder: str | Path) -> None:
 
     raises  InputError where something is at `folder` already, or nothing can be written there
     """
-    from safetensors.torch import save_file
-
     folder = Path(folder)
     check_free(folder)
     networks: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
         "unet": (prior.unet, components.config_of(prior.unet), components.STEMS[0]),
-        "vae": (*_codec_files(prior.codec), components.STEMS[0]),
+        "vae": (*codec_files(prior.codec), components.STEMS[0]),
         "image_encoder": (prior.image_encoder, prior.image_encoder.config.to_dict(), components.STEMS[1]),
         "cc_projection": (nn.ModuleDict({"projection": prior.projection}), {"_class_name": "CCProjection"}, components.STEMS[0]),
     }
@@ -217,16 +225,37 @@ def save(prior: Zero123, folder: str | Path) -> None:
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
+    write_folder(folder, networks, index, prior.schedule, prior.kind)
+
+
+def write_folder(
+    folder: Path,
+    networks: Mapping[str, tuple[nn.Module, dict[str, Any], str]],
+    index: dict[str, Any],
+    schedule: NoiseSchedule,
+    kind: str,
+    copied: Mapping[str, Path] | None = None,
+) -> None:
+    """A folder in diffusers' layout; all or nothing.
+
+    networks  by their folders: each with its settings, and the stem of its file's name
+    index     model_index.json
+    copied    folders to copy, by name
+    """
+    from safetensors.torch import save_file
+
     made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
+        for name, source in (copied or {}).items():
+            shutil.copytree(source, made / name)
         for name, (network, config, stem) in networks.items():
             (made / name).mkdir()
             _write(made / name / "config.json", config)
             state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
             save_file(state, made / name / f"{stem}.safetensors", metadata={"format": "pt"})
         (made / "scheduler").mkdir()
-        _write(made / "scheduler" / "scheduler_config.json", prior.schedule.config())
-        _write(made / "bozzetto.json", {"kind": prior.kind})
+        _write(made / "scheduler" / "scheduler_config.json", schedule.config())
+        _write(made / "bozzetto.json", {"kind": kind})
         _write(made / "model_index.json", index)
         made.chmod(0o755)  # mkdtemp's folders are for their owner alone
         made.rename(folder)
@@ -336,7 +365,7 @@ def _kind(folder: Path, kind: str | None, *, is_told: bool = False) -> str:
     )
 
 
-def _codec_files(codec: Codec) -> tuple[nn.Module, dict[str, Any]]:
+def codec_files(codec: Codec) -> tuple[nn.Module, dict[str, Any]]:
     """The network of `vae/` and its settings."""
     if isinstance(codec, KLCodec):
         return codec.vae, components.config_of(codec.vae)

@@ -191,6 +191,7 @@ PUBLISHED: dict[str, Published] = {
         licence="a licence of the weights was not seen" + ON_RAIL,
         restricts=True,
         gigabytes=5.2,  # four bytes for each of 1,291,613,867 parameters
+        then="bozzetto convert {folder}/sd-v2.1-base-4view.pt --kind mvdream --tokenizer stable-diffusion-2.1-base --out priors/mvdream",
         elsewhere=("ashawkey/mvdream-sd2.1-diffusers",),
     ),
     "imagedream": Published(

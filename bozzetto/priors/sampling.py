@@ -23,14 +23,16 @@ from bozzetto.diffusion.schedules import spaced, to_zero
 
 class Sampler(NamedTuple):
     """How a prior is sampled: DDIM's steps, the scale of guidance (1 is none), eta, the share of noise drawn anew at each step, and
-    dynamic thresholding's share and bound (`guidance.thresholded`), where x0 is a picture in [-1, 1]; and the scale and power to which
-    guidance fades (`guidance.progressive`), None where it is the same at all levels."""
+    dynamic thresholding's share and bound (`guidance.thresholded`), where x0 is a picture in [-1, 1]; the scale and power to which
+    guidance fades (`guidance.progressive`), None where it is the same at all levels; and where it does not, how far it goes back to the
+    standard deviation of eps that the condition alone has (`guidance.classifier_free`), of a joint prior over all views."""
 
     steps: int
     guidance: float
     eta: float
     thresholding: tuple[float, float] | None = None
     fades: tuple[float, float] | None = None
+    rescale: float = 0.0
 
 
 PUBLISHED = Sampler(50, 3.0, 1.0)  # the released demo's of Zero-1-to-3
@@ -82,10 +84,16 @@ def sample(
         raise ValueError(f"noise: expected (B, {', '.join(map(str, prior.shape))}), as x0 is, got {tuple(noise.shape)}")
     denoiser: Denoiser = prior.denoiser
     if how.fades is not None:
-        denoiser = progressive(denoiser, prior.condition(), how.guidance, *how.fades)
+        denoiser = progressive(denoiser, null_of(prior, cond), how.guidance, *how.fades)
     elif how.guidance != 1:
-        denoiser = classifier_free(denoiser, prior.condition(), how.guidance)
+        denoiser = classifier_free(denoiser, null_of(prior, cond), how.guidance, rescale=how.rescale)
     return descend(prior.denoiser.sigmas, denoiser, noise, cond, how, generator, watch)
+
+
+def null_of(prior: Samplable, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What guidance leads away from: the learnt null, but for what both share by the prior's word (`JointPrior.shared`), as the cameras."""
+    kept = getattr(prior, "shared", ())
+    return {**prior.condition(), **{name: value for name, value in cond.items() if name in kept}}
 
 
 def descend(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bozzetto.camera import Camera
 from bozzetto.errors import InputError
@@ -60,10 +60,7 @@ class TextToImage(LatentPrior):
 
     def excess(self, text: str) -> int:
         """How many of a text's tokens are not read, beyond the tower's length."""
-        said = self.tokenizer.encode(text, add_special_tokens=False)
-        told = sum(sum(part.attention_mask) for part in (said, *said.overflowing))
-        read = self.tokenizer.truncation["max_length"] - self.tokenizer.num_special_tokens_to_add(is_pair=False)
-        return max(0, told - int(read))
+        return excess(self.tokenizer, text)
 
     def encode_reference(self, reference: Reference) -> Any:
         """raises ValueError: it reads no pictures"""
@@ -80,8 +77,7 @@ class TextToImage(LatentPrior):
         """
         if reference is not None:
             self.encode_reference(reference)
-        ids = torch.tensor([self.tokenizer.encode(text or "").ids], device=self.text_encoder.device)
-        return {"token": self.text_encoder(input_ids=ids).last_hidden_state.float()}
+        return {"token": states(self.text_encoder, self.tokenizer, text or "")}
 
 
 def read_tower(folder: Path, towers: Path, unet: dict[str, Any], dtype: torch.dtype, device: str | torch.device) -> tuple[nn.Module, Any]:
@@ -103,3 +99,18 @@ def read_tower(folder: Path, towers: Path, unet: dict[str, Any], dtype: torch.dt
             "these weights were not trained under this text tower"
         )
     return tower, tokenizer
+
+
+def states(tower: Any, tokenizer: Any, text: str) -> Tensor:
+    """(1, L, D) float32 of a text, which is cut where the tower reads no further."""
+    ids = torch.tensor([tokenizer.encode(text).ids], device=tower.device)
+    made: Tensor = tower(input_ids=ids).last_hidden_state.float()
+    return made
+
+
+def excess(tokenizer: Any, text: str) -> int:
+    """How many of a text's tokens are not read, beyond the tower's length."""
+    said = tokenizer.encode(text, add_special_tokens=False)
+    told = sum(sum(part.attention_mask) for part in (said, *said.overflowing))
+    read = tokenizer.truncation["max_length"] - tokenizer.num_special_tokens_to_add(is_pair=False)
+    return max(0, told - int(read))

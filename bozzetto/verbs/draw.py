@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of what a text says, as a text-to-image prior draws them: `bozzetto draw`. Its PNG is what `bozzetto lift` takes."""
+"""Pictures of what a text says, as a text-to-image prior draws them: `bozzetto draw`. Its PNG is what `bozzetto lift` takes.
+
+A prior that draws several views together draws a row of them each time.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,17 @@ from bozzetto.verbs import plan
 
 
 def draw_text(text: str, out: Path, *, progress: Progress | None = None, **how: Any) -> Path:
-    """Draw pictures into one PNG, side by side; returns its path. `how` is as `draw` has it.
+    """Draw pictures into one PNG, side by side, or views of an object so and each object below the last; returns its path. `how` is as
+    `draw` has it.
 
     raises    InputError, before anything is drawn, for a text, prior or file that cannot be used
     """
     check_png(out)
     pictures = draw(text, progress=progress, **how)
-    save_png(torch.cat([*pictures], 1), out)
+    count = how.get("count", 1)
+    together = len(pictures) // count
+    rows = pictures[None] if together == 1 else pictures.unflatten(0, (count, together))
+    save_png(torch.cat([torch.cat([*row], 1) for row in rows]), out)
     return out
 
 
@@ -44,7 +51,8 @@ def draw(
     progress: Progress | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> Tensor:
-    """`count` pictures (V, H, W, 3), sRGB in [0, 1], of what a text says. Picture k takes seed + k, whatever the count.
+    """`count` pictures (V, H, W, 3), sRGB in [0, 1], of what a text says; of a prior of several views as many times those, object by
+    object. Picture, or object, k takes seed + k, whatever the count.
 
     steps     of the sampler; by default what the prior wants
     guidance  1 is the text as it is, more holds to it harder; by default what the prior wants
@@ -60,11 +68,12 @@ def draw(
     check_device(device)
     dtype = loading.dtype_on(device, precision)
     drawing = Drawing(steps, guidance)
-    planned = plan.for_drawing("text", prior, drawing, count, None, towers, device, precision, offload)
-    drawer: Any = loading.load_for("text", prior, text=towers, dtype=dtype, device=device, offload=offload)  # which tells its `excess`
+    planned = plan.for_drawing(loading.TOLD, prior, drawing, count, None, towers, device, precision, offload)
+    drawer: Any = loading.load_for(loading.TOLD, prior, text=towers, dtype=dtype, device=device, offload=offload)  # tells its `excess`
+    text += getattr(drawer, "suffix", "")
     if excess := drawer.excess(text):
         raise InputError(f"the text is {excess} tokens longer than this prior reads; say it in fewer words")
     if tell is not None:
         tell(planned.sentence())
-    condition = drawer.condition(text=text)
+    condition = drawer.condition(cameras=drawer.views(), text=text)
     return sample_views(drawer, lambda _: condition, count, drawing, seed, progress)

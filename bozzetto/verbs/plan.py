@@ -87,7 +87,7 @@ def for_lift(
 
 
 def for_drawing(
-    role: Role,
+    role: Role | tuple[Role, ...],
     prior: str | Path,
     drawing: Drawing,
     count: int,

@@ -27,7 +27,7 @@ from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.unconditional import NAMES
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.views import Views
-from tests.twins import deepfloyd, sweetdreamer, wonder3d
+from tests.twins import deepfloyd, mvdream, sweetdreamer, wonder3d
 from tests.twins import zero123 as twin
 from tests.twins.bank import BANK, CAPTIONS, ring
 from tests.twins.priors import Joint
@@ -75,6 +75,7 @@ CASES = (
     "edits",
     "wonder3d",
     "coordinates",
+    "mvdream",
     *NAMES,
     "joint",
     "exact",
@@ -108,6 +109,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return Case(load(sweetdreamer.write(folder)), ("text",), has_pictures=False)
     if name == "exact coordinates":
         return Case(ExactMaps(BANK, [UNIT] * 4, ring(8), CAPTIONS, size=16), ("text",), True, has_pictures=False)
+    if name == "mvdream":
+        return Case(load(mvdream.converted(folder)[1]), ("text",))
     if name == "joint":
         return Case(Joint(), ("text",))
     if name.startswith("exact"):
@@ -306,6 +309,7 @@ def test_every_kind_is_in_the_battery():
         "edits": "instruct-pix2pix",
         "wonder3d": "wonder3d",
         "coordinates": "sweetdreamer",
+        "mvdream": "mvdream",
     }
     assert set(opened) <= set(CASES) and set(opened.values()) == set(LAYOUTS)
 

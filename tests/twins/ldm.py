@@ -54,26 +54,34 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
 # ---- U-Net ----
 
 
-def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict) -> Tensor:
-    """x (B, in, h, w), t (B,), context (B, M, D); u as the configuration's unet_config.params."""
+def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict, camera: Tensor | None = None, views: int = 1) -> Tensor:
+    """x (B, in, h, w), t (B,), context (B, M, D); u as the configuration's unet_config.params. MVDream's: camera (B, camera_dim), and
+    `views` samples beside one another look at each other."""
     p, ch = "model.diffusion_model.", u["model_channels"]
     half = ch // 2
     angle = t[:, None].float() * torch.exp(-math.log(10000) * torch.arange(half) / half)
     emb = w.linear(p + "time_embed.0", torch.cat([angle.cos(), angle.sin()], -1), 4 * ch)
     emb = w.linear(p + "time_embed.2", F.silu(emb), 4 * ch)
+    if camera is not None:
+        emb = emb + w.linear(p + "camera_embed.2", F.silu(w.linear(p + "camera_embed.0", camera, 4 * ch)), 4 * ch)
+
+    def transformer(name: str, h: Tensor) -> Tensor:
+        heads = u["num_heads"] if "num_heads" in u else h.shape[1] // u["num_head_channels"]
+        return _transformer(w, name, h, context, heads, views, is_linear=bool(u.get("use_linear_in_transformer")))
+
     h = w.conv(p + "input_blocks.0.0", x, ch)
     skips, index, last = [h], 1, len(u["channel_mult"]) - 1
     for level, mult in enumerate(u["channel_mult"]):
         for _ in range(u["num_res_blocks"]):
             h = _res(w, f"{p}input_blocks.{index}.0", h, emb, ch * mult)
             if 2**level in u["attention_resolutions"]:
-                h = _transformer(w, f"{p}input_blocks.{index}.1", h, context, u["num_heads"])
+                h = transformer(f"{p}input_blocks.{index}.1", h)
             skips, index = [*skips, h], index + 1
         if level < last:
             h = w.conv(f"{p}input_blocks.{index}.0.op", h, ch * mult, stride=2)
             skips, index = [*skips, h], index + 1
     h = _res(w, p + "middle_block.0", h, emb, h.shape[1])
-    h = _transformer(w, p + "middle_block.1", h, context, u["num_heads"])
+    h = transformer(p + "middle_block.1", h)
     h = _res(w, p + "middle_block.2", h, emb, h.shape[1])
     index = 0
     for level in range(last, -1, -1):
@@ -81,7 +89,7 @@ def unet(w: Weights, x: Tensor, t: Tensor, context: Tensor, u: dict) -> Tensor:
             h = _res(w, f"{p}output_blocks.{index}.0", torch.cat([h, skips.pop()], 1), emb, ch * u["channel_mult"][level])
             attends = 2**level in u["attention_resolutions"]
             if attends:
-                h = _transformer(w, f"{p}output_blocks.{index}.1", h, context, u["num_heads"])
+                h = transformer(f"{p}output_blocks.{index}.1", h)
             if level and block == u["num_res_blocks"]:
                 h = w.conv(f"{p}output_blocks.{index}.{1 + attends}.conv", F.interpolate(h, scale_factor=2), h.shape[1])
             index += 1
@@ -95,17 +103,25 @@ def _res(w: Weights, name: str, x: Tensor, emb: Tensor, out: int) -> Tensor:
     return h + (x if x.shape[1] == out else w.conv(f"{name}.skip_connection", x, out, 1))
 
 
-def _transformer(w: Weights, name: str, x: Tensor, context: Tensor, heads: int) -> Tensor:
+def _transformer(w: Weights, name: str, x: Tensor, context: Tensor, heads: int, views: int = 1, is_linear: bool = False) -> Tensor:
     c, (height, width) = x.shape[1], x.shape[-2:]
-    h = w.conv(f"{name}.proj_in", w.group_norm(f"{name}.norm", x, 1e-6), c, 1).flatten(2).mT
+    h = w.group_norm(f"{name}.norm", x, 1e-6)
+    h = w.linear(f"{name}.proj_in", h.flatten(2).mT, c) if is_linear else w.conv(f"{name}.proj_in", h, c, 1).flatten(2).mT
     b = f"{name}.transformer_blocks.0"
     for norm, attn in (("norm1", "attn1"), ("norm2", "attn2")):
         y = w.layer_norm(f"{b}.{norm}", h)
+        if attn == "attn1":  # tokens of all views beside one another
+            y = torch.cat([y[k::views] for k in range(views)], 1)
         seen = y if attn == "attn1" else context
         q, k, v = w.linear(f"{b}.{attn}.to_q", y, c, False), *(w.linear(f"{b}.{attn}.to_{n}", seen, c, False) for n in "kv")
-        h = h + w.linear(f"{b}.{attn}.to_out.0", attend(q, k, v, heads), c)
+        made = w.linear(f"{b}.{attn}.to_out.0", attend(q, k, v, heads), c)
+        if attn == "attn1":
+            made = torch.stack(made.chunk(views, 1), 1).flatten(0, 1)
+        h = h + made
     value, gate = w.linear(f"{b}.ff.net.0.proj", w.layer_norm(f"{b}.norm3", h), 8 * c).chunk(2, -1)
     h = h + w.linear(f"{b}.ff.net.2", value * F.gelu(gate), c)
+    if is_linear:
+        return x + w.linear(f"{name}.proj_out", h, c).mT.unflatten(2, (height, width))
     return x + w.conv(f"{name}.proj_out", h.mT.unflatten(2, (height, width)), c, 1)
 
 
@@ -152,6 +168,27 @@ def _vae_res(w: Weights, name: str, x: Tensor, out: int) -> Tensor:
     h = w.conv(f"{name}.conv1", F.silu(w.group_norm(f"{name}.norm1", x, 1e-6)), out)
     h = w.conv(f"{name}.conv2", F.silu(w.group_norm(f"{name}.norm2", h, 1e-6)), out)
     return h + (x if x.shape[1] == out else w.conv(f"{name}.nin_shortcut", x, out, 1))
+
+
+# ---- OpenCLIP's text tower, all but its last block ----
+
+
+def words(w: Weights, ids: Tensor, *, vocabulary: int, width: int, layers: int) -> Tensor:
+    """States (B, L, width) of tokens (B, L), each of which sees itself and those before it; normalised before the last block."""
+    p = "cond_stage_model.model."
+    x = w(p + "token_embedding.weight", vocabulary, width)[ids] + w(p + "positional_embedding", ids.shape[1], width)
+    later = torch.ones(ids.shape[1], ids.shape[1]).triu(1).bool()
+    for layer in range(layers):
+        b = f"{p}transformer.resblocks.{layer}"
+        y = w.layer_norm(f"{b}.ln_1", x)
+        qkv = F.linear(y, w(f"{b}.attn.in_proj_weight", 3 * width, width), w(f"{b}.attn.in_proj_bias", 3 * width))
+        q, k, v = (t.unflatten(-1, (width // 64, 64)).transpose(1, 2) for t in qkv.chunk(3, -1))
+        shares = (q @ k.mT / 8).masked_fill(later, -torch.inf).softmax(-1)
+        made = x + w.linear(f"{b}.attn.out_proj", (shares @ v).transpose(1, 2).flatten(2), width)
+        y = w.linear(f"{b}.mlp.c_fc", w.layer_norm(f"{b}.ln_2", made), 4 * width)
+        made = made + w.linear(f"{b}.mlp.c_proj", F.gelu(y), width)
+        x = made if layer < layers - 1 else x
+    return w.layer_norm(p + "ln_final", x)
 
 
 # ---- OpenAI's vision tower ----
