@@ -217,6 +217,7 @@ def test_ck_7_a_folder_must_be_whole(folders, tmp_path: Path) -> None:
     del config["channel_mult"]
     (port / "unet" / "config.json").write_text(json.dumps(config))
     refused("'channel_mult'")
+    shutil.copy(folders[2] / "unet" / "config.json", port / "unet")
     shutil.rmtree(port / "tokenizer")
     refused("tokenizer/ is missing")
 

@@ -32,7 +32,7 @@ from bozzetto.priors.latent import LABEL
 from bozzetto.priors.prior import Condition, Hinting, Reference
 from bozzetto.priors.sampling import Sampler
 from bozzetto.priors.schedule import NoiseSchedule, read_schedule
-from bozzetto.priors.text2image import check_widths, excess, read_tower, states
+from bozzetto.priors.text2image import excess, read_tower, states
 
 V = 4  # drawn together by the published ones
 
@@ -89,14 +89,11 @@ class MVDream(JointPrior):
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> MVDream:
         """The prior in a folder that `mvdream_files.convert` wrote, or of the port to diffusers; see `loading.load`."""
         components.check_installed()
-        tower, tokenizer = read_tower(text or folder, dtype, device)
         schedule, found = read_schedule(folder / "scheduler"), read_json(folder / "unet" / "config.json")
         settings = port_settings(folder / "unet", found) if "model_channels" in found else found
-        check_widths(folder, settings, tower, read_json(folder / "vae" / "config.json").get("latent_channels", 4))
+        tower, tokenizer = read_tower(folder, text or folder, settings, dtype, device)
         if (label := settings.get("projection_class_embeddings_input_dim")) != LABEL:
-            raise InputError(
-                f"{folder}: MVDream's U-Net reads {LABEL} numbers of a camera, this one {label or 'none'}; give MVDream's folder"
-            )
+            raise InputError(f"{folder}: MVDream's U-Net reads {LABEL} numbers of a camera, this one {label or 'none'}; give its folder")
         is_port, where = settings is not found, folder / "unet"
         unet = port_unet(where, settings, dtype, device) if is_port else components.unet(where, dtype, device)
         return cls(unet, components.codec(folder / "vae", dtype, device), tower, tokenizer, schedule).eval()

@@ -10,7 +10,6 @@ Letters: C channels, h w latent cells, L tokens, D the width of cross-attention.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,10 +47,14 @@ class TextToImage(LatentPrior):
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> TextToImage:
         """The prior in a folder; `text`, by default the same, holds text_encoder/ and tokenizer/. See `loading.load`."""
         components.check_installed()
-        tower, tokenizer = read_tower(text or folder, dtype, device)
         schedule = read_schedule(folder / "scheduler")
-        unet, vae = (read_json(folder / name / "config.json") for name in ("unet", "vae"))
-        check_widths(folder, unet, tower, vae.get("latent_channels", 4))
+        config, vae = (read_json(folder / name / "config.json") for name in ("unet", "vae"))
+        tower, tokenizer = read_tower(folder, text or folder, config, dtype, device)
+        if (found := config.get("out_channels")) != (expected := vae.get("latent_channels", 4)):
+            raise InputError(
+                f"{folder}: out_channels of the U-Net should be {expected} (the channels of a latent), got {found}; "
+                "these weights were not trained under this codec"
+            )
         networks = components.unet(folder / "unet", dtype, device), components.codec(folder / "vae", dtype, device)
         return cls(*networks, tower, tokenizer, schedule).eval()
 
@@ -77,28 +80,25 @@ class TextToImage(LatentPrior):
         return {"token": states(self.text_encoder, self.tokenizer, text or "")}
 
 
-def read_tower(folder: Path, dtype: torch.dtype, device: str | torch.device) -> tuple[Any, Any]:
-    """CLIP's text tower and its tokenizer, of a folder's text_encoder/ and tokenizer/; raises InputError where one is missing"""
+def read_tower(folder: Path, towers: Path, unet: dict[str, Any], dtype: torch.dtype, device: str | torch.device) -> tuple[nn.Module, Any]:
+    """CLIP's text tower and its tokenizer in a folder `towers`, for a prior in `folder` whose U-Net has these settings.
+
+    raises  InputError where a part is missing, or has another width than the U-Net looks at
+    """
     for part in ("text_encoder", "tokenizer"):
-        if not (folder / part).is_dir():
+        if not (towers / part).is_dir():
             raise InputError(
-                f"{folder}: {part}/ is missing; give the folder of the text tower that the weights were trained under (--towers)"
+                f"{towers}: {part}/ is missing; give the folder of the text tower that the weights were trained under (--towers)"
             )
-    tower: Any = components.text(folder / "text_encoder", dtype, device)
-    return tower, tokens.tokenizer(folder / "tokenizer", tower.config.max_position_embeddings, tower.config.vocab_size)
-
-
-def check_widths(folder: Path, unet: Mapping[str, Any], tower: Any, channels: int) -> None:
-    """raises InputError where a U-Net of those settings does not look at this tower's states, or draws no latents of so many channels"""
-    sizes = {
-        "cross_attention_dim of the U-Net": (unet.get("cross_attention_dim"), "the text tower's hidden_size", tower.config.hidden_size),
-        "out_channels of the U-Net": (unet.get("out_channels"), "the channels of a latent", channels),
-    }
-    for what, (found, why, expected) in sizes.items():
-        if found != expected:
-            raise InputError(
-                f"{folder}: {what} should be {expected} ({why}), got {found}; these weights were not trained under this text tower"
-            )
+    tower = components.text(towers / "text_encoder", dtype, device)
+    config: Any = tower.config
+    tokenizer = tokens.tokenizer(towers / "tokenizer", config.max_position_embeddings, config.vocab_size)
+    if (found := unet.get("cross_attention_dim")) != config.hidden_size:
+        raise InputError(
+            f"{folder}: cross_attention_dim of the U-Net should be {config.hidden_size} (the text tower's hidden_size), got {found}; "
+            "these weights were not trained under this text tower"
+        )
+    return tower, tokenizer
 
 
 def states(tower: Any, tokenizer: Any, text: str) -> Tensor:
