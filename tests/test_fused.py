@@ -70,7 +70,7 @@ def even(views, has_normals=True):
 
 
 def job(run=None, seed=0):
-    return SimpleNamespace(run=run or Run(None, {}), seed=seed, source=SimpleNamespace(name="lumps"))
+    return SimpleNamespace(run=run or Run(None, {}), seed=seed, picture=None, words="lumps")
 
 
 # ---- cameras and normals ----
@@ -314,7 +314,7 @@ def test_outlines_are_what_enough_of_the_trust_agrees_on():
         assert bool(len(outlines.points())) == is_there
     nearest = Outlines(even(views), 0.9).points()
     assert float(((nearest - CENTRE).norm(dim=1) - RADIUS).max()) < 0.05  # corners of the hull
-    with pytest.raises(InputError, match="no outline in common"):
+    with pytest.raises(InputError, match="lumps: the drawn views have no outline in common"):
         fuse(job(), even(blank), None, Fusing())
 
 

@@ -106,7 +106,8 @@ def fuse(job: Job[Any], drawn: Drawn, solid: Solid | None, settings: Fusing, sta
         begun = Carved(solid, outlines) if len(inside) else solid
         inside = inside if len(inside) else rough_surface(job, solid)[0]
     if not len(inside):
-        raise InputError(f"{job.source.name}: the drawn views have no outline in common; draw others with another --seed")
+        what = job.words if job.picture is None else job.picture.name
+        raise InputError(f"{what}: the drawn views have no outline in common; draw others with another --seed")
     middle, half = cube(inside.amin(0), inside.amax(0))
     return (_by_rays if settings.by == "neus" else _by_pictures)(job, drawn, begun, middle, half, settings, stage)
 
