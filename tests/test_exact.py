@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from bozzetto.camera import in_camera, in_world
 from bozzetto.denoiser import score
 from bozzetto.distill.sds import Levels, Ramp, residual, sds_gradient
 from bozzetto.fit.finish import Finish
@@ -175,6 +176,33 @@ def test_the_views_of_a_joint_prior_turn_with_the_reference():
     torch.testing.assert_close(turned.c2w, ring(4, start=0.6).c2w)
 
 
+def test_normals_and_colours_together_are_of_one_object_and_in_the_first_cameras_axes():
+    """Normals of V views and then their colours, as Wonder3D's batch has them; a normal pointing at the first camera is (.5, .5, 1)."""
+    group = ring(4, 0.2, 0.5)
+    prior = exact(together=4, with_normals=True, width=0.05)
+    cameras = prior.views(Reference(torch.ones(1, 8, 8, 3), group[0]))
+    assert prior.shape == (8, 3, 16, 16) and len(cameras) == 8
+    torch.testing.assert_close(cameras.position, ring(4, start=0.5).position.repeat(2, 1))
+    both = group[[0, 1, 2, 3, 0, 1, 2, 3]]
+    windows = prior.windows(both)[0]  # (N, 8, ...)
+    torch.testing.assert_close(windows[:, 4:], exact(together=4).windows(group)[0])
+    views = BANK[1](both)
+    torch.testing.assert_close(prior.encode(views)[0], windows[1], rtol=0, atol=1e-6)
+    pictures = prior.decode(prior.encode(views))[:4]
+    on = views.alpha[:4, ..., 0] > 0.99
+    told = in_world(2 * pictures - 1, group)
+    torch.testing.assert_close(told[on], views.normal[:4][on], rtol=0, atol=1e-5)
+    own = in_world(2 * pictures[2:3] - 1, group[2])  # taken for the third view's own axes: from behind, so most have the wrong sign
+    assert float((own * views.normal[2:3]).sum(-1)[on[2:3]].mean()) < 0
+    facing = (in_camera(views.normal[0], group) * torch.tensor([0.0, 0, 1])).sum(-1)
+    assert float((pictures[0, ..., 2] - 0.5 - facing / 2)[on[0]].abs().max()) < 1e-5
+    x0 = sample(prior, prior.condition(cameras=both), count=1, sampler=Sampler(20, 1.0, 1.0), generator=seeded(3))
+    off = (x0 - windows).flatten(2).norm(dim=2)  # (N, 8)
+    assert len(off.argmin(0).unique()) == 1  # normals and colours of one object
+    stained = exact(together=4, with_normals=True, flaws=Flaws(disagreement=0.1)).windows(both)[0] - windows
+    assert (stained[:, :4] - stained[:, 4:]).abs().max() > 0.1  # each has its own
+
+
 def test_a_camera_is_rendered_once():
     asked = []
     bank = [lambda cameras: asked.append(len(cameras)) or BANK[0](cameras)]
@@ -218,6 +246,8 @@ def test_recipes_run_under_it_as_they_are(tmp_path):
         (lambda: Exact(BANK, ring(4), ["one"]), "captions"),
         (lambda: Exact(BANK, ring(6), together=4), "multiple of 4"),
         (lambda: exact(together=4).condition(cameras=ring(3)), "multiple of 4"),
+        (lambda: exact(together=4, with_normals=True).condition(cameras=ring(4)), "multiple of 8"),
+        (lambda: exact(together=4, with_normals=True, background=0.5), "stand on white"),
         (lambda: exact(together=4).encode_pictures(torch.ones(3, 16, 16, 3)), "multiple of 4"),
     ],
 )

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bozzetto.fit.loop import Loss
-from bozzetto.shapes.shape import Shape, Step
-from bozzetto.shapes.volume import Volume
+from bozzetto.shapes.shape import Only, Shape, Step
+from bozzetto.shapes.volume import Traced, Volume
 from bozzetto.views import Views
 
 SURE = 1e-3  # how near to 0 and 1 a ray's coverage comes before its cross entropy stops to fall
@@ -38,16 +38,22 @@ class Rays:
         self._rays = origins.reshape(-1, 3).float(), directions.reshape(-1, 3).float()
 
     def __call__(self, shape: Shape, step: Step) -> Mapping[str, Loss]:
+        some, seen = self.cast(shape, step, "colour")
+        rgb, alpha = self.targets.rgb.reshape(-1, 3)[some], self.targets.alpha.reshape(-1)[some]
+        losses = {"rgb": (seen.rgb - rgb).abs().mean(), "mask": covered(seen.alpha, alpha).mean()}
+        return {name: Loss(self.weights[name], value) for name, value in losses.items()}
+
+    def cast(self, shape: Shape, step: Step, only: Only | None) -> tuple[Tensor, Traced]:
+        """A step's rays: which pixels (R,) of all views in a row they go through, and what they see; only as `Volume.trace`."""
         if not isinstance(shape, Volume):
             raise TypeError(
                 f"rays: expected a Volume, which can be seen along single rays, got {type(shape).__name__}; take `Like` instead"
             )
         some = torch.randint(len(self._rays[0]), (self.count,), generator=step.generator)
         origins, directions = self._rays
-        seen = shape.trace(origins[some], directions[some], "colour", step.generator)
-        rgb, alpha = self.targets.rgb.reshape(-1, 3)[some], self.targets.alpha.reshape(-1)[some]
-        losses = {
-            "rgb": (seen.rgb - rgb).abs().mean(),
-            "mask": F.binary_cross_entropy(seen.alpha.clamp(SURE, 1 - SURE), alpha),
-        }
-        return {name: Loss(self.weights[name], value) for name, value in losses.items()}
+        return some, shape.trace(origins[some], directions[some], only, step.generator)
+
+
+def covered(alpha: Tensor, wanted: Tensor) -> Tensor:
+    """Cross entropies (R,) of coverage (R,)."""
+    return F.binary_cross_entropy(alpha.clamp(SURE, 1 - SURE), wanted, reduction="none")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ from bozzetto.shapes.neus import SignedDistance
 from bozzetto.shapes.shape import Step
 from bozzetto.shapes.tets import Course as TetsCourse
 from bozzetto.shapes.tets import Tets
-from bozzetto.shapes.volume import Course, Volume, imitate
+from bozzetto.shapes.volume import Course, Medium, Volume, imitate
 
 SHOWN = 512  # pixels a side at which priors are shown the picture
 LATTICE = 80  # cells a side of the first distances
@@ -71,6 +71,18 @@ class Sculpture:
     reached: float | None = None
 
 
+class Rough(Protocol):
+    """What a field can begin as: a `Solid`, or anything with logits above 0 inside and with colours, both at points (N, 3)."""
+
+    def logits(self, points: Tensor) -> Tensor:
+        """(N,)"""
+        ...
+
+    def colours(self, points: Tensor, normals: Tensor) -> Tensor:
+        """sRGB (N, 3)"""
+        ...
+
+
 def rough_surface(job: Job[Any], solid: Solid) -> tuple[Tensor, Tensor]:
     """Of the guessed solid; raises InputError where nothing is solid."""
     if (rough := solid.surface()) is None:
@@ -80,19 +92,28 @@ def rough_surface(job: Job[Any], solid: Solid) -> tuple[Tensor, Tensor]:
 
 def field_of(solid: Solid, rough: tuple[Tensor, Tensor], settings: Coarse, *, is_density: bool = False, seed: int) -> Volume:
     """A field that begins as a solid and its colours: a signed distance (NeuS), or a density."""
-    generator = torch.Generator().manual_seed(seed)
-    low, high = rough[0].amin(0), rough[0].amax(0)
-    middle, half = (low + high) / 2, float((high - low).max()) * (0.5 + MARGIN)
+    middle, half = cube(rough[0].amin(0), rough[0].amax(0))
     medium = Density(unit=half) if is_density else SignedDistance(sharpness=SHARPNESS / half)
-    encoding = HashGrid(Levels(count=settings.levels), generator=generator)
-    made = Field(encoding, (middle - half).tolist(), (middle + half).tolist(), generator=generator)
     course = Course(table_lr=settings.table_lr, net_lr=settings.net_lr)
-    volume = Volume(made, medium, course, sections=settings.sections, lattice=LATTICE)
-    imitate(volume, distances(solid, middle, half), solid.colours, generator=generator)
+    return field_in(middle, half, solid, medium, Levels(count=settings.levels), course, settings.sections, seed)
+
+
+def cube(low: Tensor, high: Tensor) -> tuple[Tensor, float]:
+    """Middle and half a side of the cube round a box, with a margin."""
+    return (low + high) / 2, float((high - low).max()) * (0.5 + MARGIN)
+
+
+def field_in(middle: Tensor, half: float, rough: Rough, medium: Medium, levels: Levels, course: Course, sections: int, seed: int) -> Volume:
+    """A field on a hash grid in a cube, that begins as something rough and its colours."""
+    generator = torch.Generator().manual_seed(seed)
+    encoding = HashGrid(levels, generator=generator)
+    made = Field(encoding, (middle - half).tolist(), (middle + half).tolist(), generator=generator)
+    volume = Volume(made, medium, course, sections=sections, lattice=LATTICE)
+    imitate(volume, distances(rough, middle, half), rough.colours, generator=generator)
     return volume
 
 
-def distances(solid: Solid, middle: Tensor, half: float) -> Callable[[Tensor], Tensor]:
+def distances(solid: Rough, middle: Tensor, half: float) -> Callable[[Tensor], Tensor]:
     """A function from points (N, 3) to a signed distance to a solid's surface (N,), in a cube `half` to each side of its middle; that
     of a lattice's cells, smoothed by one of them."""
     at = (torch.arange(LATTICE) + 0.5) / LATTICE * 2 - 1

@@ -2,8 +2,9 @@
 """Settings of recipes by name: `--set mask_weight=50` changes one, `bozzetto settings` lists them.
 
 A recipe's settings are a frozen dataclass beside the code that reads them; presets are values of it. A field's annotation
-says what it may hold (`Annotated[int, Within(1, 64)]`), the string below it what it means. A setting of a part (`guess:
-Silhouette`) has a dotted name, `guess.steps`; its last word alone will do where no other setting has it.
+says what it may hold (`Annotated[int, Within(1, 64)]`, `Literal["one", "other"]`), the string below it what it means. A
+setting of a part (`guess: Silhouette`) has a dotted name, `guess.steps`; its last word alone will do where no other setting
+has it.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from types import NoneType
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from bozzetto.errors import InputError
 
@@ -39,10 +40,11 @@ class Setting:
     """One that can be changed.
 
     name     dotted
-    kind     int or float
+    kind     int, float, or str for one of its choices
     within   its limits, or None: any finite number
     may_lack  whether it may be None, written `none`
     meaning  one line, or ""
+    choices  the words that it may be, or none for a number
     """
 
     name: str
@@ -50,11 +52,21 @@ class Setting:
     within: Within | None
     may_lack: bool
     meaning: str
+    choices: tuple[str, ...] = ()
+
+    @property
+    def limits(self) -> str:
+        """What it may be, in words."""
+        return " or ".join(self.choices) or str(self.within or "any number")
 
     def read(self, text: str) -> Any:
         """The value that a person wrote; raises InputError where it is none."""
         if self.may_lack and text.lower() == "none":
             return None
+        if self.choices:
+            if text not in self.choices:
+                raise InputError(f"--set {self.name}={text}: expected {self.limits}")
+            return text
         try:
             value = self.kind(text)
         except ValueError:
@@ -78,10 +90,13 @@ def listed(kind: type, prefix: str = "") -> Iterator[Setting]:
             assert isinstance(hint, type)
             yield from listed(hint, name + ".")
             continue
+        if get_origin(hint) is Literal:
+            yield Setting(name, str, None, False, meanings.get(field.name, ""), get_args(hint))
+            continue
         may_lack = NoneType in get_args(hint)
         base = next(a for a in (get_args(hint) or (hint,)) if a is not NoneType)
         if base not in (int, float):
-            raise TypeError(f"{kind.__name__}.{field.name}: expected a number or a dataclass of numbers, got {base}")
+            raise TypeError(f"{kind.__name__}.{field.name}: expected a number, words or a dataclass of them, got {base}")
         yield Setting(name, base, next((m for m in marks if isinstance(m, Within)), None), may_lack, meanings.get(field.name, ""))
 
 
@@ -132,7 +147,7 @@ def show(presets: Mapping[str, Any]) -> None:
     table.add_column("meaning")
     for s in listed(type(next(iter(presets.values())))):
         values = [str(value_of(preset, s.name)).lower() for preset in presets.values()]
-        limits = f"{s.within or 'any number'}{', or none' if s.may_lack else ''}"
+        limits = f"{s.limits}{', or none' if s.may_lack else ''}"
         table.add_row(s.name, *values, f"{s.meaning}; {limits}" if s.meaning else limits)
     Console().print(table)
 

@@ -25,9 +25,13 @@ def to_pictures(views: Views, together: int) -> Tensor:
     rgb, halves = views.over(1.0).clamp(0, 1), []
     for start in range(0, len(rgb), together):
         middle, end = start + together // 2, start + together
-        alpha, normal = views.alpha[start:middle], in_camera(views.normal[start:middle], views.cameras[start])
-        halves += [(normal + 1) / 2 * alpha + 1 - alpha, rgb[middle:end]]
+        halves += [normals_to_pictures(views[start:middle], views.cameras[start]), rgb[middle:end]]
     return torch.cat(halves).float()
+
+
+def normals_to_pictures(views: Views, front: Camera) -> Tensor:
+    """Pictures (V, H, W, 3) in [0, 1] of the normals of V views, in the axes of a front camera."""
+    return (in_camera(views.normal, front) + 1) / 2 * views.alpha + 1 - views.alpha
 
 
 def to_views(pictures: Tensor, cameras: Camera) -> Views:

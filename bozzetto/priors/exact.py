@@ -10,11 +10,12 @@ stands in between: what a recipe does under this prior, it does because of its l
 
     one view, its camera known     what Zero-1-to-3 knows: each view is asked for by itself, and may answer with another object
     one view, its camera unknown   what a text-to-image model knows: y_i are renderings of all objects from all stored cameras
-    V views together               what MVDream, SyncDreamer and Wonder3D know: the views of an answer are of one object
+    V views together               what MVDream and SyncDreamer know: the views of an answer are of one object
+    their normals and colours      what Wonder3D knows (`priors.domains`): V pictures, half of them normals, are of one object
 
 Objects stand as the bank has them: an azimuth is the object's own, where Zero-1-to-3 only knows that from one picture to the next.
 
-Letters: N objects, M stored cameras, B samples, V views of one sample, K windows of a condition, S pixels a side.
+Letters: N objects, M stored cameras, B samples, V pictures of one sample, K windows of a condition, S pixels a side.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from torch import Tensor
 
 from bozzetto.camera import Camera
 from bozzetto.denoiser import Adapted, each, sigma_of
+from bozzetto.priors.domains import normals_to_pictures, to_pictures
 from bozzetto.priors.latent import resized
 from bozzetto.priors.prior import Condition, Hinting, Reference
 from bozzetto.priors.sampling import Sampler
@@ -71,9 +73,11 @@ class Exact:
     picture_width  standard deviation of a known picture's pixels round the object's, in the same unit; h by default. It says how far
                    a picture decides between objects, none of which need be its own
     knows_cameras  False: a camera that is said is not listened to
-    together       V; 1 is one view at a time
+    together       views; 1 is one at a time
     flaws          of the renderings, but not of those that a known picture is compared with
-    raises         ValueError for an empty bank, other than N captions, or M that V does not divide
+    with_normals   a sample has the views' normals and then their colours, V = 2 `together` pictures, and as many cameras
+    raises         ValueError for an empty bank, other than N captions, M that `together` does not divide, or normals that do not stand
+                   on white
     """
 
     uses_hint = False
@@ -91,37 +95,46 @@ class Exact:
         together: int = 1,
         flaws: Flaws = Flaws(),
         background: float = 1.0,
+        with_normals: bool = False,
     ) -> None:
         captions = [""] * len(bank) if captions is None else captions
         if not bank or len(captions) != len(bank):
             raise ValueError(f"bank: expected objects and a caption for each, got {len(bank)} and {len(captions)} captions")
         if together < 1 or len(cameras) % together:
             raise ValueError(f"cameras: expected a multiple of {together} of them, got {len(cameras)}")
-        self.bank, self.size, self.background, self.together = list(bank), size, background, together
+        if with_normals and background != 1:
+            raise ValueError(f"background: normals stand on white, 1, got {background}")
+        self.bank, self.size, self.background, self.with_normals = list(bank), size, background, with_normals
+        self.together = 2 * together if with_normals else together
         self.words = [_words(caption) for caption in captions]
         self.width, self.picture_width = width, width if picture_width is None else picture_width
         self.knows_cameras, self.flaws = knows_cameras, flaws
-        self.shape: tuple[int, ...] = (3, size, size) if together == 1 else (together, 3, size, size)
+        self.shape: tuple[int, ...] = (3, size, size) if self.together == 1 else (self.together, 3, size, size)
         self.sampler = Sampler(50, 1.0, 1.0)
         # Stable Diffusion's levels: shares of them mean what they mean for the published priors
         self.denoiser = Adapted(self._denoised, sigma_of(NoiseSchedule().alpha_bar()))
         self._kept: OrderedDict[bytes, Tensor] = OrderedDict()
         m, self.cameras = len(cameras), cameras.resized(size)
-        groups = [(k + v * (m // together)) % m for k in range(m) for v in range(together)]
+        groups = [(k + v * (m // together)) % m for k in range(m) for v in [*range(together)] * (1 + with_normals)]
         self._stored = self.windows(self.cameras[groups]).transpose(0, 1).flatten(0, 1)[None]  # (1, N M, ...), object by object
 
     def views(self, reference: Reference | None = None) -> Camera | None:
-        """Of a joint prior the first group of stored cameras, turned about z so that its first stands where the reference's does."""
+        """Of a joint prior the first group of stored cameras, turned about z so that its first stands where the reference's does; with
+        normals all of them twice."""
         if self.together == 1:
             return None
-        group = self.cameras[:: len(self.cameras) // self.together]
+        times = 1 + self.with_normals
+        group = self.cameras[[*range(0, len(self.cameras), times * len(self.cameras) // self.together)] * times]
         if reference is None:
             return group
         azimuth = [math.atan2(float(c.position[0, 1]), float(c.position[0, 0])) for c in (reference.cameras, group)]
         return _turned(group, azimuth[0] - azimuth[1])
 
     def encode(self, views: Views, *, generator: torch.Generator | None = None) -> Tensor:
-        return self.encode_pictures(views.over(self.background))
+        if not self.with_normals:
+            return self.encode_pictures(views.over(self.background))
+        self._check(views.cameras)
+        return self.encode_pictures(to_pictures(views, self.together))
 
     def encode_pictures(self, rgb: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """As `Prior.encode_pictures`: 2 rgb - 1; there is no posterior to draw from."""
@@ -160,10 +173,18 @@ class Exact:
 
     def windows(self, cameras: Camera) -> Tensor:
         """(B, N, 3, S, S) of B cameras, or (B, N, V, 3, S, S) of B V: the bank's encoded renderings, flaws and all."""
+        self._check(cameras)
+        y = self._flawed(self._rendered(cameras), cameras)
+        if self.with_normals:
+            half, whole = self.together // 2, self.together
+            for k in (k for k in range(len(cameras)) if k % whole < half):
+                normals = self._seen(cameras[k].resized(self.size), cameras[k - k % whole])
+                y[k] = self._flawed(normals[None], cameras[k], is_normal=True)[0]
+        return y if self.together == 1 else y.unflatten(0, (-1, self.together)).transpose(1, 2)
+
+    def _check(self, cameras: Camera) -> None:
         if len(cameras) % self.together:
             raise ValueError(f"cameras: expected a multiple of {self.together} of them, got {len(cameras)}")
-        y = self._flawed(self._rendered(cameras), cameras)
-        return y if self.together == 1 else y.unflatten(0, (-1, self.together)).transpose(1, 2)
 
     def _denoised(self, x: Tensor, sigma: Tensor | float, cond: Condition) -> Tensor:
         y, s = cond["windows"].double().flatten(2), each(sigma, x.double()).view(-1, 1)
@@ -180,11 +201,11 @@ class Exact:
         return torch.stack([self._seen(cameras[k].resized(self.size)) for k in range(len(cameras))])
 
     @torch.no_grad()
-    def _seen(self, camera: Camera) -> Tensor:
-        """(N, 3, S, S) of one camera, kept for the next time."""
-        key = _key(camera)
+    def _seen(self, camera: Camera, front: Camera | None = None) -> Tensor:
+        """(N, 3, S, S) of one camera, kept for the next time; with a front, of the normals in its axes."""
+        key = _key(camera) + (b"" if front is None else _key(front))
         if key not in self._kept:
-            self._kept[key] = self._drawn(camera)
+            self._kept[key] = self._drawn(camera) if front is None else self._drawn_normals(camera, front)
             if len(self._kept) > REMEMBERED:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)
@@ -195,17 +216,22 @@ class Exact:
         pictures = torch.cat([render(camera).over(self.background) for render in self.bank])
         return 2 * pictures.clamp(0, 1).float().movedim(-1, 1) - 1
 
-    def _flawed(self, y: Tensor, cameras: Camera) -> Tensor:
-        """y (V, N, 3, S, S), its flaws drawn by object and camera, so that one camera is always answered alike."""
+    def _drawn_normals(self, camera: Camera, front: Camera) -> Tensor:
+        """As `_drawn`."""
+        pictures = torch.cat([normals_to_pictures(render(camera), front) for render in self.bank])
+        return 2 * pictures.float().movedim(-1, 1) - 1
+
+    def _flawed(self, y: Tensor, cameras: Camera, is_normal: bool = False) -> Tensor:
+        """y (V, N, 3, S, S), its flaws drawn by object and camera, so that one camera is always answered alike; normals have no bias."""
         f = self.flaws
         if f.blur:
             y = _blurred(y.flatten(0, 1), f.blur).view_as(y)
-        if any(f.bias):
+        if any(f.bias) and not is_normal:
             y = y + 2 * torch.tensor(f.bias).view(3, 1, 1)
         if f.disagreement:
             stains = []
             for k in range(len(cameras)):
-                generator = torch.Generator().manual_seed(zlib.crc32(_key(cameras[k].resized(self.size))))
+                generator = torch.Generator().manual_seed(zlib.crc32(_key(cameras[k].resized(self.size)) + b"normal" * is_normal))
                 coarse = torch.randn(len(self.bank), 3, 4, 4, generator=generator)
                 stains.append(F.interpolate(coarse, (self.size, self.size), mode="nearest"))
             y = y + 2 * f.disagreement * torch.stack(stains)
