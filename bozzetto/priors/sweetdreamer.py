@@ -33,7 +33,7 @@ from bozzetto.priors.coordinates import CHANNELS, UNIT, Box, camera_label, coord
 from bozzetto.priors.prior import Condition, Hinting
 from bozzetto.priors.sampling import Sampler
 from bozzetto.priors.schedule import read_schedule
-from bozzetto.priors.text2image import TextToImage, check_widths, read_tower
+from bozzetto.priors.text2image import TextToImage, read_tower
 from bozzetto.views import Views
 
 LABEL = 12
@@ -67,8 +67,7 @@ class SweetDreamer(TextToImage):
         for name in ("in_channels", "out_channels"):
             if config.get(name, CHANNELS) != CHANNELS:
                 raise InputError(f"{folder}: {name} of the U-Net should be {CHANNELS}, those of a coordinate map, got {config[name]}")
-        tower, tokenizer = read_tower(towers, dtype, device)
-        check_widths(folder, config, tower, CHANNELS)
+        tower, tokenizer = read_tower(folder, towers, config, dtype, device)
         return cls(read_unet(folder / "unet", dtype, device), MapCodec(), tower, tokenizer, schedule).eval()
 
     def encode(self, views: Views, *, generator: torch.Generator | None = None, box: Box = UNIT) -> Tensor:

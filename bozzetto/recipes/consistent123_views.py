@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Recipe `consistent123-views` (Weng et al. 2023, arXiv:2310.08092): views that a Zero-1-to-3 draws together, fused.
+
+1. guess  the solid behind the picture, as in every recipe: the camera, and what the fusion begins with
+2. views  V of them round the object in one sample: every view looks at the picture, and at the others (`priors.consistent123`); guidance
+          fades from `drawing.guidance` to `fades_to`
+3. fuse   the views and the picture as a surface with colours (`fit.fused`)
+4. clean, texture  as everywhere: what the picture shows has its pixels
+
+The paper ends with the views; what becomes of them is ours. Any Zero-1-to-3 will do: its own weights stay as they are, and what looks
+across views is read from `joint/` of its folder, if that is there; else views look at the picture alone. A prior that draws views
+together by itself is asked as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from bozzetto.camera import Camera
+from bozzetto.fit.asset import png
+from bozzetto.fit.drawings import Drawing, Drawings, draw_framed
+from bozzetto.fit.finish import Finish, Lifted, finish
+from bozzetto.fit.framed import Framed
+from bozzetto.fit.fused import Drawn, Fusing, fuse
+from bozzetto.fit.recipe import Job, Recipe
+from bozzetto.fit.sculpt import SHOWN, Sculpture, rough_surface
+from bozzetto.fit.settings import Within
+from bozzetto.fit.solid import Solid
+from bozzetto.priors.consistent123 import VIEWS, Consistent123
+from bozzetto.priors.plan import Asked
+from bozzetto.priors.prior import Prior
+from bozzetto.priors.zero123 import Zero123
+from bozzetto.shapes.colours import ColourGrid
+from bozzetto.views import Views
+
+
+@dataclass(frozen=True)
+class Together:
+    """Lift by views that are drawn together."""
+
+    views: Annotated[int, Within(1, 64)] = VIEWS
+    """drawn together, on a ring at the picture's elevation; a prior that draws a number of its own keeps to that"""
+    drawing: Drawing = Drawing()
+    fades_to: Annotated[float, Within(-100, 100)] = 1.0
+    """scale of guidance at the smallest noise"""
+    shared: bool = True
+    """views look at the picture in place of themselves, as in the paper"""
+    fusing: Fusing = Fusing(by="dmtet")
+    finish: Finish = Finish()
+
+
+def lift(job: Job[Together]) -> Lifted:
+    """Picture to textured mesh."""
+    run, s, solid = job.run, job.settings, job.guess()
+    framed = Framed.of(job.source, solid.frustum.camera, *rough_surface(job, solid), SHOWN)
+    prior = joint(job.views, s)
+    cameras = framed.ring(prior.shape[0] if len(prior.shape) == 4 else s.views)
+    made = run.stage("views", lambda: drawings(job, prior, framed, cameras, solid), Drawings)
+    shape = run.stage("fuse", lambda: fuse(job, drawn(framed, cameras, made), solid, s.fusing), Sculpture)
+    grid, told = ColourGrid(**shape.colours).requires_grad_(False), {**solid.told(), "losses": shape.losses}
+    files = {"views.png": png(torch.cat([*made.pictures], 1))}
+    return finish(job.source, shape, lambda clean: grid, solid.frustum.camera, s.finish, run, told, drawn=True, files=lambda clean: files)
+
+
+def joint(prior: Prior, s: Together) -> Prior:
+    """The prior, made to draw views together where it does not yet."""
+    if not isinstance(prior, Zero123):
+        return prior
+    made: Prior = Consistent123(prior, s.views, shared=s.shared, fades=(s.fades_to, 1.0))
+    return made
+
+
+def drawings(job: Job[Together], prior: Prior, framed: Framed, cameras: Camera, solid: Solid) -> Drawings:
+    """The views, at the prior's size."""
+    told = job.settings.drawing
+    pictures = draw_framed(framed, prior, cameras, solid.colours, told, seed=job.seed, progress=job.run.progress)
+    return Drawings.of(pictures[None], prior.background)
+
+
+def drawn(framed: Framed, cameras: Camera, made: Drawings) -> Drawn:
+    """What the fusion is to agree with: the views, and the picture itself, which is trusted most."""
+    size = made.pictures.shape[1]
+    own = framed.cameras([framed.azimuth], [framed.elevation])
+    alpha = torch.cat([shrunk(framed.alpha[None, ..., None], size), made.alpha[..., None]])
+    rgb = torch.cat([shrunk(framed.rgb[None], size), made.pictures * made.alpha[..., None]])
+    placed = framed.placed(Camera.joined([own, cameras])).resized(size)
+    weight = torch.cat([torch.ones(1), made.trust.mean((1, 2))])
+    return Drawn(Views(rgb, alpha, torch.zeros_like(alpha), torch.zeros_like(rgb), placed), weight, has_normals=False)
+
+
+def shrunk(pictures: Tensor, size: int) -> Tensor:
+    """Pictures (V, H, W, C) at size pixels a side."""
+    return torch.nn.functional.interpolate(pictures.movedim(-1, 1), (size, size), mode="area").movedim(1, -1)
+
+
+def asks(s: Together, priors: Mapping[Any, Prior]) -> Mapping[Any, Asked]:
+    """What the prior is asked for: all views at once, and the picture beside them."""
+    steps, guidance, *_ = s.drawing.sampler(priors["views"])
+    ways = 1 if guidance == 1 == s.fades_to else 2
+    return {"views": Asked(steps * (s.views + 1) * ways, s.views + 1, decoded=s.views)}
+
+
+RECIPE = Recipe(
+    "consistent123-views",
+    {
+        "draft": Together(fusing=replace(Fusing(by="dmtet"), steps=120, cells=40), finish=Finish(faces=10_000)),
+        "standard": Together(),
+        "fine": Together(views=16, fusing=Fusing(steps=1000), finish=Finish(faces=60_000)),
+    },
+    lift,
+    stages={"guess": 0.04, "views": 0.2, "fuse": 0.55, "clean": 0.03, "texture": 0.18},
+    needs=("first_guess", "views"),
+    about="a prior of views draws them together, so that they agree; they are fused",
+    asks=asks,
+)
