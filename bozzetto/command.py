@@ -18,7 +18,7 @@ import tyro
 from bozzetto import flags
 from bozzetto.errors import InputError
 
-RECIPES = tuple(sorted(p.stem for p in (Path(__file__).parent / "recipes").glob("[a-z]*.py")))  # one file each: no need to import them
+RECIPES = tuple(sorted(p.stem.replace("_", "-") for p in (Path(__file__).parent / "recipes").glob("[a-z]*.py")))  # none is imported
 
 Verb = (
     Annotated[flags.Lift, tyro.conf.subcommand("lift")]

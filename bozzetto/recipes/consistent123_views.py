@@ -4,7 +4,8 @@
 1. guess  the solid behind the picture, as in every recipe: the camera, and what the fusion begins with
 2. views  V of them round the object in one sample: every view looks at the picture, and at the others (`priors.consistent123`); guidance
           fades from `drawing.guidance` to `fades_to`
-3. fuse   the views and the picture as a surface with colours (`fit.fused`)
+3. fuse   the views and the picture as a surface with colours (`fit.fused`); or, where the prior is not to be believed so far, as the
+          embedded one is not, the guess, carved by the drawn outlines and coloured by the views, as in recipe `views`
 4. clean, texture  as everywhere: what the picture shows has its pixels
 
 The paper ends with the views; what becomes of them is ours. Any Zero-1-to-3 will do: its own weights stay as they are, and what looks
@@ -14,23 +15,25 @@ together by itself is asked as it is.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from bozzetto.camera import Camera
 from bozzetto.fit.asset import png
-from bozzetto.fit.drawings import Drawing, Drawings, draw_framed
+from bozzetto.fit.clean import Clean
+from bozzetto.fit.drawings import Drawing, Drawings, carve, colours_from, draw_framed
 from bozzetto.fit.finish import Finish, Lifted, finish
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.fused import Drawn, Fusing, fuse
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.sculpt import SHOWN, Sculpture, rough_surface
 from bozzetto.fit.settings import Within
-from bozzetto.fit.solid import Solid
+from bozzetto.fit.silhouette import Silhouette, Surface, meet_silhouette
+from bozzetto.fit.solid import Colours, Solid
 from bozzetto.priors.consistent123 import VIEWS, Consistent123
 from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
@@ -48,9 +51,15 @@ class Together:
     drawing: Drawing = Drawing()
     fades_to: Annotated[float, Within(-100, 100)] = 1.0
     """scale of guidance at the smallest noise"""
-    shared: bool = True
-    """views look at the picture in place of themselves, as in the paper"""
-    fusing: Fusing = Fusing(by="dmtet")
+    self_attention: Literal["shared", "own"] = "shared"
+    """shared: views look at the picture in place of themselves, as in the paper; own: as the prior was trained"""
+    drawn: Literal["auto", "believed", "doubted"] = "auto"
+    """believed: the views become the surface; doubted: they carve the guess and colour it; auto doubts the embedded prior alone"""
+    fusing: Fusing = Fusing()
+    carve: Annotated[float, Within(0, 100)] = 0.6
+    """logits that a cell of the guess loses for each doubted view that is sure to see past it"""
+    guess: Silhouette = Silhouette()
+    """of the shape, where views are doubted"""
     finish: Finish = Finish()
 
 
@@ -61,17 +70,31 @@ def lift(job: Job[Together]) -> Lifted:
     prior = joint(job.views, s)
     cameras = framed.ring(prior.shape[0] if len(prior.shape) == 4 else s.views)
     made = run.stage("views", lambda: drawings(job, prior, framed, cameras, solid), Drawings)
-    shape = run.stage("fuse", lambda: fuse(job, drawn(framed, cameras, made), solid, s.fusing), Sculpture)
-    grid, told = ColourGrid(**shape.colours).requires_grad_(False), {**solid.told(), "losses": shape.losses}
     files = {"views.png": png(torch.cat([*made.pictures], 1))}
-    return finish(job.source, shape, lambda clean: grid, solid.frustum.camera, s.finish, run, told, drawn=True, files=lambda clean: files)
+    shape: Surface | Sculpture
+    if is_doubted(job.views, s):
+        placed = framed.placed(cameras.resized(made.pictures.shape[1]))
+        carved = replace(solid, occupancy=carve(solid, made, placed, s.carve))
+        shape = run.stage("fuse", lambda: meet_silhouette(job.source, carved, s.guess, run, stage="fuse"), Surface)
+        colours: Callable[[Clean], Colours] = lambda clean: colours_from(made, placed, clean, solid.colours)  # noqa: E731
+    else:
+        shape = run.stage("fuse", lambda: fuse(job, drawn(framed, cameras, made), solid, s.fusing), Sculpture)
+        grid = ColourGrid(**shape.colours).requires_grad_(False)
+        colours = lambda clean: grid  # noqa: E731
+    told = {**solid.told(), "trust": round(float(made.trust.mean()), 4), "losses": shape.losses}
+    return finish(job.source, shape, colours, solid.frustum.camera, s.finish, run, told, drawn=True, files=lambda clean: files)
+
+
+def is_doubted(prior: Prior, s: Together) -> bool:
+    """Whether the views only carve the guess."""
+    return s.drawn == "doubted" or (s.drawn == "auto" and isinstance(prior, Zero123) and prior.kind == "zero123-mini")
 
 
 def joint(prior: Prior, s: Together) -> Prior:
     """The prior, made to draw views together where it does not yet."""
     if not isinstance(prior, Zero123):
         return prior
-    made: Prior = Consistent123(prior, s.views, shared=s.shared, fades=(s.fades_to, 1.0))
+    made: Prior = Consistent123(prior, s.views, shared=s.self_attention == "shared", fades=(s.fades_to, 1.0))
     return made
 
 
@@ -105,12 +128,13 @@ def asks(s: Together, priors: Mapping[Any, Prior]) -> Mapping[Any, Asked]:
     return {"views": Asked(steps * (s.views + 1) * ways, s.views + 1, decoded=s.views)}
 
 
+DRAFT, FINE = Silhouette(cells=40, steps=40, picture=192), Silhouette(cells=72, steps=300, picture=384)
 RECIPE = Recipe(
     "consistent123-views",
     {
-        "draft": Together(fusing=replace(Fusing(by="dmtet"), steps=120, cells=40), finish=Finish(faces=10_000)),
+        "draft": Together(fusing=Fusing(by="dmtet", steps=120, cells=40), guess=DRAFT, finish=Finish(faces=10_000)),
         "standard": Together(),
-        "fine": Together(views=16, fusing=Fusing(steps=1000), finish=Finish(faces=60_000)),
+        "fine": Together(views=16, fusing=Fusing(steps=1000), guess=FINE, finish=Finish(faces=60_000)),
     },
     lift,
     stages={"guess": 0.04, "views": 0.2, "fuse": 0.55, "clean": 0.03, "texture": 0.18},
