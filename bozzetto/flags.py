@@ -38,8 +38,8 @@ class Lift:
     recipe: str = "guess"
     """how to lift: guess is the embedded network alone; gaussians moves its guess as Gaussians, and leaves a splat, too (asset.ply);
     views lets a diffusion prior draw the hidden sides and follows the drawings; zero123 goes on from the guess by score distillation;
-    dreamcraft3d, magic123 and consistent123 by two priors, one of which reads --text; sweetdreamer by one that reads it and one of
-    coordinate maps, --prior coordinates=FOLDER"""
+    dreamcraft3d, magic123 and consistent123 by two priors, one of which reads --text; consistent123-views, wonder3d, syncdreamer and
+    one2345 make a surface of views that are drawn together; mvdream starts from --text alone; sweetdreamer reads it, and coordinate maps"""
     guess: str = "mini"
     """what every recipe begins with: mini is the embedded network; triposr a larger one (`bozzetto fetch triposr`, 1.7 GB; a minute and
     3 GB on two cores); or a folder of either's layout"""
@@ -82,7 +82,7 @@ class Settings:
     """List a recipe's settings, which `bozzetto lift --set` changes: their values in each preset, and what they mean."""
 
     recipe: str = "guess"
-    """guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, sweetdreamer"""
+    """guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, consistent123-views, wonder3d, syncdreamer, one2345, mvdream, sweetdreamer"""
 
 
 @dataclass(frozen=True)

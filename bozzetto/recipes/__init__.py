@@ -6,8 +6,19 @@ from __future__ import annotations
 from typing import Any
 
 from bozzetto.fit.recipe import Recipe
-from bozzetto.recipes import consistent123, consistent123_views, dreamcraft3d, gaussians, guess, magic123, sweetdreamer, views, zero123
+from bozzetto.recipes import (
+    consistent123,
+    consistent123_views,
+    dreamcraft3d,
+    gaussians,
+    guess,
+    magic123,
+    mvdream,
+    sweetdreamer,
+    views,
+    zero123,
+)
 
-ALL = (guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, consistent123_views, sweetdreamer)
+ALL = (guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, consistent123_views, mvdream, sweetdreamer)
 RECIPES: dict[str, Recipe[Any]] = {module.RECIPE.name: module.RECIPE for module in ALL}
 """by the names of `--recipe`"""
