@@ -15,9 +15,10 @@ Papers: Zero-1-to-3 (arXiv:2303.11328), Zero123-XL (arXiv:2307.05663), Stable-Ze
 
 from __future__ import annotations
 
+import json
 import math
 import re
-from collections.abc import Mapping
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from bozzetto.errors import InputError
 from bozzetto.priors import ldm, mvdream_files
 from bozzetto.priors.checkpoint import read_checkpoint
 from bozzetto.priors.codec import KLCodec
-from bozzetto.priors.components import check_installed, fill
+from bozzetto.priors.components import STEMS, check_installed, fill
 from bozzetto.priors.ldm import unet_settings, vae_settings
 from bozzetto.priors.loading import check_free, save
 from bozzetto.priors.schedule import NoiseSchedule
@@ -96,7 +97,7 @@ def convert(
     settings = PUBLISHED if config is None else read_config(Path(config))
     state, dtype = read_checkpoint(ckpt), torch.float16 if half else torch.float32
     if kind == SYNC:
-        save(*assemble_sync(ckpt, state, settings, dtype, out))
+        _save_sync(*assemble_sync(ckpt, state, settings, dtype), out)
     else:
         save(assemble(ckpt, state, settings, kind, dtype), out)
 
@@ -191,9 +192,9 @@ def assemble(where: Path, state: dict[str, Tensor], settings: dict[str, Any], ki
 
 
 def assemble_sync(
-    where: Path, state: dict[str, Tensor], settings: dict[str, Any], dtype: torch.dtype, out: Path
-) -> tuple[Zero123, Path, str, Mapping[str, tuple[nn.Module, dict[str, Any]]]]:
-    """As `assemble`, of SyncDreamer: what `loading.save` writes to `out`."""
+    where: Path, state: dict[str, Tensor], settings: dict[str, Any], dtype: torch.dtype
+) -> tuple[Zero123, dict[str, tuple[nn.Module, dict[str, Any]]]]:
+    """As `assemble`, of SyncDreamer: its Zero-1-to-3, and the networks of `syncdreamer.PARTS` with their settings."""
     tensors: dict[str, dict[str, Tensor]] = {part: {} for part in PARTS}
     plain, cameras = {}, {}
     for name, tensor in state.items():
@@ -216,7 +217,23 @@ def assemble_sync(
 
     volume = filled("volume", lambda: Volume(config)), asdict(config)
     conditions: tuple[nn.Module, dict[str, Any]] = filled("conditions", lambda: layers(base.unet, config)), {}
-    return base, out, SYNC, dict(zip(PARTS, (volume, conditions), strict=True))
+    return base, dict(zip(PARTS, (volume, conditions), strict=True))
+
+
+def _save_sync(base: Zero123, parts: dict[str, tuple[nn.Module, dict[str, Any]]], out: Path) -> None:
+    """As `loading.save`, with the parts that it does not know."""
+    from safetensors.torch import save_file
+
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as at:
+        made = Path(at) / "made"
+        save(base, made)
+        for name, (network, config) in parts.items():
+            (made / name).mkdir()
+            (made / name / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+            state = {k: v.contiguous() for k, v in network.state_dict().items()}
+            save_file(state, made / name / f"{STEMS[0]}.safetensors", metadata={"format": "pt"})
+        (made / "bozzetto.json").write_text(json.dumps({"kind": SYNC}, indent=1) + "\n")
+        made.rename(out)
 
 
 def _volume_config(where: Path, tensors: dict[str, Tensor], cameras: dict[str, Tensor], size: int) -> VolumeConfig:

@@ -203,14 +203,10 @@ def digest(name_or_folder: str | Path) -> str:
     return whole.hexdigest()[:16]
 
 
-def save(
-    prior: Zero123, folder: str | Path, kind: str | None = None, further: Mapping[str, tuple[nn.Module, dict[str, Any]]] | None = None
-) -> None:
+def save(prior: Zero123, folder: str | Path) -> None:
     """Write the folder that `load` reads, in the layout of diffusers' community pipeline, dtypes as they are; all or nothing.
 
-    kind     by default the prior's own
-    further  networks that another kind has besides, with their settings, by the names of their folders
-    raises   InputError where something is at `folder` already, or nothing can be written there
+    raises  InputError where something is at `folder` already, or nothing can be written there
     """
     folder = Path(folder)
     check_free(folder)
@@ -219,7 +215,6 @@ def save(
         "vae": (*codec_files(prior.codec), components.STEMS[0]),
         "image_encoder": (prior.image_encoder, prior.image_encoder.config.to_dict(), components.STEMS[1]),
         "cc_projection": (nn.ModuleDict({"projection": prior.projection}), {"_class_name": "CCProjection"}, components.STEMS[0]),
-        **{name: (*network, components.STEMS[0]) for name, network in (further or {}).items()},
     }
     index = {
         "_class_name": "Zero1to3StableDiffusionPipeline",
@@ -231,7 +226,7 @@ def save(
         "unet": ["diffusers", "UNet2DConditionModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
-    write_folder(folder, networks, index, prior.schedule, kind or prior.kind)
+    write_folder(folder, networks, index, prior.schedule, prior.kind)
 
 
 def write_folder(

@@ -113,7 +113,9 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if name == "mvdream":
         return Case(load(mvdream.converted(folder)[1]), ("text",))
     if name == "sixteen views":
-        return Case(load(sync.folder(folder)), ("picture",))
+        sixteen: Any = load(sync.folder(folder))
+        sixteen.network.batch = 16  # in one turn: fewer calls
+        return Case(sixteen, ("picture",))
     if name == "joint":
         return Case(Joint(), ("text",))
     if name.startswith("exact"):
