@@ -42,6 +42,7 @@ from bozzetto.priors.prior import Reference
 from bozzetto.priors.published import PUBLISHED, place
 from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.triposr import costs
+from bozzetto.priors.wonder3d import Wonder3D
 from bozzetto.priors.zero123 import Zero123
 from bozzetto.verbs.views import DISTANCE, FOV
 
@@ -119,11 +120,13 @@ def row(folder: Path, kind: str | None = None, dtype: torch.dtype = torch.float3
 
 
 def drawn(prior: Any) -> Tensor:
-    """One picture, by a few steps under seed 0."""
+    """One picture, or those of one sample, by a few steps under seed 0."""
     cond = prior.condition()
     if isinstance(prior, Zero123):
         cameras = orbit([0.0, math.pi / 2], 0.2, DISTANCE, size=prior.size, fov=FOV)
         cond = prior.condition(Reference(_shown(prior.size, prior.background)[None], cameras[[0]]), cameras[[1]])
+    elif isinstance(prior, Wonder3D):
+        cond = prior.condition(Reference(_shown(prior.size, prior.background)[None], orbit([0.0], 0.2, DISTANCE, size=prior.size, fov=FOV)))
     elif isinstance(prior, InstructPix2Pix):
         shown = _shown(prior.size, prior.background)[None]
         how = prior.sampler._replace(steps=STEPS)

@@ -46,10 +46,10 @@ class Framed:
     alpha: Tensor
 
     @classmethod
-    def of(cls, source: Source, camera: Camera, vertices: Tensor, faces: Tensor, size: int) -> Framed:
-        """camera is that of the crop; vertices (N, 3) in its frame."""
+    def of(cls, source: Source, camera: Camera, vertices: Tensor, faces: Tensor, size: int, width: float | None = None) -> Framed:
+        """camera is that of the crop; vertices (N, 3) in its frame; another width where a prior's pictures have another."""
         low, high = vertices.amin(0).double(), vertices.amax(0).double()
-        centre, width = (low + high) / 2, FRAME * float((high - low).max())
+        centre, width = (low + high) / 2, width or FRAME * float((high - low).max())
         back = camera.position[0] - centre
         distance = float(back.norm())
         crop = source.crop(camera.size[0])

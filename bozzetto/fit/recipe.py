@@ -26,9 +26,10 @@ from bozzetto.priors.prior import Prior
 
 S = TypeVar("S")
 
-Need = Literal["first_guess", "views", "text", "multiview"]
+Need = Literal["first_guess", "views", "text", "multiview", "normals"]
 """first_guess is what most lifts begin with, the embedded network or another (`fit.guesses`); views a prior that draws an object from
-other sides; text one that is conditioned on text; multiview one that draws several views of an object together, of a text"""
+other sides; text one that is conditioned on text; multiview one that draws several views of an object together, of a text; normals one
+that draws an object from other sides, and its normals"""
 
 Start = Literal["picture", "text"]
 """what a lift starts from: a picture, perhaps with a text beside it; or a text alone"""
@@ -53,6 +54,7 @@ class Priors:
     views: Prior | None = None
     text: Prior | None = None
     multiview: Prior | None = None
+    normals: Prior | None = None
     paint: Prior | None = None
     clip: Clip | None = None
 

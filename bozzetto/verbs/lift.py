@@ -31,6 +31,8 @@ from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 from bozzetto.verbs import plan
 
+UNEMBEDDED: dict[Need, str] = {"multiview": "mvdream", "normals": "wonder3d"}
+"""needs that no embedded prior serves, and a published one that does"""
 DepthIs = Literal["auto", "distance", "inverse"]
 
 
@@ -185,11 +187,12 @@ def _given(
         if "first_guess" in folders:
             raise InputError(f"--guess {guess}: --prior gives another first guess; leave one of them out")
         folders["first_guess"] = str(guess)
-    if lacking := [need for need in recipe.needs if need == "multiview" and need not in folders]:
-        raise InputError(
-            f"recipe {recipe.name}: no prior of need {lacking[0]} is embedded; give the folder of one, --prior {lacking[0]}=FOLDER "
-            "(bozzetto fetch mvdream)"
-        )
+    for need in recipe.needs:
+        if (name := UNEMBEDDED.get(need)) and need not in folders:
+            raise InputError(
+                f"recipe {recipe.name}: no embedded prior draws {need}; fetch one that does, by bozzetto fetch {name}, and give it: "
+                f"--prior {need}={name}"
+            )
     if strange := sorted(set(folders) - {*recipe.needs, *recipe.extras}):
         takes = ", ".join(recipe.needs) + (f", and may have {', '.join(recipe.extras)}" if recipe.extras else "")
         raise InputError(f"--prior {strange[0]}={folders[strange[0]]}: recipe {recipe.name} needs {takes or 'no prior'}")
@@ -217,6 +220,10 @@ def _priors(
     if "multiview" in recipe.needs:
         multiview, record["multiview_prior"] = _diffusion("multiview", folders["multiview"], None, device, precision, offload)
         made = replace(made, multiview=multiview)
+        record["precision"] = precision
+    if "normals" in recipe.needs:
+        normals, record["normals_prior"] = _diffusion("normals", folders["normals"], None, device, precision, offload)
+        made = replace(made, normals=normals)
         record["precision"] = precision
     if "paint" in folders:
         paint, record["paint_prior"] = _diffusion("text", folders["paint"], None, device, precision, offload)

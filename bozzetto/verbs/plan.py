@@ -35,7 +35,7 @@ COSTS: dict[str, dict[str, Cost]] = {
 """of a lift, by recipe and preset"""
 GUESS = Cost(2, 1.0)
 """of the first guess alone"""
-ROLES: dict[str, Role] = {"views": "views", "multiview": "multiview"}
+ROLES: dict[str, Role] = {"views": "views", "multiview": "multiview", "normals": "normals"}
 """of what a recipe needs, where that is not text"""
 Choices = list[tuple[str, dict[str, Any]]]
 
