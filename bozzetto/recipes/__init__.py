@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from bozzetto.fit.recipe import Recipe
-from bozzetto.recipes import consistent123, dreamcraft3d, gaussians, guess, magic123, views, zero123
+from bozzetto.recipes import consistent123, dreamcraft3d, gaussians, guess, magic123, views, wonder3d, zero123
 
-ALL = (guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123)
+ALL = (guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, wonder3d)
 RECIPES: dict[str, Recipe[Any]] = {module.RECIPE.name: module.RECIPE for module in ALL}
 """by the names of `--recipe`"""
