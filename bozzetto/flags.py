@@ -82,7 +82,8 @@ class Settings:
     """List a recipe's settings, which `bozzetto lift --set` changes: their values in each preset, and what they mean."""
 
     recipe: str = "guess"
-    """guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, consistent123-views, wonder3d, syncdreamer, one2345, mvdream, sweetdreamer"""
+    """guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, consistent123-views,
+    wonder3d, syncdreamer, one2345, mvdream, sweetdreamer"""
 
 
 @dataclass(frozen=True)

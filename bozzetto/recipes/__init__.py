@@ -16,9 +16,10 @@ from bozzetto.recipes import (
     mvdream,
     sweetdreamer,
     views,
+    wonder3d,
     zero123,
 )
 
-ALL = (guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, consistent123_views, mvdream, sweetdreamer)
+ALL = (guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, consistent123_views, wonder3d, mvdream, sweetdreamer)
 RECIPES: dict[str, Recipe[Any]] = {module.RECIPE.name: module.RECIPE for module in ALL}
 """by the names of `--recipe`"""
