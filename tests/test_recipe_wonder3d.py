@@ -263,7 +263,7 @@ def test_killed_in_any_stage_and_resumed_it_ends_in_the_same_bytes(published: Pa
 
 
 def test_without_weights_it_says_which(tmp_path: Path, capsys: Any, monkeypatch: Any):
-    with pytest.raises(InputError, match=r"no embedded prior draws normals; .* bozzetto fetch wonder3d, .* --prior normals=wonder3d"):
+    with pytest.raises(InputError, match=r"no prior of need normals is embedded; .* --prior normals=FOLDER \(bozzetto fetch wonder3d\)"):
         lift(CHAIR, tmp_path / "out", recipe="wonder3d")
     assert not (tmp_path / "out").exists()
     code, said = run(capsys, monkeypatch, "lift", CHAIR, "--recipe", "wonder3d", "--out", tmp_path / "out")

@@ -103,7 +103,7 @@ def framed(source: Source, solid: Solid, rough: tuple[Tensor, Tensor], size: int
     shown = source.crop(camera.size[0]).alpha > 0.5
     pixels = max(int(shown.any(k).nonzero().max() - shown.any(k).nonzero().min()) + 1 for k in (0, 1))
     outline = pixels / float(camera.K[0, 0, 0]) * float(camera.project(middle[None])[1])
-    return Framed.of(source, camera, vertices, faces, size, max(outline / share, 2 * reach / MOST))
+    return Framed.of(source, camera, vertices, faces, size, width=max(outline / share, 2 * reach / MOST))
 
 
 def sheet(pictures: Tensor) -> Tensor:
