@@ -171,7 +171,7 @@ def test_the_copied_picture_stands_where_the_view_shows_the_object():
 
 
 def _row(source: str, lift: float, failed: bool = False) -> dict:
-    method = {"f_score": 0.5, "normals": 0.7, "ssim": 0.6, "sharpness": 0.01, "hidden_colour": 8.0}
+    method = {"f_score": 0.5, "normals": 0.7, "ssim": 0.6, "sharpness": 0.01, "hidden_colour": 8.0, "two_faced": 0.25}
     methods = {m: {**method, "chamfer": 0.08, "iou": 0.25, "psnr": 12.0} for m in report.MODELS}
     methods["nearest"] |= {"chamfer": 0.1, "iou": 0.3}
     methods["lift"] |= {"chamfer": lift, "iou": 0.6, "psnr": 15.0}
@@ -189,7 +189,8 @@ def test_the_report_compares_with_the_best_baseline_and_counts_failures():
     assert "mean IoU x 2.00 (nearest)" in text
     assert "mean PSNR +2.00 dB (copied)" in text
     assert "sharpness 0.50 of the truth's" in text
-    assert "hidden colour x 0.80 of one colour" in text and "| one colour | | | | | | | | **10.00** (10.00) |" in text
+    assert "hidden colour x 0.80 of one colour" in text and "| one colour | | | | | | | | **10.00** (10.00) | |" in text
+    assert "| **0%** (0.25) of" in text
     assert "10.0 s (median" in text and "4.0 degrees" in text
 
 

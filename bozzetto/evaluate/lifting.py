@@ -6,8 +6,9 @@ a random camera (`shots.shoot`), which is lifted from its PNG by the command lin
 turned so that its picture's camera agrees with the true one's axes (so a wrong elevation does not tilt the shape against its picture;
 it is reported apart), then aligned by scale and translation (`metrics.align`), judged on its surface and in its volume, and drawn in eight
 views round the true vertical axis, 40 degrees apart, none of them the picture's. The truth's colours there are its base colours times the
-mean level of the picture's light. Colours are also judged alone, where the picture does not show them (`evaluate.colours`). A model that
-fails counts as an empty one: IoU, F-score and normals 0, Chamfer 1, blank views, grey.
+mean level of the picture's light. Colours are also judged alone, where the picture does not show them (`evaluate.colours`), and the side
+behind by how far it is a second front (`evaluate.two_faced`). A model that fails counts as an empty one: IoU, F-score and normals 0,
+Chamfer 1, blank views, grey.
 
 Each result is kept in `results.jsonl` under a digest of settings, weights and code, so that a run goes on where it was stopped.
 """
@@ -44,6 +45,7 @@ from bozzetto.evaluate.baselines import Bank, Candidate, Key, code_digest
 from bozzetto.evaluate.colours import chroma_distance, colours, hidden_colour, hidden_from, one_colour
 from bozzetto.evaluate.metrics import Solid, geometry, psnr, sharpness, solid, ssim
 from bozzetto.evaluate.shots import Model, Shot, drawn, moved, novel_cameras, shoot, triangles
+from bozzetto.evaluate.two_faced import two_faced
 from bozzetto.fit import guesses
 from bozzetto.fit.asset import Asset
 from bozzetto.fit.run import peak_gb
@@ -119,7 +121,7 @@ def evaluate_lifting(
     except OSError as error:
         raise InputError(f"{out}: cannot be written ({error.strerror}); choose another --out") from None
     settings = {
-        "format": 1,
+        "format": 2,
         "recipe": recipe,
         "preset": asdict(recipe_of(recipe).presets[preset]),
         "prior": weights,
@@ -220,22 +222,23 @@ def measure(task: Task) -> dict[str, Any]:
     azimuths = [shot.azimuth + x for x in OFFSETS]
     cameras = novel_cameras(azimuths, shot.elevation)
     wanted = drawn(d, cameras, level=shot.level)
+    both_sides = novel_cameras([shot.azimuth, shot.azimuth + math.pi], shot.elevation)
+    sides = drawn(d, both_sides, level=shot.level)
     row["truth_sharpness"] = sharpness(wanted)
     row["hidden_points"] = int(hidden.sum())
     flat = [chroma_distance(np.asarray(c), wanted_colours[hidden]) for c in (one_colour(shot), np.full(3, 0.5))]
     row["one_colour"], grey = (float(x.mean()) if len(x) else math.nan for x in flat)
     row["methods"], placed = {}, {}
     for name, candidate in candidates.items():
-        scores, views = EMPTY | {"hidden_colour": grey}, torch.zeros_like(wanted)
+        scores, views, turned = EMPTY | {"hidden_colour": grey}, torch.zeros_like(wanted), torch.zeros_like(sides)
         if candidate is not None:
             try:
                 scores, placed[name] = _place(candidate, shot, truth, wanted_colours, hidden)
-                views = drawn(placed[name], cameras, level=baselines.LEVEL)
+                views, turned = (drawn(placed[name], c, level=baselines.LEVEL) for c in (cameras, both_sides))
             except Exception as error:  # as above
                 scores, row["failed"][name] = EMPTY | {"hidden_colour": grey}, f"{type(error).__name__}: {error}"
-        row["methods"][name] = {**scores, **_compare(views, wanted)}
-    front = drawn(d, novel_cameras([shot.azimuth], shot.elevation), level=shot.level)[0]
-    row["methods"]["copied"] = _compare(baselines.copied(rgb, alpha, front).expand_as(wanted), wanted)
+        row["methods"][name] = {**scores, **_compare(views, wanted), "two_faced": two_faced(turned, sides)}
+    row["methods"]["copied"] = _compare(baselines.copied(rgb, alpha, sides[0]).expand_as(wanted), wanted)
     row["methods"]["mean picture"] = _compare(_bank(task.objects, task.out).mean(azimuths, shot.elevation), wanted)
     _draw_row(task, row, shot, d, placed)
     return row

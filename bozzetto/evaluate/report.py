@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from bozzetto.evaluate.two_faced import rate
 from bozzetto.files import write_atomically
 
 MODELS = ("lift", "inflated", "extruded", "nearest")
 PICTURES = ("copied", "mean picture")
 HEAD = (
-    "| | Chamfer ↓ | F at 0.05 ↑ | IoU ↑ | normals ↑ | PSNR, dB ↑ | SSIM ↑ | sharpness | hidden colour ↓ |\n"
-    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+    "| | Chamfer ↓ | F at 0.05 ↑ | IoU ↑ | normals ↑ | PSNR, dB ↑ | SSIM ↑ | sharpness | hidden colour ↓ | two faces ↓ |\n"
+    "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
 ROWS_A_SHEET, PAPER, HEIGHT = 10, 0.93, 128
 
@@ -57,18 +59,20 @@ def _group(group: str, rows: list[dict[str, Any]]) -> str:
     for method in (*MODELS, *PICTURES):
         views = f"{_both(values(method, 'psnr'), '.2f')} | {np.nanmean(values(method, 'ssim')):.3f} | {sharp(method):.2f}"
         if method in PICTURES:
-            lines.append(f"| {method} | | | | | {views} | |")
+            lines.append(f"| {method} | | | | | {views} | | |")
             continue
         c = values(method, "chamfer")
         shape = f"**{np.median(c):.4f}** ({c.mean():.4f}) | {values(method, 'f_score').mean():.3f} | {_both(values(method, 'iou'), '.3f')}"
-        hue = _both(values(method, "hidden_colour"), ".2f")
-        lines.append(f"| {method} | {shape} | {values(method, 'normals').mean():.3f} | {views} | {hue} |")
-    lines.append(f"| one colour | | | | | | | | {_both(one, '.2f')} |")
+        hue, faces = _both(values(method, "hidden_colour"), ".2f"), _faces(values(method, "two_faced"))
+        lines.append(f"| {method} | {shape} | {values(method, 'normals').mean():.3f} | {views} | {hue} | {faces} |")
+    lines.append(f"| one colour | | | | | | | | {_both(one, '.2f')} | |")
     lines += [
         "",
         "Chamfer: median (mean). IoU, PSNR: mean (median). Sharpness: mean gradient inside the mask, as a ratio to the truth's. "
         "Hidden colour: distance in CIE Lab's a and b at points of the true surface that the picture does not show, mean over an object's "
-        'points, then mean (median) over objects; "one colour" is the mean of the picture\'s wholly covered pixels everywhere.',
+        'points, then mean (median) over objects; "one colour" is the mean of the picture\'s wholly covered pixels everywhere. '
+        "Two faces: share of the objects, of those whose own two sides differ, whose side behind is more a second front than not; "
+        "and the mean score, 0 as the truth, 1 a copy of the front.",
     ]
 
     chamfers = {m: float(np.median(values(m, "chamfer"))) for m in MODELS}
@@ -99,6 +103,12 @@ def _group(group: str, rows: list[dict[str, Any]]) -> str:
         f"(ratio of means; of medians x {ratios[1]:.2f}).",
     ]
     return "\n".join(lines)
+
+
+def _faces(scores: np.ndarray) -> str:
+    """Rate (mean score) of how many."""
+    known = scores[np.isfinite(scores)]
+    return f"**{rate(torch.from_numpy(known)):.0%}** ({known.mean():.2f}) of {len(known)}" if len(known) else "–"
 
 
 def _both(x: np.ndarray, form: str) -> str:
