@@ -12,9 +12,8 @@ cond + 20 (cond - uncond), and 100), for the maps, too; levels from .02 to .98, 
 and two fifths of paint; sides told in words, front and back within 45 degrees; distances and angles of the maps' cameras. There all
 begins with fog and a text, and geometry takes 6000 steps at 64 pixels; here it begins as the guess (`fit.sculpt`), so that hundreds do.
 Differs: the box of the maps is smoothed (`fit.aligned`); colours alone move in the last stage, as in the paper's DMTet pipeline, where the
-released second stage goes on with geometry; no orientation loss, no environment, guided colours are not rescaled.
-
-The maps' prior knows objects in their canonical pose: --azimuth should say which side the picture shows.
+released second stage goes on with geometry; no orientation loss, no environment, guided colours are not rescaled. Maps are of objects in
+their canonical pose: --azimuth-deg should say which side the picture shows.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class SweetDreamer:
     """of both priors in stage geometry"""
     guidance_paint: Annotated[float, Within(-200, 200)] = 101.0
     """of the text's prior in stage paint"""
-    smooth: Annotated[float, Within(0.01, 1)] = 0.5
+    smooth: Annotated[float, Within(0.01, 1)] = 0.1
     """share of the way to the shape's box that the maps' box goes at each look; 1 is not smoothed"""
     held: Held = Held()
     finish: Finish = Finish()
