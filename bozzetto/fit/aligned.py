@@ -19,7 +19,7 @@ from torch import Tensor
 from bozzetto.camera import orbit
 from bozzetto.fit.packing import Tensors
 from bozzetto.fit.prompts import SIDES, side_of
-from bozzetto.fit.terms import Asked, Pull
+from bozzetto.fit.terms import Asked, Pull, Sides
 from bozzetto.priors.coordinates import Box, MapPrior
 from bozzetto.priors.hint import FRAME
 from bozzetto.priors.prior import Condition
@@ -63,6 +63,8 @@ class Aligned(Pull):
     """
 
     prior: MapPrior
+    name: str = "sds_align"
+    sides: Sides = "told"
     box: MovingBox = field(kw_only=True)
     every: int = field(kw_only=True, default=10)
 
