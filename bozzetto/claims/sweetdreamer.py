@@ -32,7 +32,7 @@ from bozzetto.priors.coordinates import Box
 from bozzetto.priors.exact import Exact
 from bozzetto.priors.exact_maps import Distort, ExactMaps
 from bozzetto.priors.hint import FRAME
-from bozzetto.render.mesh import render_surface
+from bozzetto.render.mesh import Colour, render_surface
 from bozzetto.shapes.dmtet import DMTet, area_normals
 from bozzetto.shapes.shape import Only, Step
 from bozzetto.shapes.tets import Course, Tets
@@ -79,14 +79,13 @@ def lit(vertices: Tensor, faces: Tensor, cameras: Camera) -> Views:
     """Grey, and darker where the surface turns away from the camera: what a picture shows of a shape."""
     normals, made = area_normals(vertices, faces), []
     for k in range(len(cameras)):
-        back = cameras.c2w[k, :, 2].to(vertices)
-        made.append(render_surface(vertices, faces, normals, cameras[k], lambda x, n, back=back: _grey(n @ back)))
-    parts = ([getattr(views, name) for views in made] for name in ("rgb", "alpha", "depth", "normal"))
-    return Views(*(torch.cat(part) for part in parts), cameras)
+        made.append(render_surface(vertices, faces, normals, cameras[k], _towards(cameras.c2w[k, :, 2].to(vertices))))
+    rgb, alpha, depth, normal = (torch.cat([getattr(views, name) for views in made]) for name in ("rgb", "alpha", "depth", "normal"))
+    return Views(rgb, alpha, depth, normal, cameras)
 
 
-def _grey(facing: Tensor) -> Tensor:
-    return facing.clamp(min=0.0)[:, None].square().expand(-1, 3)
+def _towards(back: Tensor) -> Colour:
+    return lambda points, normals: (normals @ back).clamp(min=0.0)[:, None].square().expand(-1, 3)
 
 
 class Lit(Tets):
