@@ -67,6 +67,7 @@ FILES = [
     "backbone",
     "instruct",
     "prompt_to_prompt",
+    "sweetdreamer",
 ]
 ApproxScalar: Any = type(pytest.approx(0.0))
 ID = re.compile(r"test_([a-z]+\d?[a-z]?)_(\d+)_(\w+)$")

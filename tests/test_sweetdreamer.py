@@ -25,6 +25,7 @@ from bozzetto.priors.coordinates import TURN, UNIT, Box, camera_label, coordinat
 from bozzetto.priors.exact_maps import ExactMaps
 from bozzetto.priors.loading import load_for
 from bozzetto.priors.plan import Asked, Plan, size_of
+from bozzetto.priors.sampling import null_of
 from bozzetto.priors.sweetdreamer import SweetDreamer, folded
 from bozzetto.render.mesh import render_surface
 from bozzetto.views import Views
@@ -267,6 +268,7 @@ def test_guidance_has_one_camera_on_both_sides(published: Path):
     before = cameras.c2w.clone()
     null, told = prior.condition(cameras=cameras), prior.condition(cameras=cameras, text="a mug")
     assert torch.equal(null["camera"], told["camera"]) and not torch.equal(null["token"], told["token"])
+    assert all(torch.equal(value, null[name]) for name, value in null_of(prior, told).items())  # so are maps drawn, too
     assert torch.equal(cameras.c2w, before)
     x = torch.randn(2, 4, 8, 8, generator=seeded())
     with torch.no_grad():

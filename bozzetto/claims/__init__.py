@@ -19,6 +19,7 @@ MODULES = (
     "novel_views",
     "together",
     "hybrid",
+    "sweetdreamer",
     "dreambooth",
     "bootstrapped",
     "boundary",

@@ -2,8 +2,9 @@
 """Score distillation of a shape's coordinate maps by a prior that is aligned (SweetDreamer, arXiv:2310.02596, Sec. 3.2).
 
 The maps are relative to the shape's box, each axis by its own side, and the box changes with the shape. It is looked at every so often,
-as in the released code, and here it moreover goes only a share of the way: a map that jumps pulls at all of the shape at once. Nothing
-flows back into it: a shape could else please the prior by stretching its box.
+as in the released code, and here it moreover goes only a share of the way: one point that stands out from a thin object widens its thin
+side by much, and changes every coordinate along it (claim `coordinates-box`). Nothing flows back into it: a shape could else please the
+prior by stretching its box.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 from bozzetto.camera import orbit
 from bozzetto.fit.packing import Tensors
 from bozzetto.fit.prompts import SIDES, side_of
-from bozzetto.fit.terms import Asked, Pull
+from bozzetto.fit.terms import Asked, Pull, Sides
 from bozzetto.priors.coordinates import Box, MapPrior
 from bozzetto.priors.hint import FRAME
 from bozzetto.priors.prior import Condition
@@ -37,7 +38,7 @@ class MovingBox:
     is_isotropic  relative to the longest side on all axes
     """
 
-    def __init__(self, vertices: Tensor, share: float = 0.5, *, is_isotropic: bool = False) -> None:
+    def __init__(self, vertices: Tensor, share: float = 0.1, *, is_isotropic: bool = False) -> None:
         self.corners, self.share, self.is_isotropic = _corners(vertices), share, is_isotropic
 
     def look(self, vertices: Tensor) -> None:
@@ -62,6 +63,8 @@ class Aligned(Pull):
     """
 
     prior: MapPrior
+    name: str = "sds_align"
+    sides: Sides = "told"
     box: MovingBox = field(kw_only=True)
     every: int = field(kw_only=True, default=10)
 

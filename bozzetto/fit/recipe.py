@@ -32,8 +32,8 @@ Need = Literal["first_guess", "views", "text", "multiview", "normals", "coordina
 other sides; text one that is conditioned on text; multiview one that draws several views of an object together, of a text; normals one
 that draws an object from other sides, and its normals; coordinates one of coordinate maps, of a text"""
 
-Start = Literal["picture", "text"]
-"""what a lift starts from: a picture, perhaps with a text beside it; or a text alone"""
+Start = Literal["picture", "text", "either"]
+"""what a lift starts from: a picture, perhaps with a text beside it; or a text alone; or the former where a picture is given"""
 
 Extra = Literal["paint", "clip"]
 """what a recipe may be given besides, and can do without: paint is another prior of text, for what comes last, without it that of text;
@@ -143,7 +143,7 @@ class Recipe(Generic[S]):
     asks     of settings and the diffusion priors' outlines, by need: what each is asked for, so that time and memory are told beforehand
     extras   what it can be given besides, `--prior EXTRA=FOLDER`
     compares whether it compares with estimates of the picture's depth and normals, `--depth`, `--normal`
-    starts_from  a picture or a text alone
+    starts_from  a picture, a text alone, or either
     joint    whether its prior of views may be one that draws several of them together
     """
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipe `sweetdreamer` (Li et al. 2023, arXiv:2310.02596): a 2D prior of text, and an aligned one of coordinate maps that lays out.
 
-1. guess     the solid behind the picture, as in every recipe: the camera, and the first shape and colours
+1. guess     the solid behind the picture, as in every recipe: the camera, and the first shape and colours. Without a picture a ball of fog
+             stands in its place, as in the paper
 2. geometry  a density on a hash grid: lambda_ori L_SDS(rgb; text) + lambda_align L_SDS(map; text, camera) (Sec. 3.2), and the picture's
              own view. As released the maps have the first quarter to themselves, at twenty times their weight; then the 2D prior joins
 3. paint     the mesh stays, colours by L_SDS(rgb; text) alone
@@ -9,29 +10,31 @@
 
 Settings are the released code's where they carry over: guidance 21 in geometry and 101 in paint (the code writes
 cond + 20 (cond - uncond), and 100), for the maps, too; levels from .02 to .98, whose upper end falls to .5 over five sixths of geometry
-and two fifths of paint; sides told in words, front and back within 45 degrees; distances and angles of the maps' cameras. There all
-begins with fog and a text, and geometry takes 6000 steps at 64 pixels; here it begins as the guess (`fit.sculpt`), so that hundreds do.
+and two fifths of paint; sides told in words, front and back within 45 degrees; distances and angles of the maps' cameras. There geometry
+takes 6000 steps at 64 pixels; where it begins as the guess (`fit.sculpt`), hundreds do.
 Differs: the box of the maps is smoothed (`fit.aligned`); colours alone move in the last stage, as in the paper's DMTet pipeline, where the
-released second stage goes on with geometry; no orientation loss, no environment, guided colours are not rescaled.
-
-The maps' prior knows objects in their canonical pose: --azimuth should say which side the picture shows.
+released second stage goes on with geometry; no orientation loss, no environment, guided colours are not rescaled. Maps are of objects in
+their canonical pose: --azimuth-deg should say which side the picture shows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
+
+from torch import Tensor
 
 from bozzetto.distill.sds import Levels, Ramp
 from bozzetto.fit.aligned import Aligned, MovingBox
 from bozzetto.fit.around import Around
 from bozzetto.fit.finish import Finish, Lifted, finish
+from bozzetto.fit.fog import begun, unseen
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.hybrid import DRAFT, FINE, Held
 from bozzetto.fit.loop import Term, When, optimise
 from bozzetto.fit.recipe import Job, Recipe
-from bozzetto.fit.sculpt import SHOWN, Coarse, Sculpture, field_of, handed_on, rough_surface, tets_of
+from bozzetto.fit.sculpt import SHOWN, Coarse, Sculpture, handed_on, tets_of
 from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Solid
 from bozzetto.fit.terms import Pull
@@ -39,6 +42,7 @@ from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
 from bozzetto.shapes.colours import ColourGrid
 from bozzetto.shapes.painted import Painted
+from bozzetto.shapes.shape import Step
 from bozzetto.shapes.tets import Course
 
 
@@ -64,20 +68,25 @@ class SweetDreamer:
     """of both priors in stage geometry"""
     guidance_paint: Annotated[float, Within(-200, 200)] = 101.0
     """of the text's prior in stage paint"""
-    smooth: Annotated[float, Within(0.01, 1)] = 0.5
+    smooth: Annotated[float, Within(0.01, 1)] = 0.1
     """share of the way to the shape's box that the maps' box goes at each look; 1 is not smoothed"""
     held: Held = Held()
     finish: Finish = Finish()
 
+    def turns(self, framed: Framed, solid: Solid | None) -> Callable[[Step], tuple[Tensor, Tensor]]:
+        """A step's azimuths and elevations: near the picture's at first, or from all round."""
+        around = self.around if solid else replace(self.around, near_deg=180)
+        return lambda step: around(framed.azimuth, step)
+
 
 def lift(job: Job[SweetDreamer]) -> Lifted:
-    """Picture and text to textured mesh."""
-    run, solid = job.run, job.guess()
+    """Picture and text, or a text alone, to textured mesh."""
+    run, solid = job.run, None if job.picture is None else job.guess()
     carved = run.stage("geometry", lambda: geometry(job, solid), Sculpture)
     made = run.stage("paint", lambda: paint(job, solid, carved), Sculpture)
-    told = {**solid.told(), "text": job.words, "losses": carved.losses | made.losses}
-    colours = ColourGrid(**made.colours).requires_grad_(False)
-    return finish(job.source, made, lambda clean: colours, solid.frustum.camera, job.settings.finish, run, told, drawn=True)
+    told = {**(solid.told() if solid else {}), "text": job.words, "losses": carved.losses | made.losses}
+    colours, camera = ColourGrid(**made.colours).requires_grad_(False), solid.frustum.camera if solid else None
+    return finish(job.picture, made, lambda clean: colours, camera, job.settings.finish, run, told, drawn=True)
 
 
 def joins(steps: int) -> int:
@@ -96,45 +105,29 @@ def asks(s: SweetDreamer, priors: Mapping[Any, Prior]) -> Mapping[Any, Asked]:
     return {**painted, "coordinates": maps}
 
 
-def geometry(job: Job[SweetDreamer], solid: Solid) -> Sculpture:
-    """A density that the picture and both priors agree on, as a mesh."""
-    s, c, rough = job.settings, job.settings.coarse, rough_surface(job, solid)
-    framed = Framed.of(job.source, solid.frustum.camera, *rough, SHOWN)
-    volume, join = field_of(solid, rough, c, is_density=True, seed=job.seed), joins(c.steps)
-    around = lambda step: s.around(framed.azimuth, step)  # noqa: E731
-    views = framed, around, Levels(Ramp(0.02, 0.02), Ramp(0.98, 0.5, 0, 5 * c.steps // 6))
+def geometry(job: Job[SweetDreamer], solid: Solid | None) -> Sculpture:
+    """A density that both priors agree on, and the picture, as a mesh."""
+    s, c = job.settings, job.settings.coarse
+    volume, rough, framed = begun(job, solid, c)
+    join, often = joins(c.steps), max(c.steps // 30, 1)
+    views = framed, s.turns(framed, solid), Levels(Ramp(0.02, 0.02), Ramp(0.98, 0.5, 0, 5 * c.steps // 6))
     text = Pull(job.text_prior, *views, s.weight_2d, s.guidance, c.around, text=job.words, name="sds_2d", sides="told")
-    weight, box = Ramp(20 * s.weight_align, s.weight_align, join, join), MovingBox(rough[0], s.smooth)
-    often = max(c.steps // 30, 1)
-    align = Aligned(
-        job.coordinates,
-        *views,
-        weight,
-        s.guidance,
-        c.around,
-        text=job.words,
-        name="sds_align",
-        sides="told",
-        box=box,
-        every=often,
-    )
-    picture = s.held.shown(job, solid, c.picture)
-    terms: list[Term] = [picture, When(text, lambda step: step.number >= join), align, s.held.regular()]
+    weight, box = Ramp(20 * s.weight_align, s.weight_align, join, join), MovingBox(rough, s.smooth)
+    align = Aligned(job.coordinates, *views, weight, s.guidance, c.around, text=job.words, box=box, every=often)
+    terms: list[Term] = [When(text, lambda step: step.number >= join), align, s.held.regular()]
+    terms += [s.held.shown(job, solid, c.picture)] if solid else []
     losses = optimise(volume, terms, job.run, "geometry", steps=c.steps, seed=job.seed)
     return handed_on(tets_of(volume, s.cells, Course(0.5), s.colours), losses)
 
 
-def paint(job: Job[SweetDreamer], solid: Solid, carved: Sculpture) -> Sculpture:
+def paint(job: Job[SweetDreamer], solid: Solid | None, carved: Sculpture) -> Sculpture:
     """Colours on the mesh as it is."""
-    s = job.settings
-    framed = Framed.of(job.source, solid.frustum.camera, carved.vertices, carved.faces, SHOWN)
-    around = lambda step: s.around(framed.azimuth, step)  # noqa: E731
-    levels = Levels(Ramp(0.02, 0.02), Ramp(0.98, 0.5, 0, 2 * s.steps // 5))
-    pull = Pull(
-        job.painter, framed, around, levels, s.weight_2d, s.guidance_paint, s.picture, text=job.words, name="sds_paint", sides="told"
-    )
-    painted = Painted(carved.vertices, carved.faces, ColourGrid(**carved.colours), 0.2)
-    terms: list[Term] = [s.held.shown(job, solid, s.picture), pull, s.held.regular()]
+    s, mesh = job.settings, (carved.vertices, carved.faces)
+    framed = Framed.of(job.source, solid.frustum.camera, *mesh, SHOWN) if solid else unseen(carved.vertices)
+    how = framed, s.turns(framed, solid), Levels(Ramp(0.02, 0.02), Ramp(0.98, 0.5, 0, 2 * s.steps // 5)), s.weight_2d, s.guidance_paint
+    pull = Pull(job.painter, *how, s.picture, text=job.words, name="sds_paint", sides="told")
+    painted = Painted(*mesh, ColourGrid(**carved.colours), 0.2)
+    terms: list[Term] = [pull, s.held.regular(), *([s.held.shown(job, solid, s.picture)] if solid else [])]
     losses = optimise(painted, terms, job.run, "paint", steps=s.steps, seed=job.seed + 1)
     return replace(carved, colours=dict(painted.colours.state_dict()), losses=losses)
 
@@ -148,4 +141,5 @@ RECIPE = Recipe(
     about="a 2D prior, and one of coordinate maps that lays out",
     asks=asks,
     extras=("paint",),
+    starts_from="either",
 )

@@ -102,7 +102,7 @@ def lift(
     started = time.monotonic()
     check_device(device)
     source: Source | None = None
-    if recipe.starts_from == "text":
+    if recipe.starts_from == "text" or (recipe.starts_from == "either" and picture is None):
         angles = {"--azimuth-deg": azimuth or None, "--elevation-deg": elevation}
         _check_told(recipe, text, {"the picture": picture, "--mask": mask, **angles})
     else:
