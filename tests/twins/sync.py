@@ -179,7 +179,7 @@ def joint_noise(w: ldm.Weights, pixels: Tensor, elevation: float, x_t: Tensor, t
         seen = frustum(w, looked_through(volume[0], n, U["image_size"], DEPTHS)[None].float(), time, pose[n : n + 1])
         token = w.linear("cc_projection", torch.cat([embedding, pose[n : n + 1]], -1), U["context_dim"])[:, None]
         one, step = x_t[n : n + 1], torch.tensor([t])
-        noise = ldm.unet(w, torch.cat([one, latent], 1), step, token, U, behind(w, seen))
+        noise = ldm.unet(w, torch.cat([one, latent], 1), step, token, U, then=behind(w, seen))
         if scale != 1:
             empty = behind(w, {k: 0 * y for k, y in seen.items()})
             none = ldm.unet(w, torch.cat([one, 0 * latent], 1), step, 0 * token, U, empty)
