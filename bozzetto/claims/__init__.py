@@ -16,6 +16,7 @@ MODULES = (
     "guidance",
     "variational",
     "faces",
+    "mvdream",
     "novel_views",
     "together",
     "hybrid",
