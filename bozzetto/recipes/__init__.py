@@ -15,11 +15,25 @@ from bozzetto.recipes import (
     magic123,
     mvdream,
     sweetdreamer,
+    syncdreamer,
     views,
     wonder3d,
     zero123,
 )
 
-ALL = (guess, gaussians, views, zero123, dreamcraft3d, magic123, consistent123, consistent123_views, wonder3d, mvdream, sweetdreamer)
+ALL = (
+    guess,
+    gaussians,
+    views,
+    zero123,
+    dreamcraft3d,
+    magic123,
+    consistent123,
+    consistent123_views,
+    wonder3d,
+    syncdreamer,
+    mvdream,
+    sweetdreamer,
+)
 RECIPES: dict[str, Recipe[Any]] = {module.RECIPE.name: module.RECIPE for module in ALL}
 """by the names of `--recipe`"""
