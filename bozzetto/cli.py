@@ -21,6 +21,8 @@ from typing import Any
 from bozzetto import flags
 from bozzetto.bar import Bar
 from bozzetto.command import check_degrees, check_finite, check_recipe, check_seed, parsed
+from bozzetto.command import say as _say
+from bozzetto.command import warn as _warn
 from bozzetto.errors import InputError
 from bozzetto.verbs.settings import LearnSettings, priors_of, settings_of
 
@@ -50,20 +52,6 @@ def main() -> None:
         print("stopped; the same command goes on" if isinstance(verb, flags.Fetch) else "stopped; go on with --resume", file=sys.stderr)
         code = 130
     raise SystemExit(code)
-
-
-def _say(line: object) -> None:
-    """To standard output, at once. Where nothing can be written there, one sentence says so and what follows is dropped: the files
-    count."""
-    try:
-        print(line, flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise InputError(f"standard output cannot be written ({error.strerror}); what was to be made is there: {line}") from None
-
-
-def _warn(sentence: str) -> None:
-    print(f"warning: {sentence}", file=sys.stderr)
 
 
 def lift(args: flags.Lift) -> int:
@@ -193,6 +181,20 @@ def mesh(args: flags.Mesh) -> int:
         made = verb.mesh_file(args.gaussians, out, settings, scene=args.scene, progress=progress)
     if not args.quiet:
         _say(f"{out}: {len(made.faces)} faces")
+    return 0
+
+
+def reconstruct(args: flags.Reconstruct) -> int:
+    """See `bozzetto.verbs.reconstruct`."""
+    from bozzetto.verbs import reconstruct as verb
+
+    settings = settings_of(verb.Reconstruct, args)
+    with Bar(args.scene.name, args.quiet, {"cut": 0.3, "look": 0.1, "surface": 0.3, "clean": 0.05, "texture": 0.25}) as progress:
+        made = verb.reconstruct(args.scene, args.out, settings, network=args.network, matting=args.matting, progress=progress)
+    for warning in made.warnings:
+        _warn(warning)
+    if not args.quiet:
+        _say(f"{args.out}: {len(made.mesh.faces)} faces, of {made.views} pictures")
     return 0
 
 

@@ -25,6 +25,7 @@ Verb = (
     | Annotated[flags.Settings, tyro.conf.subcommand("settings")]
     | Annotated[flags.Splat, tyro.conf.subcommand("splat")]
     | Annotated[flags.Mesh, tyro.conf.subcommand("mesh")]
+    | Annotated[flags.Reconstruct, tyro.conf.subcommand("reconstruct")]
     | Annotated[flags.View, tyro.conf.subcommand("view")]
     | Annotated[flags.Views, tyro.conf.subcommand("views")]
     | Annotated[flags.Draw, tyro.conf.subcommand("draw")]
@@ -100,3 +101,18 @@ def check_recipe(name: str) -> None:
         near = difflib.get_close_matches(name.lower(), RECIPES, 1)
         there = f"did you mean {near[0]}?" if near else f"there are {', '.join(RECIPES)}"
         raise InputError(f"--recipe {name}: there is no such recipe; {there}")
+
+
+def say(line: object) -> None:
+    """To standard output, at once. Where nothing can be written there, one sentence says so and what follows is dropped: the files
+    count."""
+    try:
+        print(line, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(f"standard output cannot be written ({error.strerror}); what was to be made is there: {line}") from None
+
+
+def warn(sentence: str) -> None:
+    """To standard error."""
+    print(f"warning: {sentence}", file=sys.stderr)

@@ -10,7 +10,16 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import arg
 
-from bozzetto.verbs.settings import EDIT_IMAGE, EDIT_SIZE, VIEWS, ClaimsSettings, LearnSettings, MeshSettings, SplatSettings
+from bozzetto.verbs.settings import (
+    EDIT_IMAGE,
+    EDIT_SIZE,
+    VIEWS,
+    ClaimsSettings,
+    LearnSettings,
+    MeshSettings,
+    ReconstructSettings,
+    SplatSettings,
+)
 
 Device = Annotated[str, arg(help="cpu, cuda, cuda:1, mps")]
 Float = Literal["auto", "fp32", "fp16", "bf16"]
@@ -20,6 +29,10 @@ Offload = Annotated[
 ]
 Kind = Annotated[str | None, arg(help="what --prior holds, where it does not say so itself: zero123, zero123-xl, stable-zero123")]
 Quiet = Annotated[bool, arg(help="no progress display, nor what the run will take")]
+Seed = Annotated[int, arg(help="of everything random")]
+Silent = Annotated[bool, arg(help="no progress display")]
+SCENE = "folder of a COLMAP scene (images/ and sparse/0/) or of one with transforms.json (NeRF-synthetic, instant-ngp, nerfstudio)"
+PosedPictures = Annotated[tyro.conf.Positional[Path], arg(help=SCENE)]
 
 
 @dataclass(frozen=True)
@@ -65,8 +78,7 @@ class Lift:
     """how far above the horizon the picture was taken from, -90..90; estimated by default"""
     azimuth_deg: float = 0.0
     """from which side, counter-clockwise from the front; 0 makes the side you see the front"""
-    seed: int = 0
-    """of everything random"""
+    seed: Seed = 0
     device: Device = "cpu"
     precision: Precision = "auto"
     offload: Offload = False
@@ -90,14 +102,12 @@ class Settings:
 class Splat(SplatSettings):
     """Turn posed pictures of a scene into Gaussians (.ply)."""
 
-    scene: tyro.conf.Positional[Path] = field(kw_only=True)
-    """folder of a COLMAP scene (images/ and sparse/0/) or of one with transforms.json (NeRF-synthetic, instant-ngp, nerfstudio)"""
+    scene: PosedPictures = field(kw_only=True)
     out: Path = Path("scene.ply")
     """the Gaussians; .splat, .json (metrics) and .webp (an orbit) come beside it"""
     spz: bool = False
     """also write .spz, a tenth of the .ply (needs gsply)"""
-    seed: int = 0
-    """of everything random"""
+    seed: Seed = 0
     resume: bool = False
     """go on with what was begun for --out, to the same result"""
     quiet: Quiet = False
@@ -111,12 +121,22 @@ class Mesh(MeshSettings):
 
     gaussians: tyro.conf.Positional[Path] = field(kw_only=True)
     """.ply of 3D Gaussian Splatting, `bozzetto splat`'s or another's"""
-    out: Path | None = None
-    """the model; beside the Gaussians by default"""
+    out: Annotated[Path | None, arg(help="the model; beside the Gaussians by default")] = None
     scene: Path | None = None
     """folder that the Gaussians were fitted to: its cameras know best; without it, cameras all round"""
-    quiet: bool = False
-    """no progress display"""
+    quiet: Silent = False
+
+
+@dataclass(frozen=True)
+class Reconstruct(ReconstructSettings):
+    """Turn posed pictures of one object into a textured 3D model (GLB), by a network, in seconds."""
+
+    scene: PosedPictures = field(kw_only=True)
+    out: Annotated[Path, arg(help="the model", aliases=("-o",))] = Path("scene.glb")
+    network: Annotated[Path, arg(help="folder of a reconstructor's weights; mini is the embedded one")] = Path("mini")
+    matting: Annotated[Literal["auto", "classical", "rembg"], arg(help="where a picture has no transparency, as for lift")] = "auto"
+    """how to find the object in pictures without transparency, as for lift"""
+    quiet: Silent = False
 
 
 @dataclass(frozen=True)
@@ -230,15 +250,13 @@ class Learn(LearnSettings):
     """folder of weights that draws what a text says, or what was learnt on one; the embedded ones by default"""
     towers: Path | None = None
     """folder of the text tower (text_encoder/, tokenizer/) that --prior was trained under, where it does not hold it itself"""
-    seed: int = 0
-    """of everything random"""
+    seed: Seed = 0
     device: Device = "cpu"
     precision: Float = "auto"
     """what frozen networks compute in; by default bf16 on CUDA, fp32 elsewhere"""
     resume: bool = False
     """go on with what --out holds, to the same result"""
-    quiet: bool = False
-    """no progress display"""
+    quiet: Silent = False
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ UNUSED = {
     "distill.bsd.norms_apart": "library of the paper: DreamCraft3D's appendix; its pictures come from a ControlNet",
     "distill.sds.fantasia": "library of the paper: Fantasia3D's weight",
     "fit.reference.variation": "library of the paper: what Magic123's released code adds",
-    "priors.elevation.estimate_elevation": "comes with One-2-3-45, whose first stage it is",
     "scores.frechet.finite_sample_bias": "library of a measure: what FID comes to by the number of samples alone",
     "scores.ladder.largest_distance": "library of the paper: Song & Ermon 2020, technique 1",
     "scores.ladder.step_size": "library of the paper: Song & Ermon 2020, technique 4",

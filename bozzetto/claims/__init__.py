@@ -31,6 +31,7 @@ MODULES = (
     "neus",
     "gaussians",
     "elevation",
+    "one2345",
 )
 """in the order of the page; what comes first leaves what the next reuse"""
 

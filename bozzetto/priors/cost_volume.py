@@ -77,13 +77,17 @@ def outline_distance(alpha: Tensor) -> Tensor:
     return torch.from_numpy(made.clip(-CAP, CAP)).to(alpha)
 
 
-def hull_distance(outlines: Tensor, cameras: Camera, points: Tensor) -> Tensor:
+def hull_distance(outlines: Tensor, cameras: Camera, points: Tensor, doubt: int = 0) -> Tensor:
     """How far points (N, 3) are from the visual hull of outlines (V, h, w) as `outline_distance` makes them: (N,), the largest over the
-    views that count. Outside it is never more than the true distance; a point that no view shows is CAP pixels away."""
+    views that count. Outside it is never more than the true distance; a point that no view shows is CAP pixels away.
+
+    doubt  so many views may be wrong: the largest but so many is taken, so that what one more of them shows past is outside
+    """
     away, counts = unproject(outlines[:, None], cameras, points)
     per_pixel = pixel_width(cameras, points) * (cameras.size[1] / outlines.shape[-1])
-    found = torch.where(counts, away[..., 0] * per_pixel, -torch.inf).amax(0)
-    return torch.where(counts.any(0), found, CAP * per_pixel.abs().amax(0))
+    found = torch.where(counts, away[..., 0] * per_pixel, -torch.inf)
+    found = found.topk(min(doubt + 1, len(found)), 0).values[-1] if doubt else found.amax(0)
+    return torch.where(found.isfinite(), found, CAP * per_pixel.abs().amax(0))
 
 
 def pixel_width(cameras: Camera, points: Tensor) -> Tensor:

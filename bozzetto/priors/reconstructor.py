@@ -70,10 +70,12 @@ class Posed:
 
     rgba     (V, 4, S, S) premultiplied sRGB and coverage
     cameras  V of them, of that size
+    doubt    how many of them may be wrong where they show background, as a prior's drawings are (`cost_volume.hull_distance`)
     """
 
     rgba: Tensor
     cameras: Camera
+    doubt: int = 0
 
 
 @brief
@@ -89,6 +91,7 @@ class Field:
     raw: Tensor
     cameras: Camera
     volume: Tensor
+    doubt: int = 0
 
     @property
     def rgba(self) -> Tensor:
@@ -180,10 +183,10 @@ class Reconstructor(nn.Module):
         raws = [raw_of(p.rgba) for p in posed]
         cells = lattice(self.config.cells, HALF, posed[0].rgba)
         maps = self.features(torch.cat(raws)).split([len(r) for r in raws])
-        found = [self._statistics(m, r, p.cameras, cells, variance) for m, r, p in zip(maps, raws, posed, strict=True)]
+        found = [self._statistics(m, r, p.cameras, cells, variance, p.doubt) for m, r, p in zip(maps, raws, posed, strict=True)]
         shape = (self.config.cells,) * 3
         volumes = self.volume(torch.stack([f.mT.unflatten(1, shape) for f in found]))
-        return [Field(m, r, p.cameras, v) for m, r, p, v in zip(maps, raws, posed, volumes, strict=True)]
+        return [Field(m, r, p.cameras, v, p.doubt) for m, r, p, v in zip(maps, raws, posed, volumes, strict=True)]
 
     def field(self, posed: Posed) -> Field:
         """Of one object."""
@@ -191,7 +194,7 @@ class Reconstructor(nn.Module):
 
     def distance(self, field: Field, points: Tensor, *, variance: bool = True) -> Tensor:
         """Signed distances (N,) at points (N, 3) of the cube, negative inside."""
-        local = self._statistics(field.maps, field.raw, field.cameras, points, variance)
+        local = self._statistics(field.maps, field.raw, field.cameras, points, variance, field.doubt)
         told = torch.cat([encoded(points), read_volume(field.volume, HALF, points), local], -1)
         made: Tensor = self.mlp(told)[:, 0]
         return local[:, -1] * REACH + 0.1 * made
@@ -211,13 +214,13 @@ class Reconstructor(nn.Module):
         told = torch.cat([values - mean, variance.expand_as(values), seen[..., None]], -1)
         return blend(own.clamp(0, 1), self.weigh(told)[..., 0], seen)
 
-    def _statistics(self, maps: Tensor, raw: Tensor, cameras: Camera, points: Tensor, variance: bool) -> Tensor:
+    def _statistics(self, maps: Tensor, raw: Tensor, cameras: Camera, points: Tensor, variance: bool, doubt: int) -> Tensor:
         """(N, 2 (F + RAW) + 2): mean, variance, share of the views that count, distance from the hull in units of REACH."""
         read, counts = unproject(maps, cameras, points)
         with torch.no_grad():  # nothing is learnt there
             sharp, _ = unproject(raw, cameras, points)
             pixel = pixel_width(cameras, points)[..., None] / REACH
-            hull = (hull_distance(raw[:, -1], cameras, points) / REACH).clamp(-1, 1)
+            hull = (hull_distance(raw[:, -1], cameras, points, doubt) / REACH).clamp(-1, 1)
         values = torch.cat([read, sharp[..., :-1], (sharp[..., -1:] * pixel).clamp(-1, 1)], -1)
         mean, spread = mean_and_variance(values, counts)
         share = counts.to(mean).mean(0)

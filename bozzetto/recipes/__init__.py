@@ -14,6 +14,7 @@ from bozzetto.recipes import (
     guess,
     magic123,
     mvdream,
+    one2345,
     sweetdreamer,
     syncdreamer,
     views,
@@ -34,6 +35,7 @@ ALL = (
     syncdreamer,
     mvdream,
     sweetdreamer,
+    one2345,
 )
 RECIPES: dict[str, Recipe[Any]] = {module.RECIPE.name: module.RECIPE for module in ALL}
 """by the names of `--recipe`"""

@@ -66,6 +66,20 @@ class MeshSettings:
 
 
 @dataclass(frozen=True)
+class ReconstructSettings:
+    """Of `bozzetto reconstruct`."""
+
+    cells: int = 80
+    """of the lattice, along the longest side"""
+    views: int = 32
+    """pictures that are used, at most, evenly from the list; 8 all round will do"""
+    faces: int = 30_000
+    """of the model, at most"""
+    texture: int = 1024
+    """texels a side"""
+
+
+@dataclass(frozen=True)
 class LearnSettings:
     """Of `bozzetto learn`."""
 
