@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from bozzetto.claims import all_claims, page, runs, verb
-from bozzetto.claims.claim import Beats, Between, Claim, Near
+from bozzetto.claims.claim import AtMost, Beats, Between, Claim, Near
 from bozzetto.errors import InputError
 from tests.test_cli import run as command
 
@@ -48,6 +48,12 @@ def test_a_claim_holds_where_every_rule_is_met_and_the_control_loses():
 def test_a_rule_that_is_not_met_is_said(rule):
     verdict = replace(CLAIM, must=(rule,)).verdict(SCORES)
     assert verdict.state == "does not hold" and not verdict.outcomes[0].is_met and "not" in verdict.outcomes[0].sentence
+
+
+def test_a_share_is_of_the_means_and_nothing_is_no_share_of_nothing():
+    scores = [{"a": 0.0, "b": 0.5, "none": 0.0}, {"a": 0.3, "b": 0.7, "none": 0.0}]
+    assert AtMost("a", "b", 0.25).judged(scores, "lower").is_met and not AtMost("a", "b", 0.24).judged(scores, "lower").is_met
+    assert not AtMost("none", "none", 1.0).judged(scores, "lower").is_met and not AtMost("a", "b", 1.0).judged(scores, "higher").is_met
 
 
 def test_a_control_that_wins_says_nothing_and_one_that_runs_away_has_lost():

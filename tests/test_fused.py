@@ -274,10 +274,10 @@ def test_drawn_views_become_the_object_and_their_mirror_image_does_not(by, lumps
 
 @pytest.mark.parametrize("by", ["dmtet", pytest.param("neus", marks=pytest.mark.slow)])
 def test_views_correct_a_guess_that_is_twice_as_deep_and_red_behind(by):
-    """Perspective views without normals."""
+    """Perspective views, whose normals are not looked at."""
     cameras = orbit([math.pi / 4 * k for k in range(8)], 0.2, 2.2, size=48, fov=0.6)
     views = block.truth(cameras, block.CENTRE)
-    drawn = Drawn(replace(views, normal=0 * views.normal), torch.ones(8), False)
+    drawn = Drawn(views, torch.ones(8), False)
     made = fuse(job(), drawn, block.guess(2.0), replace(FAST[by], steps=2 * FAST[by].steps, kept_rgb=1.0))
     deep = lambda x: float(x.quantile(0.98) - x.quantile(0.02))  # noqa: E731
     assert 0.3 < deep(made.vertices[:, 0]) < 0.45 < 0.6 < deep(block.guess(2.0).surface()[0][:, 0])

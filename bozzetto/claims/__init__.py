@@ -19,6 +19,8 @@ MODULES = (
     "mvdream",
     "novel_views",
     "together",
+    "syncdreamer",
+    "wonder3d",
     "hybrid",
     "sweetdreamer",
     "dreambooth",

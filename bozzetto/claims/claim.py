@@ -2,8 +2,8 @@
 """`Claim`: what a paper says its method does, as an experiment of minutes, what must come out, and a control that must lose.
 
 An experiment is a function of a seed that measures several variants by one metric: the method, its rivals, and a broken one. A claim
-is judged over several seeds by rules (`Beats`, `Near`, `Between`), and counts only if its control loses: an experiment that a flipped
-sign passes has shown nothing.
+is judged over several seeds by rules (`Beats`, `Near`, `AtMost`, `Between`), and counts only if its control loses: an experiment that a
+flipped sign passes has shown nothing.
 """
 
 from __future__ import annotations
@@ -83,6 +83,26 @@ class Near:
         off = abs(a - b) / abs(b) if b else math.inf
         is_met = off <= self.share  # False for what is not a number
         return Outcome(is_met, f"{self.variant} is {'' if is_met else 'not '}within {self.share:.0%} of {self.other}: {off:.1%} off")
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """The mean of `variant` is at most a share of that of `other`, where lower is better."""
+
+    variant: str
+    other: str
+    share: float
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return self.variant, self.other
+
+    def judged(self, scores: Sequence[Scores], better: Better) -> Outcome:
+        a, b = (float(np.mean([s[v] for s in scores])) for v in self.variants)
+        is_met = better == "lower" and b > 0 and a <= self.share * b  # False for what is not a number
+        return Outcome(
+            is_met, f"{self.variant} is {'' if is_met else 'not '}at most {self.share:.0%} of {self.other}: {said(a)}, {said(b)}"
+        )
 
 
 @dataclass(frozen=True)

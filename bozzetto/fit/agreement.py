@@ -109,7 +109,8 @@ class Wanted:
         """All pixels of all views in a row."""
         views, direction = drawn.views, drawn.views.cameras.rays()[1].float()
         trust = drawn.weight.float()[:, None, None].expand(direction.shape[:3]).reshape(-1)
-        rgb, normal, direction = (x.reshape(-1, 3) for x in (views.rgb, views.normal, direction))
+        told = views.normal if drawn.has_normals else torch.zeros_like(views.normal)
+        rgb, normal, direction = (x.reshape(-1, 3) for x in (views.rgb, told, direction))
         return cls(rgb, views.alpha.reshape(-1), normal, direction, trust)
 
     def at(self, some: Tensor) -> Wanted:

@@ -67,6 +67,8 @@ class Fusing(Agreement):
     """pixels a side of the views that are rasterised, at most; of dmtet"""
     at_once: Annotated[int, Within(1, 64)] = 8
     """views rasterised in a step, at most; of dmtet"""
+    distance_lr: Annotated[float, Within(0, 1)] = 0.1
+    """Adam's step for the distances, in grid cells; falls to a fifth; of dmtet"""
     cells: Annotated[int, Within(8, 128)] = 64
     """of the grid of the DMTet that comes of it; dmtet subdivides it once"""
     colours: Annotated[int, Within(2, 256)] = 64
@@ -187,7 +189,7 @@ def _by_pictures(job: Job[Any], drawn: Drawn, begun: Rough, middle: Tensor, half
     lower, upper = (middle - half).tolist(), (middle + half).tolist()
     dmtet = DMTet.from_occupancy(begun.logits, s.cells, lower, upper)
     grid = ColourGrid.of(begun.colours, middle - half, middle + half, s.colours)
-    tets = Tets(dmtet, TetsCourse(0.05, fall=0.2, colour_lr=0.2), grid)
+    tets = Tets(dmtet, TetsCourse(s.distance_lr, fall=0.2, colour_lr=0.2), grid)
     terms: list[Term] = [DrawnPictures(drawn.resized(s.picture), s, s.at_once), own({"smooth": s.smooth_weight, "sign": 0.01})]
     losses = optimise(tets, terms, job.run, stage, steps=s.steps, seed=job.seed)
     return handed_on(tets, losses)
