@@ -142,7 +142,8 @@ SAYS = Claim(
     must=(Beats("mean and variance", "mean alone"),),
     control=Beats("mean and variance", "azimuth's sign flipped"),
     seconds=25,
-    remark="One network, which was taught without the variance in a fifth of its batches, so that it can do with the mean alone.",
+    remark="One network, which was taught without the variance in a fifth of its batches, so that it can do with the mean alone. It saw "
+    "2700 samples and hardly leaves the visual hull, with which it begins and which needs no variance: it has not learnt to use it yet.",
 )
 CLAIMS = (
     SAYS,
@@ -158,7 +159,8 @@ CLAIMS = (
             Beats("10 degrees off", "20 degrees off"),
         ),
         control=Beats("0 degrees off", "azimuth's sign flipped"),
-        remark="A prior draws by relative poses, so that an error of the picture's elevation is one of all eight.",
+        remark="A prior draws by relative poses, so that an error of the picture's elevation is one of all eight. In the mean over seeds "
+        "each step makes it worse; the first 5 degrees cost less than what the four objects of a seed differ by.",
     ),
     replace(
         SAYS,

@@ -93,7 +93,7 @@ class Eight:
         alpha = made.alpha[..., None]
         rgb = torch.minimum((made.pictures - (1 - alpha) * self.prior.background).clamp(min=0), alpha)
         pictures, cameras = [torch.cat([rgb, alpha], -1)], [self.cameras(neighbours)]
-        if self.photograph:
+        if self.photograph and not cameras[0].is_orthographic:  # a batch has one kind of camera, and the picture's has a perspective
             pictures.insert(0, torch.cat([self.framed.rgb, self.framed.alpha[..., None]], -1)[None])
             cameras.insert(0, self.framed.cameras([self.framed.azimuth], [self.framed.elevation]))
         resized = [F.interpolate(x.movedim(-1, 1), (size, size), mode="bilinear", antialias=True) for x in pictures]
