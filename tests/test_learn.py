@@ -18,7 +18,8 @@ from bozzetto.distill.dreambooth import Examples, Rule, loss
 from bozzetto.errors import InputError
 from bozzetto.fit import teaching
 from bozzetto.priors import load, lora
-from bozzetto.priors.loading import MINI, digest, load_for, save
+from bozzetto.priors.loading import MINI, digest, load_for
+from bozzetto.priors.saving import save
 from bozzetto.priors.text2image import TextToImage
 from bozzetto.verbs import learn as verb
 from bozzetto.verbs.learn import learn

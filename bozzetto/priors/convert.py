@@ -33,7 +33,7 @@ from bozzetto.priors.checkpoint import read_checkpoint
 from bozzetto.priors.codec import KLCodec
 from bozzetto.priors.components import STEMS, check_installed, fill
 from bozzetto.priors.ldm import unet_settings, vae_settings
-from bozzetto.priors.loading import check_free, save
+from bozzetto.priors.saving import check_free, save
 from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.sync_volume import Volume, VolumeConfig, ring
 from bozzetto.priors.syncdreamer import KIND as SYNC
@@ -221,7 +221,7 @@ def assemble_sync(
 
 
 def _save_sync(base: Zero123, parts: dict[str, tuple[nn.Module, dict[str, Any]]], out: Path) -> None:
-    """As `loading.save`, with the parts that it does not know."""
+    """As `saving.save`, with the parts that it does not know."""
     from safetensors.torch import save_file
 
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as at:

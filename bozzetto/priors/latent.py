@@ -151,6 +151,10 @@ class LatentPrior(nn.Module):
         """The null; each prior says more."""
         raise NotImplementedError
 
+    def fullest(self) -> Condition:
+        """The condition under which it does most, for `plan`, sizes alone being true: a null may ask for less than a run does."""
+        return self.condition()
+
     def sample(
         self, cond: Condition, *, count: int = 1, sampler: Sampler | None = None, generator: Generators, watch: Watch | None = None
     ) -> Tensor:

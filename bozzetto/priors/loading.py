@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`load`: a prior from a folder, embedded or published; `save`: a folder in diffusers' layout that `load` reads.
+"""`load`: a prior from a folder, embedded or published (`saving` writes one).
 
 Most folders are diffusers': `model_index.json`, one folder for each network, `scheduler/`, and perhaps the sidecar `bozzetto.json`,
 whose `kind` says what the weights cannot: Zero-1-to-3 and Stable-Zero123 have the same tensors and read different pose codes.
@@ -14,26 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import json
-import shutil
-import tempfile
-from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
-from torch import nn
 
 from bozzetto.errors import InputError
-from bozzetto.priors import components, learnt, published, sweetdreamer, syncdreamer, triposr_files, unconditional, zero123
-from bozzetto.priors.codec import Codec, KLCodec, LinearCodec
+from bozzetto.priors import learnt, published, sweetdreamer, syncdreamer, triposr_files, unconditional, zero123
 from bozzetto.priors.components import read_json
 from bozzetto.priors.deepfloyd import DeepFloyd
 from bozzetto.priors.instruct import InstructPix2Pix
 from bozzetto.priors.mvdream import MVDream
 from bozzetto.priors.prior import Prior
-from bozzetto.priors.schedule import NoiseSchedule
 from bozzetto.priors.sweetdreamer import SweetDreamer
 from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.unconditional import PicturePrior
@@ -203,77 +195,6 @@ def digest(name_or_folder: str | Path) -> str:
     return whole.hexdigest()[:16]
 
 
-def save(prior: Zero123, folder: str | Path) -> None:
-    """Write the folder that `load` reads, in the layout of diffusers' community pipeline, dtypes as they are; all or nothing.
-
-    raises  InputError where something is at `folder` already, or nothing can be written there
-    """
-    folder = Path(folder)
-    check_free(folder)
-    networks: dict[str, tuple[nn.Module, dict[str, Any], str]] = {
-        "unet": (prior.unet, components.config_of(prior.unet), components.STEMS[0]),
-        "vae": (*codec_files(prior.codec), components.STEMS[0]),
-        "image_encoder": (prior.image_encoder, prior.image_encoder.config.to_dict(), components.STEMS[1]),
-        "cc_projection": (nn.ModuleDict({"projection": prior.projection}), {"_class_name": "CCProjection"}, components.STEMS[0]),
-    }
-    index = {
-        "_class_name": "Zero1to3StableDiffusionPipeline",
-        "cc_projection": ["pipeline_zero1to3", "CCProjection"],
-        "feature_extractor": [None, None],
-        "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
-        "safety_checker": [None, None],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    }
-    write_folder(folder, networks, index, prior.schedule, prior.kind)
-
-
-def write_folder(
-    folder: Path,
-    networks: Mapping[str, tuple[nn.Module, dict[str, Any], str]],
-    index: dict[str, Any],
-    schedule: NoiseSchedule,
-    kind: str,
-    copied: Mapping[str, Path] | None = None,
-) -> None:
-    """A folder in diffusers' layout; all or nothing.
-
-    networks  by their folders: each with its settings, and the stem of its file's name
-    index     model_index.json
-    copied    folders to copy, by name
-    """
-    from safetensors.torch import save_file
-
-    made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        for name, source in (copied or {}).items():
-            shutil.copytree(source, made / name)
-        for name, (network, config, stem) in networks.items():
-            (made / name).mkdir()
-            _write(made / name / "config.json", config)
-            state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-            save_file(state, made / name / f"{stem}.safetensors", metadata={"format": "pt"})
-        (made / "scheduler").mkdir()
-        _write(made / "scheduler" / "scheduler_config.json", schedule.config())
-        _write(made / "bozzetto.json", {"kind": kind})
-        _write(made / "model_index.json", index)
-        made.chmod(0o755)  # mkdtemp's folders are for their owner alone
-        made.rename(folder)
-    finally:
-        shutil.rmtree(made, ignore_errors=True)
-
-
-def check_free(folder: Path) -> None:
-    """raises InputError unless `folder` can be written and overwrites nothing"""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: is there already; choose another place, or remove it first")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another place") from None
-
-
 def _folder(name_or_folder: str | Path) -> Path:
     """A folder on disk, or the embedded or fetched one of that name."""
     name = str(name_or_folder)
@@ -364,15 +285,3 @@ def _kind(folder: Path, kind: str | None, *, is_told: bool = False) -> str:
         f"{folder}: a {pipeline} may be Zero-1-to-3 or Stable-Zero123, whose weights look the same; say its kind "
         f'({", ".join(zero123.KINDS)}), or write it beside model_index.json as bozzetto.json: {{"kind": "zero123-xl"}}'
     )
-
-
-def codec_files(codec: Codec) -> tuple[nn.Module, dict[str, Any]]:
-    """The network of `vae/` and its settings."""
-    if isinstance(codec, KLCodec):
-        return codec.vae, components.config_of(codec.vae)
-    assert isinstance(codec, LinearCodec)
-    return codec, {"_class_name": type(codec).__name__, **asdict(codec.settings)}
-
-
-def _write(path: Path, settings: dict[str, Any]) -> None:
-    path.write_text(json.dumps(settings, indent=1, sort_keys=True) + "\n")

@@ -19,6 +19,7 @@ from bozzetto.priors import components, ldm, published
 from bozzetto.priors.checkpoint import read_checkpoint
 from bozzetto.priors.codec import KLCodec
 from bozzetto.priors.components import STEMS, fill
+from bozzetto.priors.saving import codec_files, write_folder
 from bozzetto.priors.schedule import NoiseSchedule
 
 KIND = "mvdream"
@@ -65,8 +66,6 @@ def convert(ckpt: Path, out: Path, settings: dict[str, Any], tokenizer: str | Pa
     tokenizer  folder with tokenizer/, or the name of a fetched prior; by default TOKENIZER
     raises     InputError, one sentence, for a checkpoint or tokenizer that cannot be used
     """
-    from bozzetto.priors.loading import codec_files, write_folder  # which imports what `convert` writes
-
     words = _tokenizer(tokenizer)
     schedule = NoiseSchedule(settings["linear_start"], settings["linear_end"], "scaled_linear", settings["timesteps"])
     unet, codec, tower = assemble(ckpt, read_checkpoint(ckpt), settings, dtype)

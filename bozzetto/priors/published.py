@@ -216,10 +216,8 @@ PUBLISHED: dict[str, Published] = {
         whose="Xiaoxiao Long and others",
         repository="flamehaze1115/wonder3d-v1.0",
         revision="main",  # no commit was seen
-        files=_parts(
-            File("unet/diffusion_pytorch_model.bin"),  # pickles: none was seen as safetensors
-            File("vae/diffusion_pytorch_model.bin"),
-            File("image_encoder/pytorch_model.bin"),
+        files=_parts(  # pickles: none was seen as safetensors
+            *(File(f) for f in ("unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin", "image_encoder/pytorch_model.bin"))
         ),
         licence="AGPL-3.0 by its card: who offers it over a network or passes it on must offer the source, too",
         restricts=True,

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from bozzetto.data.captions import caption
 from bozzetto.diffusion.losses import prediction_loss
-from bozzetto.priors import components, loading
+from bozzetto.priors import components, loading, saving
 from bozzetto.priors.hint import PLANES
 from bozzetto.priors.latent import ConditionedUNet
 from bozzetto.priors.sampling import SMALL, Sampler, sample
@@ -336,7 +336,7 @@ def keep(prior: Zero123, folder: Path) -> None:
 
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
-    loading.save(deepcopy(prior).half(), new)
+    saving.save(deepcopy(prior).half(), new)
     shutil.rmtree(folder, ignore_errors=True)
     new.rename(folder)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from bozzetto.errors import InputError
 from bozzetto.fit.run import Progress
-from bozzetto.priors.loading import check_free
 from bozzetto.priors.published import PUBLISHED, Published, cache, find, lacking
+from bozzetto.priors.saving import check_free
 from bozzetto.verbs import hub
 
 
