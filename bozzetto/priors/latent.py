@@ -151,6 +151,10 @@ class LatentPrior(nn.Module):
         """The null; each prior says more."""
         raise NotImplementedError
 
+    def fullest(self) -> Condition:
+        """What is asked under where most is computed, for `plan`: its sizes are true, its numbers are not."""
+        return self.condition()
+
     def sample(
         self, cond: Condition, *, count: int = 1, sampler: Sampler | None = None, generator: Generators, watch: Watch | None = None
     ) -> Tensor:

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import flop_registry
 from bozzetto import memory
 from bozzetto.camera import orbit
 from bozzetto.errors import InputError
+from bozzetto.priors.latent import LatentPrior
 from bozzetto.views import Views
 
 GB = 1e9
@@ -121,7 +122,7 @@ class Plan:
         b = asked.batch
         x = torch.empty(b, *prior.shape, device="meta")
         with torch.no_grad():
-            cond = getattr(prior, "fullest", prior.condition)()  # a null may ask for less than what a run asks for
+            cond = prior.fullest() if isinstance(prior, LatentPrior) else prior.condition()
             call, decode = count(lambda: prior.denoiser.denoise(x, 1.0, cond)), count(lambda: prior.decode(x))
         pull = count(lambda: _pull(prior, b)) if asked.pulled else Count()
         lesson = count(lambda: _teach(prior, x, cond)) if asked.taught else Count()
