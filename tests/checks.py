@@ -68,6 +68,8 @@ FILES = [
     "instruct",
     "prompt_to_prompt",
     "sweetdreamer",
+    "sync_volume",
+    "syncdreamer",
 ]
 ApproxScalar: Any = type(pytest.approx(0.0))
 ID = re.compile(r"test_([a-z]+\d?[a-z]?)_(\d+)_(\w+)$")

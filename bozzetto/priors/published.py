@@ -235,7 +235,6 @@ PUBLISHED: dict[str, Published] = {
         restricts=True,
         gigabytes=5.2,
         then="bozzetto convert {folder}/syncdreamer-pretrain.ckpt --kind syncdreamer --out priors/syncdreamer",
-        elsewhere=("jianfuzhang233/controlnet_syncdreamer (a data set)",),
     ),
     "instruct-pix2pix": Published(
         what="edits a picture as a text says (arXiv:2211.09800)",

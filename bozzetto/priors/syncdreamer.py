@@ -199,7 +199,7 @@ class SyncDreamer(JointPrior):
         return {"image_latent": seen.latent[:, None], "token": token[:, :, None], "pose": pose}
 
     def fullest(self) -> Condition:
-        """The condition under which it does most, for `plan`: sizes alone are true."""
+        """As `LatentPrior.fullest`: the null makes no volume."""
         null = self.condition()
         return {**null, "pose": null["token"].new_zeros(1, self.together, self.volume.config.pose)}
 
