@@ -49,9 +49,9 @@ def faces(seed: int) -> Scores:
 def behind(seed: int, steps: int = STEPS) -> Scores:
     """From how many of the directions round it the side behind is a second front (`evaluate.two_faced`), of the best turn."""
     cameras = ring(all_round(VIEWS), 48)
-    truth = _rgba(head()(cameras))
+    truth, made = _rgba(head()(cameras)), shapes(seed, steps)
     with torch.no_grad():
-        return {name: rate_round(_rgba(shape.render(cameras, "colour")), truth) for name, shape in shapes(seed, steps).items()}
+        return {name: rate_round(_rgba(shape.render(cameras, "colour")), truth) for name, shape in made.items()}
 
 
 def rate_round(made: Tensor, truth: Tensor) -> float:
