@@ -161,6 +161,8 @@ def _text_settings(where: Path, tensors: dict[str, Tensor], is_open: bool) -> di
         vocabulary, width = tensors["text_model.embeddings.token_embedding.weight"].shape
         return {
             "vocab_size": vocabulary,
+            "bos_token_id": vocabulary - 2,  # CLIP's last two words
+            "eos_token_id": vocabulary - 1,
             "hidden_size": width,
             "max_position_embeddings": len(tensors["text_model.embeddings.position_embedding.weight"]),
             "intermediate_size": len(tensors["text_model.encoder.layers.0.mlp.fc1.weight"]),
