@@ -52,7 +52,7 @@ def there(claim: Claim, out: Path) -> list[Result]:
 
 def identity(claim: Claim) -> str:
     """Of the file that holds the experiment, and the version."""
-    source = Path(inspect.getfile(claim.run)).read_bytes()
+    source = Path(inspect.getfile(inspect.unwrap(claim.run))).read_bytes()
     return hashlib.sha256(source + __version__.encode()).hexdigest()[:16]
 
 
