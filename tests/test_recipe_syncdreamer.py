@@ -5,6 +5,7 @@ and by a small checkpoint in the published layout."""
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,16 @@ def test_views_that_agree_mend_a_guess_that_is_twice_too_deep_and_red_behind(tmp
     assert load_picture(sheet).rgb.shape == (4 * 48, 4 * 48, 3)
 
 
+@pytest.fixture
+def in_order() -> Iterator[None]:
+    """Sums in a fixed order, as `bozzetto.lift` has them: threads add in any."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
+@pytest.mark.usefixtures("in_order")
 @pytest.mark.parametrize("stage", [pytest.param(s, marks=() if s == "fuse" else pytest.mark.slow) for s in RECIPE.stages])
 def test_killed_in_any_stage_and_resumed_it_ends_in_the_same_bytes(stage: str, tmp_path: Path):
     prior = exact()
