@@ -45,6 +45,7 @@ from bozzetto.priors.cost_volume import (
 
 HALF = 0.56  # the cube runs over [-HALF, HALF]^3; the longest side of what is reconstructed is about 1
 RAW = 5  # colours over grey, coverage, distance from the outline
+SEEN = 64  # pixels a side of what the 2D network sees
 REACH = 0.12  # beyond which distances from the hull are not told apart
 OCTAVES = 4
 
@@ -124,7 +125,7 @@ class Residual3d(nn.Module):
 
 
 class Features(nn.Module):
-    """(V, RAW, S, S) to (V, F, S/2, S/2): what is round each pixel, at two scales."""
+    """(V, RAW, S, S) to (V, F, SEEN/2, SEEN/2): what is round each pixel, at two scales."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
@@ -133,7 +134,9 @@ class Features(nn.Module):
         self.join = nn.Sequential(nn.Conv2d(48, 24, 1), nn.SiLU(), nn.Conv2d(24, features, 3, padding=1))
 
     def forward(self, raw: Tensor) -> Tensor:
-        x = self.fine(raw)
+        shrink = raw.shape[-1] / SEEN  # one size for the network, whatever the pictures'; distances are in its pixels
+        small = F.interpolate(raw, (SEEN, SEEN), mode="area") if shrink != 1 else raw
+        x = self.fine(torch.cat([small[:, :-1], small[:, -1:] / shrink], 1))
         up = F.interpolate(self.coarse(x), x.shape[-2:], mode="bilinear")
         made: Tensor = self.join(torch.cat([x, up], 1))
         return made

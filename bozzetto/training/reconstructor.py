@@ -23,13 +23,14 @@ from bozzetto.camera import Camera
 from bozzetto.data.objects import Packed
 from bozzetto.data.renders import drawable
 from bozzetto.priors.cost_volume import hull_distance, sparseness
-from bozzetto.priors.reconstructor import Posed, Reconstructor, ReconstructorConfig, save
+from bozzetto.priors.loading import MINI
+from bozzetto.priors.reconstructor import Posed, Reconstructor, ReconstructorConfig, load, save
 from bozzetto.training.loop import LoopSettings, train
 from bozzetto.training.scenes import BY_SET, CUBE, Known, Scenes, scene
 from bozzetto_objects import HELD_OUT_FAMILIES, make
 
 BAND = 0.06  # distances beyond some of it are not told apart: what counts is where the surface is
-SOFT = 0.012  # of the logistic by which a distance says how likely a point is inside: NeuS's 1 / s
+SOFT = 0.02  # of the logistic by which a distance says how likely a point is inside: NeuS's 1 / s
 SPARSE = 0.02  # the paper's weight
 MEAN_ALONE = 0.2  # share of the batches
 
@@ -44,6 +45,8 @@ class Settings:
     """the run's folder: state, curve, logs; resumed if it is there"""
     procedural: float = 0.4
     """share of procedural objects"""
+    start: Path | None = None
+    """a network's folder to begin from where OUT has no state, `mini` for the embedded one; what it adds to the hull begins as nothing"""
     loop: LoopSettings = field(
         default_factory=lambda: LoopSettings(samples=3000, batch=4, warmup=30, cooldown=0.4, ema=0.99, validate_every=600, workers=0)
     )
@@ -89,7 +92,7 @@ def loss(network: nn.Module, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str
 Group = list[dict[str, Tensor]]
 
 
-def held_out(packed: Packed, scenes: Scenes, *, size: int = 64, views: int = 8) -> dict[str, Group]:
+def held_out(packed: Packed, scenes: Scenes, *, size: int = 128, views: int = 8) -> dict[str, Group]:
     """Fixed pictures of objects nobody trains on: some of the validation furniture, and the families held out."""
 
     def seen(k: int, known: Known) -> dict[str, Tensor]:
@@ -140,6 +143,10 @@ def main(settings: Settings) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(settings.loop.seed)  # noqa: TID251 — layers draw their initial weights from the global state
         network = Asked(Reconstructor(ReconstructorConfig()))
+    if settings.start is not None and not (settings.out / "state.safetensors").exists():
+        network.network.load_state_dict(load(MINI / "reconstructor" if str(settings.start) == "mini" else settings.start).state_dict())
+        nn.init.zeros_(network.network.mlp[-1].weight)
+        nn.init.zeros_(network.network.mlp[-1].bias)
     scenes = Scenes(settings.objects, seed=settings.loop.seed, batch=settings.loop.batch, procedural=settings.procedural)
     groups = held_out(Packed(settings.objects), scenes)
 

@@ -39,7 +39,7 @@ NEAR, BOX, CUBE, COLOURED = 800, 960, 288, 192  # points a sample: near the surf
 SPREAD = 0.025  # of the points near the surface
 STEP = 2 * EXTENT / GRID
 FEWEST, MOST = 4, 10  # views
-SIZE = 64
+SIZES = (64, 128)  # of the pictures, changing from round to round
 ROUND, USES = 64, 3  # scenes at a time, and how often each is shown, with other views and points
 BY_VIEW, BY_SET = ("rgba", "c2w", "K", "seen"), ("points", "distance")
 
@@ -130,7 +130,8 @@ class Scenes(Dataset[dict[str, Tensor]]):
         if k not in self.drawn:
             self.drawn = {n: x for n, x in self.drawn.items() if n > k - ROUND}
             rng = np.random.default_rng([self.seed, k])
-            self.drawn[k] = scene(self.objects.draw(USES * k, rng), rng, views=MOST, sets=USES)
+            size = SIZES[k // ROUND % len(SIZES)]
+            self.drawn[k] = scene(self.objects.draw(USES * k, rng), rng, views=MOST, size=size, sets=USES)
         shared = np.random.default_rng([self.seed, 1, i // self.batch])
         views = 8 if shared.random() < 0.4 else int(shared.integers(FEWEST, MOST + 1))
         shown = torch.from_numpy(np.random.default_rng([self.seed, 2, i]).permutation(MOST)[:views])
@@ -145,7 +146,7 @@ class Scenes(Dataset[dict[str, Tensor]]):
 
 
 def scene(
-    known: Known, rng: np.random.Generator, *, views: int, size: int = SIZE, sets: int = 1, augment: bool = True
+    known: Known, rng: np.random.Generator, *, views: int, size: int = SIZES[0], sets: int = 1, augment: bool = True
 ) -> dict[str, Tensor]:
     """Pictures and truth; everything that is drawn comes from `rng`. Without `augment` nothing is spoilt, and V is at most 8.
 
