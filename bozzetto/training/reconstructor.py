@@ -145,8 +145,8 @@ def main(settings: Settings) -> None:
         network = Asked(Reconstructor(ReconstructorConfig()))
     if settings.start is not None and not (settings.out / "state.safetensors").exists():
         network.network.load_state_dict(load(MINI / "reconstructor" if str(settings.start) == "mini" else settings.start).state_dict())
-        nn.init.zeros_(network.network.mlp[-1].weight)
-        nn.init.zeros_(network.network.mlp[-1].bias)
+        for p in network.network.mlp[-1].parameters():
+            nn.init.zeros_(p)
     scenes = Scenes(settings.objects, seed=settings.loop.seed, batch=settings.loop.batch, procedural=settings.procedural)
     groups = held_out(Packed(settings.objects), scenes)
 
