@@ -9,17 +9,12 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import torch
-from torch import Tensor
-
-from bozzetto.claims.claim import AtMost, Beats, Claim, Scores
+from bozzetto.claims.claim import Beats, Claim, Scores
 from bozzetto.claims.head import Around, all_round, apart, coloured, faces_of, from_the_front, head, off, ring, together
-from bozzetto.evaluate.two_faced import rate, two_faced
 from bozzetto.priors.exact import Exact
 from bozzetto.shapes.tets import Tets
-from bozzetto.views import Views
 
-STEPS, VIEWS = 200, 24
+STEPS = 200
 
 
 @lru_cache(maxsize=8)
@@ -46,25 +41,6 @@ def faces(seed: int) -> Scores:
     return {name: abs(faces_of(shape) - 1) for name, shape in shapes(seed).items()}
 
 
-def behind(seed: int, steps: int = STEPS) -> Scores:
-    """From how many of the directions round it the side behind is a second front (`evaluate.two_faced`), of the best turn."""
-    cameras = ring(all_round(VIEWS), 48)
-    truth, made = _rgba(head()(cameras)), shapes(seed, steps)
-    with torch.no_grad():
-        return {name: rate_round(_rgba(shape.render(cameras, "colour")), truth) for name, shape in made.items()}
-
-
-def rate_round(made: Tensor, truth: Tensor) -> float:
-    """Of views (V, H, W, 4) all round."""
-    turned = min((made.roll(k, 0) for k in range(len(made))), key=lambda x: float((x - truth).square().mean()))
-    pairs = [[k, (k + len(made) // 2) % len(made)] for k in range(len(made))]
-    return rate(torch.tensor([two_faced(turned[pair], truth[pair]) for pair in pairs]))
-
-
-def _rgba(views: Views) -> Tensor:
-    return torch.cat([views.rgb, views.alpha], -1)
-
-
 CLAIMS = (
     Claim(
         "two-faces",
@@ -89,22 +65,6 @@ CLAIMS = (
         better="lower",
         run=distance,
         must=(Beats("together", "by itself, photographs of the front"), Beats("together", "by itself, from all round")),
-        control=Beats("together", "together, all of the front"),
-        seconds=1,
-    ),
-    Claim(
-        "two-faces-behind",
-        method="SDS",
-        source="arXiv:2308.16512, Sec. 1 and 4.1; arXiv:2310.02596, Sec. 4",
-        says="Of views that are likely together at most a third as many have a second front behind as of views each likely by itself.",
-        metric="share of the directions round it from which the side behind is a second front",
-        better="lower",
-        run=behind,
-        must=(
-            Beats("together", "by itself, photographs of the front"),
-            AtMost("together", "by itself, photographs of the front", 1 / 3),
-            AtMost("together", "by itself, from all round", 1 / 3),
-        ),
         control=Beats("together", "together, all of the front"),
         seconds=1,
     ),

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bozzetto.camera import Camera
-from bozzetto.claims.claim import Beats, Between, Claim, Scores
+from bozzetto.claims.claim import AtMost, Beats, Claim, Scores
 from bozzetto.claims.head import RADIUS, all_round, ball, ring
 from bozzetto.claims.novel_views import PALETTE
 from bozzetto.claims.together import FACING, disagreement
@@ -97,7 +97,7 @@ CLAIMS = (
         metric="disagreement of colours between views, as a share of that of views drawn by themselves",
         better="lower",
         run=agreeing,
-        must=(Between(TOGETHER, high=0.5), Beats(TOGETHER, ALONE)),
+        must=(AtMost(TOGETHER, ALONE, 0.5), Beats(TOGETHER, ALONE)),
         control=Beats(TOGETHER, CLOCKWISE),
         seconds=10,
         remark="What is left of it where views are drawn together is resampling at the borders of colours.",
