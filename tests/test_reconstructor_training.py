@@ -107,7 +107,7 @@ def test_it_learns_and_its_scores_begin_at_the_hulls(packed):
     batch = {k: torch.stack([scenes[0][k], scenes[1][k]]) for k in scenes[0]}
     optimiser = torch.optim.Adam(network.parameters(), 1e-2)
     losses = []
-    for _ in range(12):
+    for _ in range(24):
         total, parts = loss(network, batch)
         optimiser.zero_grad()
         total.backward()
