@@ -127,7 +127,8 @@ def _prior() -> Check:
     from bozzetto.errors import InputError
 
     try:
-        from bozzetto.priors.first_guess import digest, load
+        from bozzetto.priors.first_guess import load
+        from bozzetto.priors.small import digest
 
         count = sum(p.numel() for p in load(PRIOR).parameters())
         size = (PRIOR / "model.safetensors").stat().st_size

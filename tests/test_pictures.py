@@ -18,8 +18,9 @@ from bozzetto.data.small_pictures import EXAMPLES, digits, emoji, is_taken
 from bozzetto.denoiser import ScoreDenoiser, VPDenoiser
 from bozzetto.errors import InputError
 from bozzetto.evaluate import generated
+from bozzetto.priors import small
 from bozzetto.priors.loading import MINI, load
-from bozzetto.priors.unconditional import NAMES, Config, build, save
+from bozzetto.priors.unconditional import NAMES, Config, build
 from bozzetto.training import unconditional as training
 from tests.twins.worlds import seeded
 
@@ -150,7 +151,7 @@ def test_losses_of_networks_that_answer_nothing():
 @pytest.mark.parametrize("config", [TINY, TINY_NCSN])
 def test_what_is_saved_is_loaded(tmp_path, config):
     network = build(config, generator=seeded(5))
-    save(network, config, tmp_path)
+    small.save(network, config, tmp_path)
     prior = load(tmp_path)
     assert prior.config == config
     for name, value in prior.network.state_dict().items():
@@ -216,7 +217,7 @@ def test_a_guide_is_a_ddpm_and_leads_ddpms_alone(archive):
 
 
 def test_wrong_sizes_are_refused(tmp_path):
-    save(build(TINY, generator=seeded(5)), TINY, tmp_path)
+    small.save(build(TINY, generator=seeded(5)), TINY, tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"kind": "ddpm", "size": 8, "channels": 1, "widths": [8, 24]}))
     with pytest.raises(InputError, match="not one of the small models"):
         load(tmp_path)

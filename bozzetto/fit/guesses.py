@@ -15,6 +15,7 @@ from bozzetto.fit.recipe import Guess
 from bozzetto.fit.solid import Solid
 from bozzetto.priors import first_guess, loading, published, triposr_files
 from bozzetto.priors.loading import MINI
+from bozzetto.priors.small import digest
 
 
 @functools.lru_cache(maxsize=1)  # many pictures, one guess: a gigabyte or two to read, and to hash
@@ -39,4 +40,4 @@ def load(name_or_folder: str, device: str = "cpu", precision: str = "auto") -> t
     if (folder / "first_guess").is_dir():
         folder = folder / "first_guess"
     small = first_guess.load(folder, device=device)
-    return lambda source, azimuth, elevation: Solid.guess(source, small, azimuth, elevation), first_guess.digest(folder)
+    return lambda source, azimuth, elevation: Solid.guess(source, small, azimuth, elevation), digest(folder)

@@ -13,20 +13,15 @@ Letters: B pictures, S pixels a side, D depths.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bozzetto.errors import InputError
-from bozzetto.files import replacing, write_atomically
 from bozzetto.frustum import DEPTH_RANGE
-from bozzetto.priors.components import component, read_json, tuples
+from bozzetto.priors import small
 
 LEVEL = -1.0  # logit above which a cell counts as solid: the network is calibrated, and IoU is best below 1/2 (tuned on validation)
 
@@ -165,24 +160,9 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> FirstGues
 
     raises InputError, one sentence, for a missing, truncated, pickled or mis-shaped file
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; point --guess at one that holds config.json and model.safetensors")
-    settings: dict[str, Any] = tuples(read_json(folder / "config.json"))
-    return component(folder, lambda: FirstGuess(FirstGuessConfig(**settings)), torch.float32, device)
+    return small.load(folder, lambda settings: FirstGuess(FirstGuessConfig(**settings)), device, "point --guess at")
 
 
 def save(network: FirstGuess, folder: str | Path) -> None:
     """Write the folder that `load` reads, float16, each file by rename."""
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "model.safetensors") as part:
-        save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, part)
-    write_atomically(folder / "config.json", (json.dumps(asdict(network.config), indent=1) + "\n").encode())
-
-
-def digest(folder: str | Path) -> str:
-    """The first 16 hex digits of the SHA-256 of the weights: which prior made an asset."""
-    return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()[:16]
+    small.save(network, network.config, folder)

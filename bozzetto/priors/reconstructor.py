@@ -16,12 +16,9 @@ Letters: B objects, V views, S pixels a side, N points; F features of a picture,
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -29,9 +26,7 @@ from torch import Tensor, nn
 
 from bozzetto.brief import brief
 from bozzetto.camera import Camera
-from bozzetto.errors import InputError
-from bozzetto.files import replacing, write_atomically
-from bozzetto.priors.components import component, read_json, tuples
+from bozzetto.priors import small
 from bozzetto.priors.cost_volume import (
     blend,
     hull_distance,
@@ -247,24 +242,9 @@ def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Reconstru
 
     raises InputError, one sentence, for a missing, truncated, pickled or mis-shaped file
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder; give one that holds config.json and model.safetensors")
-    settings: dict[str, Any] = tuples(read_json(folder / "config.json"))
-    return component(folder, lambda: Reconstructor(ReconstructorConfig(**settings)), torch.float32, device)
+    return small.load(folder, lambda settings: Reconstructor(ReconstructorConfig(**settings)), device, "give")
 
 
 def save(network: Reconstructor, folder: str | Path) -> None:
     """Write the folder that `load` reads, float16, each file by rename."""
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "model.safetensors") as part:
-        save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, part)
-    write_atomically(folder / "config.json", (json.dumps(asdict(network.config), indent=1) + "\n").encode())
-
-
-def digest(folder: str | Path) -> str:
-    """The first 16 hex digits of the SHA-256 of the weights."""
-    return hashlib.sha256((Path(folder) / "model.safetensors").read_bytes()).hexdigest()[:16]
+    small.save(network, network.config, folder)

@@ -12,7 +12,7 @@ Letters: B pictures, C channels (1 is grey), S pixels a side.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +24,6 @@ from bozzetto.denoiser import ScoreDenoiser, VPDenoiser
 from bozzetto.diffusion.network import UNet
 from bozzetto.diffusion.schedules import alpha_bar, cosine_betas
 from bozzetto.errors import InputError
-from bozzetto.files import replacing, write_atomically
 from bozzetto.priors.components import tuples
 from bozzetto.priors.latent import resized
 from bozzetto.priors.prior import Condition, Hinting, Reference
@@ -170,14 +169,3 @@ def kind_of(folder: Path) -> str | None:
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
     return kind if kind in KINDS else None
-
-
-def save(network: UNet | NCSN, config: Config, folder: str | Path) -> None:
-    """Write the folder that `priors.load` reads, float16, each file by rename."""
-    from safetensors.torch import save_file
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "model.safetensors") as part:
-        save_file({k: v.detach().half().contiguous() for k, v in network.state_dict().items()}, part)
-    write_atomically(folder / "config.json", (json.dumps(asdict(config), indent=1) + "\n").encode())

@@ -25,8 +25,9 @@ from bozzetto.data.small_pictures import Pictures, digits, emoji
 from bozzetto.diffusion.losses import prediction_loss
 from bozzetto.diffusion.network import UNet
 from bozzetto.errors import InputError
+from bozzetto.priors import small
 from bozzetto.priors.loading import load_as
-from bozzetto.priors.unconditional import Config, PicturePrior, build, save
+from bozzetto.priors.unconditional import Config, PicturePrior, build
 from bozzetto.scores.matching import denoising
 from bozzetto.scores.network import NCSN
 from bozzetto.training.loop import LoopSettings, train
@@ -126,7 +127,7 @@ def main(settings: Settings) -> None:
     @torch.no_grad()
     def validate(average: nn.Module) -> dict[str, float]:
         assert isinstance(average, (UNet, NCSN))
-        save(average, config, settings.out / "model")
+        small.save(average, config, settings.out / "model")
         device = next(average.parameters()).device
         parts = [float(loss(average, {k: v[i : i + 64].to(device) for k, v in held_out.items()}, config)[0]) for i in range(0, 512, 64)]
         return {"held_out": sum(parts) / len(parts)}
@@ -134,7 +135,7 @@ def main(settings: Settings) -> None:
     data = Noised(pictures.train, config, seed=settings.loop.seed, is_flipped=settings.data == "emoji")
     average = train(network, data, lambda n, b: loss(n, b, config), settings.out, settings.loop, validate, begun=settings.begun)
     assert isinstance(average, (UNet, NCSN))
-    save(average, config, settings.out / "model")
+    small.save(average, config, settings.out / "model")
 
 
 if __name__ == "__main__":
