@@ -36,6 +36,7 @@ from bozzetto.priors.loading import MINI
 from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
 from bozzetto.priors.reconstructor import Posed, load
+from bozzetto.priors.small import digest
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def lift(job: Job[One2345]) -> Lifted:
         within = painter(network, field, cube.there(clean.in_crop(clean.vertices)), clean.faces)
         return lambda points, normals: within(cube.there(points), normals)
 
-    told |= {"sources": len(field.raw), "trust": round(float(made.trust.mean()), 4)}
+    told |= {"reconstructor": digest(MINI / "reconstructor"), "sources": len(field.raw), "trust": round(float(made.trust.mean()), 4)}
     return finish(source, shape, colours, camera, settings.finish, run, told | solid.told(), drawn=True)
 
 
