@@ -60,6 +60,7 @@ TESTED = {
     "wonder3d": "small random weights, against a twin in float64 (`tests/test_wonder3d.py`)",
     "triposr": "small random weights (`tests/test_triposr.py`), random ones of full size (`benchmarks.triposr`)",
     "zero123": "`convert` and the loader with small random weights (`tests/test_convert.py`, `tests/test_zero123.py`)",
+    "mvdream": "`convert` and the loader with small random weights, against a twin (`tests/test_mvdream.py`)",
     "syncdreamer": "`convert` and the loader with small random weights, against a twin in the released order (`tests/test_syncdreamer.py`)",
     "stable-zero123": "`convert` and the loader with small random weights (`tests/test_convert.py`, `tests/test_zero123.py`)",
 }

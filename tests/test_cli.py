@@ -105,7 +105,7 @@ def test_pictures_that_cannot_be_lifted(capsys, monkeypatch, tmp_path, kind, say
         (("--elevation-deg", "91"), "-90 to 90"),
         (("--recipe", "gues"), "did you mean guess?"),
         (("--recipe", "Views"), "did you mean views?"),
-        (("--recipe", "dream"), "there are consistent123, "),
+        (("--recipe", "xyz"), "there are consistent123, "),
         (("--device", "tpu"), "expected cpu"),
         (("--device", "cuda:x"), "expected cpu"),
         (("--device", "cpu:7"), "expected cpu"),

@@ -182,7 +182,7 @@ def joint_noise(w: ldm.Weights, pixels: Tensor, elevation: float, x_t: Tensor, t
         noise = ldm.unet(w, torch.cat([one, latent], 1), step, token, U, then=behind(w, seen))
         if scale != 1:
             empty = behind(w, {k: 0 * y for k, y in seen.items()})
-            none = ldm.unet(w, torch.cat([one, 0 * latent], 1), step, 0 * token, U, empty)
+            none = ldm.unet(w, torch.cat([one, 0 * latent], 1), step, 0 * token, U, then=empty)
             noise = none + scale * (noise - none)
         made.append(noise[0])
     return torch.stack(made)
