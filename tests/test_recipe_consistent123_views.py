@@ -66,7 +66,8 @@ def test_the_embedded_prior_only_carves(tmp_path: Path):
     assert list(told["seconds"]) == STAGES and "mask" in told["losses"] and "rgb" not in told["losses"]
 
 
-@pytest.mark.parametrize("stage", [s if s == "views" else pytest.param(s, marks=pytest.mark.slow) for s in STAGES])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
 def test_killed_in_any_stage_and_resumed_it_ends_in_the_same_bytes(published: Path, tmp_path: Path, stage: str):
     def lifted(folder: Path, resume: bool = False, progress: Any = None) -> Any:
         made = lift(CHAIR, folder, recipe="consistent123-views", settings=TINY, prior=published, resume=resume, progress=progress)

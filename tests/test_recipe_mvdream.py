@@ -81,7 +81,8 @@ def whole(folder: Path) -> Mesh:
     return run(folder, None)
 
 
-@pytest.mark.parametrize("stage", [pytest.param(s, marks=() if s == "coarse" else pytest.mark.slow) for s in RECIPE.stages])
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", RECIPE.stages)
 def test_killed_in_any_stage_and_resumed_it_ends_in_the_same_bytes(stage: str, folder: Path, whole: Mesh, tmp_path: Path):
     def kill(now: str, share: float) -> None:
         if now == stage and share >= 0.95:

@@ -201,8 +201,9 @@ def test_a_text_alone_begins_with_fog(published: dict[str, Path], tmp_path: Path
         lift(None, recipe="sweetdreamer", settings=TINY, prior=published)
 
 
-@pytest.mark.parametrize("has_picture", [True, pytest.param(False, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("stage", ["geometry", pytest.param("paint", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("has_picture", [True, False])
+@pytest.mark.parametrize("stage", ["geometry", "paint"])
 def test_killed_in_either_stage_and_resumed_it_ends_in_the_same_bytes(
     stage: str, has_picture: bool, published: dict[str, Path], tmp_path: Path
 ):
