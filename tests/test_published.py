@@ -184,7 +184,7 @@ def test_the_table_has_a_row_for_each_layout(folders: Path, capsys: Any, tmp_pat
     assert code == 1 and set(rows) == {*random_weights.NAMES, "port 1", "zero123", "digits-ddpm"}
     assert "say its kind" in rows.pop("port 1")["error"] and "say its kind" in said
     layouts = {"zero123-xl": "zero123-xl", "zero123": "zero123-mini", "triposr": "triposr", "digits-ddpm": "PicturePrior"}
-    layouts |= {"deepfloyd-if": "DeepFloyd", "instruct-pix2pix": "InstructPix2Pix"}
+    layouts |= {"deepfloyd-if": "DeepFloyd", "instruct-pix2pix": "InstructPix2Pix", "wonder3d": "Wonder3D"}
     for name, row in rows.items():
         assert set(row) == set(command.COLUMNS) and row["finite"] and row["layout"] == layouts.get(name, "TextToImage")
         assert row["weights of"] == "unknown" and row["off recorded"] is None and row["parameters"] > 1e5
