@@ -68,6 +68,12 @@ FILES = [
     "instruct",
     "prompt_to_prompt",
     "sweetdreamer",
+    "joint",
+    "mvdream",
+    "wonder3d",
+    "fused",
+    "cost_volume",
+    "consistent123_views",
     "sync_volume",
     "syncdreamer",
 ]
