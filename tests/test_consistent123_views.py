@@ -24,7 +24,7 @@ from bozzetto.priors.joint import blocks
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.sampling import Sampler, sample
 from bozzetto.training.backbone import Encoded
-from bozzetto.training.together import Groups, Together
+from bozzetto.training.together import Added, Grouped
 from tests.twins import zero123 as twin
 
 V = 3
@@ -181,11 +181,11 @@ def test_added_weights_are_written_and_read(folder: Path, tmp_path: Path):
         read(fresh, tmp_path / "joint")
 
 
-def groups(seed: int = 0) -> Groups:
+def groups(seed: int = 0) -> Grouped:
     """Two objects of random numbers, as the embedded prior's codec has them."""
     g = torch.Generator().manual_seed(seed)
     drawn = {name: torch.randn(2, *shape, generator=g).half() for name, shape in SHAPES.items()}
-    return Groups(Encoded(**drawn, about=[{}, {}]), 0.5, V, 0, 2)
+    return Grouped(Encoded(**drawn, about=[{}, {}]), 0.5, V, 0, 2)
 
 
 SHAPES = {
@@ -200,7 +200,7 @@ SHAPES = {
 
 def test_training_moves_what_was_added_and_nothing_else():
     base: Any = load("mini")
-    network = Together(Consistent123(base, V))
+    network = Added(Consistent123(base, V))
     before = {name: p.clone() for name, p in base.state_dict().items()}
     batch = {name: torch.stack([row[name] for row in rows]) for rows in [[groups()[i] for i in range(2)]] for name in rows[0]}
     assert network(batch).shape == (2,)

@@ -15,6 +15,7 @@ import trimesh
 from PIL import Image
 
 from bozzetto import lift
+from bozzetto.fit.doubted import Doubt
 from bozzetto.fit.drawings import Drawing
 from bozzetto.fit.finish import Finish
 from bozzetto.fit.fused import Fusing
@@ -25,11 +26,11 @@ from bozzetto.recipes import RECIPES, consistent123_views
 from tests.test_cli import CHAIR
 from tests.twins import zero123 as twin
 
-TINY = consistent123_views.Together(
+TINY = consistent123_views.Consistent123Views(
     views=3,
     drawing=Drawing(steps=2, batch=1),
     fusing=Fusing(by="dmtet", steps=4, picture=32, cells=14, colours=8),
-    guess=Silhouette(cells=16, steps=4, picture=64),
+    doubt=Doubt(guess=Silhouette(cells=16, steps=4, picture=64)),
     finish=Finish(faces=400, texture=64),
 )
 STAGES = ["guess", "views", "fuse", "clean", "texture"]
@@ -52,11 +53,11 @@ def test_it_runs_through_all_stages_with_a_checkpoint_in_the_published_layout(pu
 
 
 def test_the_embedded_prior_is_doubted(published: Path):
-    standard = RECIPES["consistent123-views"].presets["standard"]
     mini, large = load("mini"), load(published)
-    assert consistent123_views.is_doubted(mini, standard) and not consistent123_views.is_doubted(large, standard)
-    assert consistent123_views.is_doubted(large, replace(standard, drawn="doubted"))
-    assert not consistent123_views.is_doubted(mini, replace(standard, drawn="believed"))
+    for name in ("consistent123-views", "syncdreamer"):
+        doubt = RECIPES[name].presets["standard"].doubt
+        assert doubt.of(mini) and not doubt.of(large)
+        assert replace(doubt, drawn="doubted").of(large) and not replace(doubt, drawn="believed").of(mini)
 
 
 @pytest.mark.slow

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-import trimesh
 
 from bozzetto import lift
 from bozzetto.denoiser import VPDenoiser
@@ -24,36 +23,18 @@ from bozzetto.fit.fused import Fusing
 from bozzetto.fit.recipe import Priors
 from bozzetto.fit.run import Run
 from bozzetto.image import load as load_picture
-from bozzetto.mesh import vertex_normals
 from bozzetto.priors import load
-from bozzetto.priors.exact import Exact
 from bozzetto.priors.prior import Prior
 from bozzetto.priors.sync_volume import ring
 from bozzetto.recipes import syncdreamer
 from bozzetto.recipes.syncdreamer import RECIPE, SyncDreamer, cameras_around, drawn, framed_for
-from bozzetto.render.mesh import render_surface
 from tests.contracts.test_priors import converted
 from tests.test_cli import CHAIR
 from tests.twins import sync as twin
-from tests.twins.block import BLUE, CENTRE, ELEVATION, RED, SIZE, BlockJob, Oracle, guess, picture
+from tests.twins.block import BLUE, CENTRE, ELEVATION, BlockJob, Oracle, exact, guess, picture
 
 FUSING = Fusing(by="dmtet", steps=4, picture=24, at_once=4, cells=12, colours=8)
 TINY = SyncDreamer(Drawing(steps=3), size=64, fusing=FUSING, finish=Finish(faces=400, texture=64))
-
-
-def box(size: torch.Tensor, front: torch.Tensor, back: torch.Tensor) -> Any:
-    """Of longest side 1 round the origin, as joint priors know objects; two colours."""
-    made = trimesh.creation.box((size / size.max()).tolist()).subdivide().subdivide()
-    vertices, faces = torch.tensor(made.vertices).float(), torch.tensor(made.faces).long()
-    normals = vertex_normals(vertices, faces)
-    return lambda cameras: render_surface(vertices, faces, normals, cameras, lambda x, n: torch.where(x[:, :1] > 0, front, back))
-
-
-def exact() -> Exact:
-    """Knows the block of `tests.twins.block`, and two others."""
-    green = torch.tensor([0.1, 0.8, 0.2])
-    bank = [box(torch.tensor([1.0, 0.4, 0.6]), green, RED), box(SIZE, RED, BLUE), box(torch.tensor([0.3, 0.3, 1.0]), BLUE, green)]
-    return Exact(bank, ring(16, 48), size=48, width=0.05, together=16)
 
 
 def job(prior: Prior, settings: SyncDreamer, run: Run, deep: float = 2.0) -> BlockJob:

@@ -41,6 +41,7 @@ class Asset:
     record    settings, seed, versions: enough to make it again; goes into the GLB, so it holds no times
     measured  timings, losses, memory: goes into asset.json
     files     content of further files, by name
+    remarks   what its recipe warns of
     """
 
     mesh: Mesh
@@ -50,6 +51,7 @@ class Asset:
     measured: dict[str, Any] = field(default_factory=dict)
     is_complete: bool = True
     files: dict[str, bytes] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
     @property
     def source(self) -> Source:
@@ -60,8 +62,8 @@ class Asset:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was said of the picture."""
-        return () if self.picture is None else self.picture.warnings
+        """What was said of the picture, and by the recipe."""
+        return (*(() if self.picture is None else self.picture.warnings), *self.remarks)
 
     def write(self, folder: str | Path) -> None:
         """All files of FILES and `files`, each by rename, the GLB last: where it is, everything is. What an older lift left there and

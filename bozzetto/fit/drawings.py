@@ -108,6 +108,14 @@ def draw_framed(
     return sample_views(prior, some, len(cameras) // together, settings, seed, progress)
 
 
+def draw_own(framed: Framed, prior: Prior, settings: Drawing, *, seed: int = 0, progress: Progress | None = None) -> Tensor:
+    """Pictures (V, H, W, 3) of a joint prior that has cameras of its own: one sample, from `framed.own(prior)`."""
+    reference = framed.reference(prior.background, framed.longest)
+    with torch.no_grad():
+        cond = prior.condition(prior.encode_reference(reference), prior.views(reference))
+    return sample_views(prior, lambda _: cond, 1, settings, seed, progress)
+
+
 @brief
 @dataclass(frozen=True)
 class Drawings:

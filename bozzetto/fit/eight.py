@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bozzetto.camera import Camera
-from bozzetto.fit.drawings import Drawing, Drawings, draw_framed, sample_views
+from bozzetto.fit.drawings import Drawing, Drawings, draw_framed, draw_own, sample_views
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.run import Progress
 from bozzetto.fit.solid import Colours
@@ -48,8 +48,7 @@ class Eight:
 
     def cameras(self, neighbours: int = 0) -> Camera:
         """Relative to the object's centre, in the order in which they are drawn: the neighbours come last, view by view."""
-        own = self.prior.views(self.framed.reference(self.prior.background))
-        if own is not None:
+        if (own := self.framed.own(self.prior)) is not None:
             return own.resized(self.framed.alpha.shape[0])
         azimuths, elevations = self.poses()
         near = [(a + da, e + de) for a, e in zip(azimuths, elevations, strict=True) for da, de in BESIDE[:neighbours]]
@@ -57,14 +56,17 @@ class Eight:
 
     def drawn(self, samples: int, neighbours: int, seed: int, progress: Progress) -> Drawings:
         """The mean of a few samples of each view, and one of each neighbour."""
-        prior, cameras, whole = self.prior, self.cameras(), count(self.prior, samples, neighbours, self.photograph)
+        prior, framed, cameras = self.prior, self.framed, self.cameras()
+        whole = count(prior, samples, neighbours, self.photograph)
         each = 1 if is_joint(prior) else len(cameras)
 
         def sample(k: int) -> Tensor:
             def told(name: str, share: float) -> None:
                 progress("views", (k + min(share, 1.0)) * each / whole)
 
-            return draw_framed(self.framed, prior, cameras, self.guessed, self.drawing, seed=seed + 1000 * k, progress=told)
+            if is_joint(prior):
+                return draw_own(framed, prior, self.drawing, seed=seed + 1000 * k, progress=told)
+            return draw_framed(framed, prior, cameras, self.guessed, self.drawing, seed=seed + 1000 * k, progress=told)
 
         made = Drawings.of(torch.stack([sample(k) for k in range(samples)]), prior.background)
         if not neighbours or is_joint(prior):
@@ -101,8 +103,8 @@ class Eight:
 
 
 def is_joint(prior: Prior) -> bool:
-    """Whether it draws several views as one sample."""
-    return len(prior.shape) == 4
+    """Whether it draws several views as one sample, from cameras of its own."""
+    return prior.views() is not None
 
 
 def count(prior: Prior, samples: int, neighbours: int, photograph: bool) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.recipe import Job
-from bozzetto.fit.sculpt import LATTICE, SHOWN, Coarse, field_of, rough_surface
+from bozzetto.fit.sculpt import LATTICE, SHOWN, Coarse, OnHashGrid, field_of, rough_surface
 from bozzetto.fit.settings import Within
 from bozzetto.fit.solid import Solid
 from bozzetto.kernels.hashgrid import Levels
@@ -27,8 +27,8 @@ HALF = 0.55  # of the box, object units: priors were trained on objects within h
 
 
 @dataclass(frozen=True)
-class Fog:
-    """A density on a hash grid."""
+class Fog(OnHashGrid):
+    """A density on a hash grid that begins as a ball."""
 
     steps: Annotated[int, Within(1, 100_000)] = 600
     """optimisation steps"""
@@ -36,14 +36,6 @@ class Fog:
     """pixels a side of the views that the prior is shown; it resizes them to its own"""
     radius: Annotated[float, Within(0.05, 1)] = 0.5
     """of the ball at first, of half the box's side"""
-    table_lr: Annotated[float, Within(0, 1)] = 1e-2
-    """Adam's step for the grid's entries"""
-    net_lr: Annotated[float, Within(0, 1)] = 1e-3
-    """Adam's step for the networks"""
-    levels: Annotated[int, Within(1, 32)] = 10
-    """of the hash grid"""
-    sections: Annotated[int, Within(4, 256)] = 16
-    """of a ray, where the field is asked with gradients"""
 
     def volume(self, seed: int) -> Volume:
         """The ball, round the origin."""

@@ -21,7 +21,7 @@ from bozzetto.camera import Camera, orbit
 from bozzetto.fit.solid import Colours
 from bozzetto.fit.source import Source
 from bozzetto.priors.hint import FRAME, carried, hint
-from bozzetto.priors.prior import Hinting, Reference
+from bozzetto.priors.prior import Hinting, Prior, Reference
 
 
 @brief
@@ -46,12 +46,10 @@ class Framed:
     alpha: Tensor
 
     @classmethod
-    def of(
-        cls, source: Source, camera: Camera, vertices: Tensor, faces: Tensor, size: int, frame: float = FRAME, width: float | None = None
-    ) -> Framed:
-        """camera is that of the crop; vertices (N, 3) in its frame; pictures are `frame` longest sides wide, or have a `width`."""
+    def of(cls, source: Source, camera: Camera, vertices: Tensor, faces: Tensor, size: int, frame: float = FRAME) -> Framed:
+        """camera is that of the crop; vertices (N, 3) in its frame; pictures are `frame` longest sides of the box wide."""
         low, high = vertices.amin(0).double(), vertices.amax(0).double()
-        centre, width = (low + high) / 2, width or frame * float((high - low).max())
+        centre, width = (low + high) / 2, frame * float((high - low).max())
         back = camera.position[0] - centre
         distance = float(back.norm())
         crop = source.crop(camera.size[0])
@@ -73,9 +71,11 @@ class Framed:
         """Side of the box, object units of the crop's frame."""
         return float((self.vertices.amax(0) - self.vertices.amin(0)).max())
 
-    def scaled(self, cameras: Camera) -> Camera:
-        """Cameras round an object whose longest side is 1, as joint priors have theirs, round this one; relative to the centre."""
-        return replace(cameras, c2w=torch.cat([cameras.c2w[:, :, :3], self.longest * cameras.c2w[:, :, 3:]], 2))
+    def own(self, prior: Prior) -> Camera | None:
+        """The cameras of a joint prior that has its own, round an object whose longest side is 1, round this one; relative to the centre.
+        None of a prior that is asked for any."""
+        own = prior.views(self.reference(prior.background, self.longest))
+        return None if own is None else replace(own, c2w=torch.cat([own.c2w[:, :, :3], self.longest * own.c2w[:, :, 3:]], 2))
 
     def ring(self, count: int, elevation: float | None = None) -> Camera:
         """Cameras like the picture's on a ring round the centre, beginning beside the picture's, which is left out, and going round
@@ -112,3 +112,10 @@ class Framed:
         c2w = cameras.c2w.clone()
         c2w[:, :, 3] += self.centre
         return replace(cameras, c2w=c2w)
+
+
+def frame_of(prior: Prior) -> float:
+    """How wide a prior's pictures are at the object's centre, in longest sides of the object: FRAME, or as a joint prior's own cameras
+    have it."""
+    own = prior.views()
+    return FRAME if own is None else own.size[0] * float(own.position[0].norm() / own.K[0, 0, 0])

@@ -39,15 +39,9 @@ SHARPNESS = 40.0  # of the signed distance at first, over half the box's side
 
 
 @dataclass(frozen=True)
-class Coarse:
-    """A field on a hash grid."""
+class OnHashGrid:
+    """A field on a hash grid, however it begins."""
 
-    steps: Annotated[int, Within(1, 100_000)] = 200
-    """optimisation steps"""
-    picture: Annotated[int, Within(16, 1024)] = 96
-    """pixels a side of the picture's own view"""
-    around: Annotated[int, Within(16, 1024)] = 64
-    """pixels a side of the views that priors are shown; they resize them to their own"""
     table_lr: Annotated[float, Within(0, 1)] = 1e-2
     """Adam's step for the grid's entries"""
     net_lr: Annotated[float, Within(0, 1)] = 1e-3
@@ -56,6 +50,18 @@ class Coarse:
     """of the hash grid"""
     sections: Annotated[int, Within(4, 256)] = 16
     """of a ray, where the field is asked with gradients"""
+
+
+@dataclass(frozen=True)
+class Coarse(OnHashGrid):
+    """A field on a hash grid that begins as the guess."""
+
+    steps: Annotated[int, Within(1, 100_000)] = 200
+    """optimisation steps"""
+    picture: Annotated[int, Within(16, 1024)] = 96
+    """pixels a side of the picture's own view"""
+    around: Annotated[int, Within(16, 1024)] = 64
+    """pixels a side of the views that priors are shown; they resize them to their own"""
 
 
 @dataclass(frozen=True)

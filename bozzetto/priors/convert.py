@@ -47,10 +47,7 @@ USELESS = re.compile(  # schedule buffers, the text half of CLIP, the autoencode
 )
 HEADS = ("num_heads", "num_head_channels")  # how many, or how wide
 PUBLISHED: dict[str, Any] = {  # sd-objaverse-finetune-c_concat-256.yaml, the same for all published checkpoints
-    "linear_start": 0.00085,
-    "linear_end": 0.012,
-    "timesteps": 1000,
-    "scale_factor": 0.18215,
+    **ldm.STABLE_DIFFUSION,
     "unet": {
         "image_size": 32,
         "in_channels": 8,
@@ -62,7 +59,6 @@ PUBLISHED: dict[str, Any] = {  # sd-objaverse-finetune-c_concat-256.yaml, the sa
         "num_heads": 8,
         "context_dim": 768,
     },
-    "vae": {"z_channels": 4, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2},
 }
 
 

@@ -86,8 +86,8 @@ class JointPrior(LatentPrior):
     network   what the U-Net is asked through
     """
 
-    shared: tuple[str, ...] = ()
-    """names of the conditions that guidance's null shares (`sampling.null_of`)"""
+    null_keeps: tuple[str, ...] = ()
+    """names of the conditions that guidance's null keeps (`sampling.null_of`)"""
 
     def __init__(
         self,

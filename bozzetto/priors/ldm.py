@@ -15,6 +15,13 @@ from typing import Any
 
 from torch import Tensor
 
+STABLE_DIFFUSION: dict[str, Any] = {  # of every released model that was trained on from Stable Diffusion 1 or 2
+    "linear_start": 0.00085,
+    "linear_end": 0.012,
+    "timesteps": 1000,
+    "scale_factor": 0.18215,
+    "vae": {"z_channels": 4, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2},
+}
 RESNET = {
     "in_layers.0": "norm1",
     "in_layers.2": "conv1",

@@ -75,7 +75,7 @@ class MVDream(JointPrior):
     background = 0.5  # renderings stood on greys
     sampler = Sampler(50, 10.0, 0.0)  # of the released script
     suffix = ", 3d asset"
-    shared = ("camera",)
+    null_keeps = ("camera",)
     text_encoder: Any  # their libraries have no types that hold
     tokenizer: Any
 

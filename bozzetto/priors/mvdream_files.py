@@ -31,10 +31,7 @@ USELESS = re.compile(  # schedule buffers, what CLIP compares texts with picture
     r"|cond_stage_model\.transformer\.text_model\.embeddings\.position_ids)"
 )
 PUBLISHED: dict[str, Any] = {  # sd-v2-base.yaml
-    "linear_start": 0.00085,
-    "linear_end": 0.012,
-    "timesteps": 1000,
-    "scale_factor": 0.18215,
+    **ldm.STABLE_DIFFUSION,
     "unet": {
         "image_size": 32,
         "in_channels": 4,
@@ -47,7 +44,6 @@ PUBLISHED: dict[str, Any] = {  # sd-v2-base.yaml
         "context_dim": 1024,
         "camera_dim": 16,
     },
-    "vae": {"z_channels": 4, "in_channels": 3, "out_ch": 3, "ch": 128, "ch_mult": [1, 2, 4, 4], "num_res_blocks": 2},
 }
 INDEX = {
     "_class_name": "MVDreamPipeline",

@@ -91,8 +91,8 @@ def sample(
 
 
 def null_of(prior: Samplable, cond: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What guidance leads away from: the learnt null, but for what both share by the prior's word (`JointPrior.shared`), as the cameras."""
-    kept = getattr(prior, "shared", ())
+    """What guidance leads away from: the learnt null, but for what it keeps by the prior's word (`JointPrior.null_keeps`), as cameras."""
+    kept = getattr(prior, "null_keeps", ())
     return {**prior.condition(), **{name: value for name, value in cond.items() if name in kept}}
 
 

@@ -55,7 +55,7 @@ class SweetDreamer(TextToImage):
 
     background = 0.5
     sampler = Sampler(50, 1.0, 1.0)  # how the authors draw maps is not said
-    shared = ("camera",)  # by both sides of guidance
+    null_keeps = ("camera",)
 
     @classmethod
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> SweetDreamer:

@@ -9,30 +9,31 @@
 4. clean, texture  as everywhere: what the picture shows has its pixels
 
 The paper ends with the views; what becomes of them is ours. Any Zero-1-to-3 will do: its own weights stay as they are, and what looks
-across views is read from `joint/` of its folder, if that is there; else views look at the picture alone. A prior that draws views
-together by itself is asked as it is.
+across views is read from `joint/` of its folder, if that is there; else views look at the picture alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
 
 from bozzetto.camera import Camera
+from bozzetto.fit import doubted
 from bozzetto.fit.asset import png
 from bozzetto.fit.clean import Clean
-from bozzetto.fit.drawings import Drawing, Drawings, carve, colours_from, draw_framed
+from bozzetto.fit.doubted import Doubt
+from bozzetto.fit.drawings import Drawing, Drawings, draw_framed
 from bozzetto.fit.finish import Finish, Lifted, finish
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.fused import Drawn, Fusing, fuse
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.sculpt import SHOWN, Sculpture, rough_surface
 from bozzetto.fit.settings import Within
-from bozzetto.fit.silhouette import Silhouette, Surface, meet_silhouette
+from bozzetto.fit.silhouette import Surface
 from bozzetto.fit.solid import Colours, Solid
 from bozzetto.priors.consistent123 import VIEWS, Consistent123
 from bozzetto.priors.plan import Asked
@@ -43,40 +44,34 @@ from bozzetto.views import Views
 
 
 @dataclass(frozen=True)
-class Together:
+class Consistent123Views:
     """Lift by views that are drawn together."""
 
     views: Annotated[int, Within(1, 64)] = VIEWS
-    """drawn together, on a ring at the picture's elevation; a prior that draws a number of its own keeps to that"""
+    """drawn together, on a ring at the picture's elevation"""
     drawing: Drawing = Drawing()
     fades_to: Annotated[float, Within(-100, 100)] = 1.0
     """scale of guidance at the smallest noise"""
     self_attention: Literal["shared", "own"] = "shared"
     """shared: views look at the picture in place of themselves, as in the paper; own: as the prior was trained"""
-    drawn: Literal["auto", "believed", "doubted"] = "auto"
-    """believed: the views become the surface; doubted: they carve the guess and colour it; auto doubts the embedded prior alone"""
+    doubt: Doubt = Doubt()
     fusing: Fusing = Fusing()
-    carve: Annotated[float, Within(0, 100)] = 0.6
-    """logits that a cell of the guess loses for each doubted view that is sure to see past it"""
-    guess: Silhouette = Silhouette()
-    """of the shape, where views are doubted"""
     finish: Finish = Finish()
 
 
-def lift(job: Job[Together]) -> Lifted:
+def lift(job: Job[Consistent123Views]) -> Lifted:
     """Picture to textured mesh."""
     run, s, solid = job.run, job.settings, job.guess()
     framed = Framed.of(job.source, solid.frustum.camera, *rough_surface(job, solid), SHOWN)
     prior = joint(job.views, s)
-    cameras = framed.ring(prior.shape[0] if len(prior.shape) == 4 else s.views)
+    cameras = framed.ring(s.views)
     made = run.stage("views", lambda: drawings(job, prior, framed, cameras, solid), Drawings)
     files = {"views.png": png(torch.cat([*made.pictures], 1))}
     shape: Surface | Sculpture
-    if is_doubted(job.views, s):
+    colours: Callable[[Clean], Colours]
+    if s.doubt.of(job.views):
         placed = framed.placed(cameras.resized(made.pictures.shape[1]))
-        carved = replace(solid, occupancy=carve(solid, made, placed, s.carve))
-        shape = run.stage("fuse", lambda: meet_silhouette(job.source, carved, s.guess, run, stage="fuse"), Surface)
-        colours: Callable[[Clean], Colours] = lambda clean: colours_from(made, placed, clean, solid.colours)  # noqa: E731
+        shape, colours = doubted.doubted(job, solid, made, placed, s.doubt, "fuse")
     else:
         shape = run.stage("fuse", lambda: fuse(job, drawn(framed, cameras, made), solid, s.fusing), Sculpture)
         grid = ColourGrid(**shape.colours).requires_grad_(False)
@@ -85,20 +80,15 @@ def lift(job: Job[Together]) -> Lifted:
     return finish(job.source, shape, colours, solid.frustum.camera, s.finish, run, told, drawn=True, files=lambda clean: files)
 
 
-def is_doubted(prior: Prior, s: Together) -> bool:
-    """Whether the views only carve the guess."""
-    return s.drawn == "doubted" or (s.drawn == "auto" and isinstance(prior, Zero123) and prior.kind == "zero123-mini")
-
-
-def joint(prior: Prior, s: Together) -> Prior:
-    """The prior, made to draw views together where it does not yet."""
+def joint(prior: Prior, s: Consistent123Views) -> Prior:
+    """The prior, made to draw views together, where it is a Zero-1-to-3; any other is asked view by view."""
     if not isinstance(prior, Zero123):
         return prior
     made: Prior = Consistent123(prior, s.views, shared=s.self_attention == "shared", fades=(s.fades_to, 1.0))
     return made
 
 
-def drawings(job: Job[Together], prior: Prior, framed: Framed, cameras: Camera, solid: Solid) -> Drawings:
+def drawings(job: Job[Consistent123Views], prior: Prior, framed: Framed, cameras: Camera, solid: Solid) -> Drawings:
     """The views, at the prior's size."""
     told = job.settings.drawing
     pictures = draw_framed(framed, prior, cameras, solid.colours, told, seed=job.seed, progress=job.run.progress)
@@ -121,20 +111,19 @@ def shrunk(pictures: Tensor, size: int) -> Tensor:
     return torch.nn.functional.interpolate(pictures.movedim(-1, 1), (size, size), mode="area").movedim(1, -1)
 
 
-def asks(s: Together, priors: Mapping[Any, Prior]) -> Mapping[Any, Asked]:
+def asks(s: Consistent123Views, priors: Mapping[Any, Prior]) -> Mapping[Any, Asked]:
     """What the prior is asked for: all views at once, and the picture beside them."""
     steps, guidance, *_ = s.drawing.sampler(priors["views"])
     ways = 1 if guidance == 1 == s.fades_to else 2
     return {"views": Asked(steps * (s.views + 1) * ways, s.views + 1, decoded=s.views)}
 
 
-DRAFT, FINE = Silhouette(cells=40, steps=40, picture=192), Silhouette(cells=72, steps=300, picture=384)
 RECIPE = Recipe(
     "consistent123-views",
     {
-        "draft": Together(fusing=Fusing(by="dmtet", steps=120, cells=40), guess=DRAFT, finish=Finish(faces=10_000)),
-        "standard": Together(),
-        "fine": Together(views=16, fusing=Fusing(steps=1000), guess=FINE, finish=Finish(faces=60_000)),
+        "draft": Consistent123Views(fusing=Fusing(by="dmtet", steps=120, cells=40), doubt=doubted.DRAFT, finish=Finish(faces=10_000)),
+        "standard": Consistent123Views(),
+        "fine": Consistent123Views(views=16, fusing=Fusing(steps=1000), doubt=doubted.FINE, finish=Finish(faces=60_000)),
     },
     lift,
     stages={"guess": 0.04, "views": 0.2, "fuse": 0.55, "clean": 0.03, "texture": 0.18},

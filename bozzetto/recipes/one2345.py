@@ -21,22 +21,27 @@ from typing import Annotated, Any
 import torch
 
 from bozzetto.fit.clean import Clean
+from bozzetto.fit.doubted import is_embedded
 from bozzetto.fit.drawings import Drawing, Drawings
 from bozzetto.fit.eight import Eight, count
 from bozzetto.fit.finish import Finish, Lifted, finish
-from bozzetto.fit.framed import Framed
+from bozzetto.fit.framed import Framed, frame_of
 from bozzetto.fit.posed import Cube, painter, surface
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.settings import Within
 from bozzetto.fit.silhouette import Surface
 from bozzetto.fit.solid import Colours
 from bozzetto.priors.elevation import estimate_elevation
-from bozzetto.priors.hint import FRAME
 from bozzetto.priors.loading import MINI
 from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
 from bozzetto.priors.reconstructor import Posed, load
 from bozzetto.priors.small import digest
+
+ROUGH = (
+    "one2345: the embedded prior's views hardly agree, so that the model is rough; --prior zero123-xl, once fetched, draws better ones, "
+    "and --recipe guess makes a better model without"
+)
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,10 @@ def lift(job: Job[One2345]) -> Lifted:
         vertices, faces = solid.dmtet(1 / 40).surface()
         ball = Surface(vertices.detach().float(), faces)
         return finish(source, ball, lambda clean: solid.colours, camera, settings.finish, run, told | solid.told(), drawn=True)
-    framed = Framed.of(source, camera, *rough, max(settings.size, job.views.size))
+    framed = Framed.of(source, camera, *rough, max(settings.size, job.views.size), frame_of(job.views))
     eight = Eight(job.views, framed, solid.colours, settings.drawing, bool(settings.photograph))
     made = run.stage("views", lambda: eight.drawn(settings.samples, settings.neighbours, job.seed, run.progress), Drawings)
-    network, cube = load(MINI / "reconstructor"), Cube(framed.centre, torch.eye(3, dtype=torch.float64), FRAME / framed.width)
+    network, cube = load(MINI / "reconstructor"), Cube(framed.centre, torch.eye(3, dtype=torch.float64), 1 / framed.longest)
     sources = eight.sources(made, settings.neighbours, settings.size)
     with torch.no_grad():
         field = network.field(Posed(sources.rgba, cube.cameras(framed.placed(sources.cameras)), settings.doubt))
@@ -102,7 +107,8 @@ def lift(job: Job[One2345]) -> Lifted:
         return lambda points, normals: within(cube.there(points), normals)
 
     told |= {"reconstructor": digest(MINI / "reconstructor"), "sources": len(field.raw), "trust": round(float(made.trust.mean()), 4)}
-    return finish(source, shape, colours, camera, settings.finish, run, told | solid.told(), drawn=True)
+    made_of_it = finish(source, shape, colours, camera, settings.finish, run, told | solid.told(), drawn=True)
+    return replace(made_of_it, warnings=(ROUGH,) if is_embedded(job.views) else ())
 
 
 def estimated(job: Job[One2345]) -> Found:
@@ -129,4 +135,5 @@ RECIPE = Recipe(
     needs=("first_guess", "views"),
     about="a diffusion prior draws eight sides, and a network makes a solid of the drawings",
     asks=lambda s, priors: {"views": asked(s, priors["views"])},
+    joint=True,
 )

@@ -5,7 +5,8 @@
 2. views    sixteen, 30 degrees above the object and 22.5 degrees apart, the first at the picture's azimuth. A joint prior
             (`priors.syncdreamer`) draws them as one sample. Any Zero-1-to-3, such as the embedded one, draws them one by one: then they
             agree with the picture and not with each other, which is what the paper compares with
-3. fuse     NeuS on the drawings, and on the picture as one view more (`fit.fused`)
+3. fuse     NeuS on the drawings, and on the picture as one view more (`fit.fused`); or, where the prior is not to be believed so far, as
+            the embedded one is not, the guess, carved and coloured by them (`fit.doubted`)
 4. clean, texture  as everywhere: what the picture shows has its pixels, the rest those of the drawings that see it squarely
 
 The drawings lie beside the asset, as `views.png`. The object's size in the picture is told to the prior by the guess: the longest side of
@@ -17,7 +18,7 @@ and outlines of the drawings that agree least with the others are left out, as i
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -26,19 +27,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bozzetto.camera import Camera
+from bozzetto.fit import doubted
 from bozzetto.fit.asset import png
-from bozzetto.fit.drawings import Drawing, Drawings, colours_from, draw_framed, sample_views
+from bozzetto.fit.clean import Clean
+from bozzetto.fit.doubted import Doubt
+from bozzetto.fit.drawings import Drawing, Drawings, colours_from, draw_framed, draw_own
 from bozzetto.fit.finish import Finish, Lifted, finish
-from bozzetto.fit.framed import Framed
+from bozzetto.fit.framed import Framed, frame_of
 from bozzetto.fit.fused import Drawn, Fusing, fuse
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.sculpt import Sculpture, rough_surface
 from bozzetto.fit.settings import Within
+from bozzetto.fit.silhouette import Surface
 from bozzetto.fit.solid import Colours, Solid
-from bozzetto.priors.hint import FRAME
 from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
-from bozzetto.priors.sync_volume import DISTANCE, ELEVATION, FOV
+from bozzetto.priors.sync_volume import ELEVATION
 from bozzetto.shapes.colours import ColourGrid
 from bozzetto.views import Views
 
@@ -56,6 +60,7 @@ class SyncDreamer:
     """pixels a side at which the picture is shown to the prior; at least as many as it draws"""
     own: Annotated[float, Within(0, 100)] = 1.0
     """trust in the picture as one more view, where each drawn one has 1; 0 leaves it out"""
+    doubt: Doubt = Doubt()
     fusing: Fusing = Fusing(eikonal_weight=0.1, kept_mask=SURE)
     finish: Finish = Finish()
 
@@ -67,25 +72,30 @@ def lift(job: Job[SyncDreamer]) -> Lifted:
     around = cameras_around(framed, job.views)
     drawings = run.stage("views", lambda: draw(job, framed, around, solid.colours), Drawings)
     placed = framed.placed(around.resized(drawings.pictures.shape[1]))
-    made = run.stage("fuse", lambda: fuse(job, drawn(job, solid, drawings, placed), solid, s.fusing), Sculpture)
-    grid = ColourGrid(**made.colours).requires_grad_(False)
+    made: Surface | Sculpture
+    colours: Callable[[Clean], Colours]
+    if s.doubt.of(job.views):
+        made, colours = doubted.doubted(job, solid, drawings, placed, s.doubt, "fuse")
+    else:
+        made = run.stage("fuse", lambda: fuse(job, drawn(job, solid, drawings, placed), solid, s.fusing), Sculpture)
+        grid = ColourGrid(**made.colours).requires_grad_(False)
+        colours = lambda clean: colours_from(drawings, placed, clean, grid)  # noqa: E731
     sheet = {"views.png": png(in_rows(drawings.pictures))}
     told = {**solid.told(), "trust": round(float(drawings.trust.mean()), 4), "losses": made.losses}
-    colours = lambda clean: colours_from(drawings, placed, clean, grid)  # noqa: E731
     return finish(job.source, made, colours, solid.frustum.camera, s.finish, run, told, drawn=True, files=lambda clean: sheet)
 
 
 def framed_for(job: Job[SyncDreamer], solid: Solid) -> Framed:
     """The picture as the prior's training showed objects."""
-    wide = FRAME if job.views.views() is None else 2 * DISTANCE * math.tan(FOV / 2)
-    return Framed.of(job.source, solid.frustum.camera, *rough_surface(job, solid), max(job.settings.size, job.views.size), wide)
+    size = max(job.settings.size, job.views.size)
+    return Framed.of(job.source, solid.frustum.camera, *rough_surface(job, solid), size, frame_of(job.views))
 
 
 def cameras_around(framed: Framed, prior: Prior) -> Camera:
     """What is drawn from, relative to the object's centre. A joint prior has cameras of its own; a prior of single views is asked for
     the picture's own distance and lens, since a pose code's change of distance is 0 then."""
-    if (own := prior.views(framed.reference(prior.background, framed.longest))) is not None:
-        return framed.scaled(own)
+    if (own := framed.own(prior)) is not None:
+        return own
     return framed.cameras([framed.azimuth + 2 * math.pi * k / VIEWS for k in range(VIEWS)], [ELEVATION] * VIEWS)
 
 
@@ -95,9 +105,7 @@ def draw(job: Job[SyncDreamer], framed: Framed, around: Camera, guessed: Colours
     if prior.views() is None:
         pictures = draw_framed(framed, prior, around, guessed, s.drawing, seed=job.seed, progress=job.run.progress)
     else:
-        reference = framed.reference(prior.background, framed.longest)
-        cond = prior.condition(prior.encode_reference(reference), prior.views(reference))
-        pictures = sample_views(prior, lambda _: cond, 1, s.drawing, job.seed, job.run.progress)
+        pictures = draw_own(framed, prior, s.drawing, seed=job.seed, progress=job.run.progress)
     return Drawings.of(pictures[None], prior.background)
 
 
@@ -124,20 +132,19 @@ def asks(s: SyncDreamer, priors: Mapping[Any, Prior]) -> Mapping[Any, Asked]:
     return {"views": s.drawing.asked(priors["views"], VIEWS if priors["views"].views() is None else 1)}
 
 
+COARSE = Fusing(by="dmtet", steps=60, picture=64, cells=32, colours=32, kept_mask=SURE)
+LONG = Fusing(steps=1500, rays=2048, cells=96, colours=128, eikonal_weight=0.1, kept_mask=SURE)
 RECIPE = Recipe(
     "syncdreamer",
     {
-        "draft": SyncDreamer(fusing=Fusing(by="dmtet", steps=60, picture=64, cells=32, colours=32, kept_mask=SURE), finish=Finish(10_000)),
+        "draft": SyncDreamer(doubt=doubted.DRAFT, fusing=COARSE, finish=Finish(faces=10_000)),
         "standard": SyncDreamer(),
-        "fine": SyncDreamer(
-            fusing=Fusing(steps=1500, rays=2048, cells=96, colours=128, eikonal_weight=0.1, kept_mask=SURE), finish=Finish(60_000)
-        ),
+        "fine": SyncDreamer(doubt=doubted.FINE, fusing=LONG, finish=Finish(faces=60_000)),
     },
     lift,
     stages={"guess": 0.02, "views": 0.3, "fuse": 0.55, "clean": 0.03, "texture": 0.1},
     needs=("first_guess", "views"),
-    about="sixteen views that a prior draws together and a surface that meets them; any Zero-1-to-3 draws them one by one, unaware of "
-    "each other",
+    about="sixteen views that a prior draws together, or any Zero-1-to-3 one by one, and a surface that meets them",
     asks=asks,
     joint=True,
 )

@@ -97,13 +97,14 @@ def framed(source: Source, solid: Solid, rough: tuple[Tensor, Tensor], size: int
     rough  the solid's vertices and faces, in the crop's frame; size is that of the pictures
     """
     camera, (vertices, faces) = solid.frustum.camera, rough
-    middle = ((vertices.amin(0) + vertices.amax(0)) / 2).double()
+    low, high = vertices.amin(0).double(), vertices.amax(0).double()
+    middle = (low + high) / 2
     x, y, z = ((vertices.double() - middle) @ camera.c2w[0, :, :3]).unbind(1)  # right, up, towards the eye
     reach = float(torch.maximum(torch.hypot(x, z), y.abs()).max())
     shown = source.crop(camera.size[0]).alpha > 0.5
     pixels = max(int(shown.any(k).nonzero().max() - shown.any(k).nonzero().min()) + 1 for k in (0, 1))
     outline = pixels / float(camera.K[0, 0, 0]) * float(camera.project(middle[None])[1])
-    return Framed.of(source, camera, vertices, faces, size, width=max(outline / share, 2 * reach / MOST))
+    return Framed.of(source, camera, vertices, faces, size, max(outline / share, 2 * reach / MOST) / float((high - low).max()))
 
 
 def sheet(pictures: Tensor) -> Tensor:

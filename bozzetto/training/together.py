@@ -52,7 +52,7 @@ class Settings:
     )
 
 
-class Groups(Dataset[dict[str, Tensor]]):
+class Grouped(Dataset[dict[str, Tensor]]):
     """Sample i: V latents of an object, their noise and level, and what they are asked under."""
 
     def __init__(self, data: Encoded, scale: float, views: int, seed: int, batch: int) -> None:
@@ -86,7 +86,7 @@ class Groups(Dataset[dict[str, Tensor]]):
         }
 
 
-class Together(nn.Module):
+class Added(nn.Module):
     """What is trained, of a prior that is not: `prior` is no submodule, so that its frozen weights are in no optimiser and no file."""
 
     def __init__(self, prior: Consistent123) -> None:
@@ -97,13 +97,13 @@ class Together(nn.Module):
         self.__dict__["prior"] = prior
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """(B,) losses of a batch of `Groups`."""
+        """(B,) losses of a batch of `Grouped`."""
         prior: Consistent123 = self.__dict__["prior"]
         return prior.denoiser.loss(batch["x0"], batch["noise"], prior.denoiser.sigmas[batch["k"].cpu()], asked(prior, batch))
 
 
 def asked(prior: Consistent123, batch: dict[str, Tensor]) -> Condition:
-    """What a batch of `Groups` is asked under: as `Consistent123.condition` has it."""
+    """What a batch of `Grouped` is asked under: as `Consistent123.condition` has it."""
     if "is_null" in batch and bool(batch["is_null"][0]):
         return prior.condition()
     b, v = batch["x0"].shape[:2]
@@ -128,7 +128,7 @@ def apart(base: Zero123, batch: dict[str, Tensor]) -> Tensor:
     return base.denoiser.loss(batch["x0"].flatten(0, 1), batch["noise"].flatten(0, 1), sigma, cond)
 
 
-def fixed(groups: Groups, count: int, *, hinted: bool) -> list[dict[str, Tensor]]:
+def fixed(groups: Grouped, count: int, *, hinted: bool) -> list[dict[str, Tensor]]:
     """Batches of eight that are the same at each validation, levels spread evenly."""
     made = [groups.group(np.random.default_rng([85, i]), hinted=hinted) | {"k": torch.tensor(i * 997 % 1000)} for i in range(count)]
     return [{key: torch.stack([m[key] for m in made[i : i + 8]]) for key in made[0]} for i in range(0, count, 8)]
@@ -137,10 +137,10 @@ def fixed(groups: Groups, count: int, *, hinted: bool) -> list[dict[str, Tensor]
 def main(settings: Settings) -> None:
     """Train; after each validation the added weights stand in OUT/prior."""
     loaded, alone = (loading.load_as(Zero123, settings.base) for _ in range(2))
-    network = Together(Consistent123(loaded, settings.views, shared=settings.shared))
+    network = Added(Consistent123(loaded, settings.views, shared=settings.shared))
     scale = loaded.codec.scaling_factor
-    groups = Groups(Encoded.of(settings.latents), scale, settings.views, settings.loop.seed, settings.loop.batch)
-    held = Groups(Encoded.of(settings.validation), scale, settings.views, 0, 8)
+    groups = Grouped(Encoded.of(settings.latents), scale, settings.views, settings.loop.seed, settings.loop.batch)
+    held = Grouped(Encoded.of(settings.validation), scale, settings.views, 0, 8)
     batches = {name: fixed(held, 128, hinted=name == "hinted") for name in ("hinted", "plain")}
     with torch.no_grad():
         base = {name: float(torch.cat([apart(alone, b) for b in some]).mean()) for name, some in batches.items()}

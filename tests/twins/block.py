@@ -20,7 +20,9 @@ from bozzetto.fit.solid import Solid
 from bozzetto.fit.source import Source
 from bozzetto.frustum import Frustum, cell_centres
 from bozzetto.mesh import vertex_normals
+from bozzetto.priors.exact import Exact
 from bozzetto.priors.sampling import PUBLISHED
+from bozzetto.priors.sync_volume import ring
 from bozzetto.render.mesh import render_surface
 
 CHAIR = Path(__file__).parent.parent.parent / "examples" / "wooden-chair.png"
@@ -107,3 +109,18 @@ class BlockJob(Job):
 
 def job(source, settings, run, *, deep=2.0, seed=3, centre=CENTRE, spread=0.05, trimmed=False):
     return BlockJob(source, Priors(None, Oracle(spread)), settings, run, elevation=ELEVATION, seed=seed, solid=guess(deep, centre, trimmed))
+
+
+def box(size, front, back):
+    """Of longest side 1 round the origin, as joint priors know objects; two colours."""
+    made = trimesh.creation.box((size / size.max()).tolist()).subdivide().subdivide()
+    vertices, faces = torch.tensor(made.vertices).float(), torch.tensor(made.faces).long()
+    normals = vertex_normals(vertices, faces)
+    return lambda cameras: render_surface(vertices, faces, normals, cameras, lambda x, n: torch.where(x[:, :1] > 0, front, back))
+
+
+def exact(together=16):
+    """A joint prior of SyncDreamer's cameras that knows the block, and two others."""
+    green = torch.tensor([0.1, 0.8, 0.2])
+    bank = [box(torch.tensor([1.0, 0.4, 0.6]), green, RED), box(SIZE, RED, BLUE), box(torch.tensor([0.3, 0.3, 1.0]), BLUE, green)]
+    return Exact(bank, ring(together, 48), size=48, width=0.05, together=together)
