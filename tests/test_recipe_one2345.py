@@ -22,13 +22,14 @@ from bozzetto.fit.run import Run
 from bozzetto.fit.source import Source
 from bozzetto.priors.elevation import DEGREE
 from bozzetto.recipes import one2345
+from bozzetto.render.mesh import render_mesh
 from tests.killing import LIFT
 from tests.twins import block
 from tests.twins.block import BLUE, ELEVATION, FRUSTUM, Oracle, truth
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = one2345.One2345(
-    drawing=Drawing(steps=3, guidance=1.0, batch=9), samples=1, doubt=0, size=64, cells=40, finish=Finish(faces=4000, texture=128)
+    drawing=Drawing(steps=3, guidance=1.0, batch=9), samples=1, wrong=0, size=64, cells=40, finish=Finish(faces=4000, texture=128)
 )
 
 
@@ -128,8 +129,15 @@ def test_a_kill_in_any_stage_is_made_up_for(tmp_path):
     assert json.loads((out / "asset.json").read_text())["complete"]
 
 
-def test_the_embedded_prior_comes_with_a_warning_that_names_better_ones(source):
-    assert one2345.lift(block.job(source, SETTINGS, Run(None, {}), spread=0.0, trimmed=True)).warnings == ()
-    assert one2345.RECIPE.joint and "--prior zero123-xl" in one2345.ROUGH and "--recipe guess" in one2345.ROUGH
-    asset = lift(block.CHAIR, recipe="one2345", settings=replace(SETTINGS, drawing=Drawing(steps=1, batch=8), cells=16))
-    assert one2345.ROUGH in asset.warnings and one2345.ROUGH in asset.description()["warnings"]
+def test_the_embedded_prior_is_doubted_and_the_picture_keeps_its_outline():
+    """Believed, its drawings are a lump that sticks out of the picture's outline; doubted, they carve the guess."""
+    settings = replace(one2345.RECIPE.presets["draft"], drawing=Drawing(steps=1, batch=8), finish=Finish(faces=4000, texture=64))
+    made = lift(block.CHAIR, recipe="one2345", settings=settings)
+    shown = made.source.crop(128).alpha > 0.5
+
+    def off(asset) -> float:
+        there = render_mesh(asset.mesh, asset.camera.resized(128)).alpha[0, ..., 0] > 0.5
+        return float((there & ~shown).sum() / shown.sum())
+
+    believed = lift(block.CHAIR, recipe="one2345", settings=replace(settings, doubt=replace(settings.doubt, drawn="believed")))
+    assert off(made) < 0.03 < off(believed)

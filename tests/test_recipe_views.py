@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bozzetto.fit.drawings import Drawing, Drawings, carve, coverage, trust_in_colours
+from bozzetto.fit.drawings import Drawing, Drawings, carve, coverage, seen_past, trust_in_colours
 from bozzetto.fit.finish import Finish
 from bozzetto.fit.run import Run
 from bozzetto.fit.silhouette import Silhouette
@@ -63,7 +63,7 @@ def test_a_wire_that_no_drawing_shows_is_not_carved():
     occupancy[12:20] = torch.where(shown > 0, -EMPTY, EMPTY)
     solid = Solid(occupancy, torch.zeros(3, 4, 4, 4), shown, 0.0, ELEVATION, P)
     nothing = Drawings(torch.ones(1, 64, 64, 3), torch.zeros(1, 64, 64), torch.ones(1, 64, 64))  # a drawing of nothing at all
-    left = carve(solid, nothing, solid.frustum.resized(64).camera, 2.0)
+    left = carve(solid, 2.0 * seen_past(solid, nothing, solid.frustum.resized(64).camera)).occupancy
     assert torch.equal(left[:, 22:30, 8], occupancy[:, 22:30, 8])
     assert bool((left[:, 8:16, 10:22] < occupancy[:, 8:16, 10:22]).any())
 

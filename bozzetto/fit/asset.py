@@ -41,7 +41,6 @@ class Asset:
     record    settings, seed, versions: enough to make it again; goes into the GLB, so it holds no times
     measured  timings, losses, memory: goes into asset.json
     files     content of further files, by name
-    remarks   what its recipe warns of
     """
 
     mesh: Mesh
@@ -51,7 +50,6 @@ class Asset:
     measured: dict[str, Any] = field(default_factory=dict)
     is_complete: bool = True
     files: dict[str, bytes] = field(default_factory=dict)
-    remarks: tuple[str, ...] = ()
 
     @property
     def source(self) -> Source:
@@ -62,8 +60,8 @@ class Asset:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was said of the picture, and by the recipe."""
-        return (*(() if self.picture is None else self.picture.warnings), *self.remarks)
+        """What was said of the picture."""
+        return () if self.picture is None else self.picture.warnings
 
     def write(self, folder: str | Path) -> None:
         """All files of FILES and `files`, each by rename, the GLB last: where it is, everything is. What an older lift left there and

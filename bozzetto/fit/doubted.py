@@ -7,12 +7,14 @@ The embedded prior draws colours and extent, not parts: a surface fused from its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
+
+from torch import Tensor
 
 from bozzetto.camera import Camera
 from bozzetto.fit.clean import Clean
-from bozzetto.fit.drawings import Drawings, carve, colours_from
+from bozzetto.fit.drawings import Drawings, carve, colours_from, seen_past
 from bozzetto.fit.recipe import Job
 from bozzetto.fit.settings import Within
 from bozzetto.fit.silhouette import Silhouette, Surface, meet_silhouette
@@ -43,13 +45,14 @@ def is_embedded(prior: Prior) -> bool:
 
 
 def doubted(
-    job: Job[Any], solid: Solid, made: Drawings, placed: Camera, settings: Doubt, stage: str
+    job: Job[Any], solid: Solid, made: Drawings, placed: Camera, settings: Doubt, stage: str, past: Tensor | None = None
 ) -> tuple[Surface, Callable[[Clean], Colours]]:
     """The carved guess, moved until it meets the picture's silhouette, in stage `stage`; and its colours.
 
     placed  the drawings' cameras, in the crop's frame and of their size
+    past    (D, h, w), how many drawings show background at a cell, or as good as show; by default what their outlines say
     """
-    carved = replace(solid, occupancy=carve(solid, made, placed, settings.carve))
+    carved = carve(solid, settings.carve * (seen_past(solid, made, placed) if past is None else past))
     shape = job.run.stage(stage, lambda: meet_silhouette(job.source, carved, settings.guess, job.run, stage), Surface)
     return shape, lambda clean: colours_from(made, placed, clean, solid.colours)
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
@@ -148,22 +148,32 @@ def trust_in_colours(pictures: Tensor, background: float) -> Tensor:
     return (1 - 2 * vague).clamp(0, 1)[:, None, None]
 
 
-def carve(solid: Solid, drawings: Drawings, cameras: Camera, weight: float) -> Tensor:
-    """Occupancy logits (D, h, w), lowered by `weight` for each drawing that shows background at a cell, times the drawing's trust there.
+def carve(solid: Solid, by: Tensor) -> Solid:
+    """The solid with its occupancy logits lowered by (D, h, w).
 
     Gradients alone would hardly move the shape: in each view only its outline has a gradient. A column that the picture shows and that
     ends up empty keeps one bar, as in the guess. Wires stay as they were guessed: drawings hardly show them, and a leg that is cut in
     two is a floater.
+    """
+    left = agree_with_silhouette(solid.occupancy - by, solid.coverage)
+    return replace(solid, occupancy=torch.where(width_of(solid.coverage) < WIRE, solid.occupancy, left))
+
+
+def seen_past(solid: Solid, drawings: Drawings, cameras: Camera) -> Tensor:
+    """(D, h, w): of how many drawings each cell is in the background, each counted as far as it is trusted there.
 
     cameras  of the drawings, in the crop's frame
     """
     d, h, w = solid.occupancy.shape
-    pixels, _ = cameras.project(solid.frustum.points(cell_centres(d, h, w).reshape(-1, 3)))
+    pixels, _ = cameras.project(cells_of(solid))
     grid = (pixels / pixels.new_tensor(cameras.size[::-1]) * 2 - 1).float()[:, None]
     past = (drawings.trust * (1 - drawings.alpha))[:, None]
-    sure = F.grid_sample(past, grid, align_corners=False, padding_mode="border")[:, 0, 0].sum(0)
-    left = agree_with_silhouette(solid.occupancy - weight * sure.view(d, h, w), solid.coverage)
-    return torch.where(width_of(solid.coverage) < WIRE, solid.occupancy, left)
+    return F.grid_sample(past, grid, align_corners=False, padding_mode="border")[:, 0, 0].sum(0).view(d, h, w)
+
+
+def cells_of(solid: Solid) -> Tensor:
+    """Centres (D h w, 3) of the solid's cells, in the crop's frame."""
+    return solid.frustum.points(cell_centres(*solid.occupancy.shape).reshape(-1, 3))
 
 
 def colours_from(drawings: Drawings, cameras: Camera, clean: Clean, guessed: Colours) -> Colours:

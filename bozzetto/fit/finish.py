@@ -34,13 +34,12 @@ class Finish:
 @dataclass(frozen=True)
 class Lifted:
     """What a recipe returns: a textured mesh, the picture's camera in the mesh's frame, or one in front of it where there is no picture,
-    numbers to report, further files by name, sentences that its user should read."""
+    numbers to report, further files by name."""
 
     mesh: Mesh
     camera: Camera
     measured: dict[str, Any]
     files: dict[str, bytes] = field(default_factory=dict)
-    warnings: tuple[str, ...] = ()
 
 
 class Surfaced(Protocol):

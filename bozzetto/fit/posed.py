@@ -122,15 +122,23 @@ def largest(inside: Tensor) -> Tensor:
 
 
 @torch.no_grad()
+def distances(
+    network: Reconstructor, field: Field, points: Tensor, told: Callable[[float], None] = lambda share: None, *, variance: bool = True
+) -> Tensor:
+    """As `Reconstructor.distance`, of any number of points (N, 3), without gradients."""
+    away = torch.empty(len(points))
+    for part in torch.arange(len(points)).split(CHUNK):
+        away[part] = network.distance(field, points[part], variance=variance)
+        told((int(part[-1]) + 1) / len(points))
+    return away
+
+
 def surface(
     network: Reconstructor, field: Field, cells: int, told: Callable[[float], None] = lambda share: None, *, variance: bool = True
 ) -> tuple[Tensor, Tensor]:
     """Vertices (N, 3) and faces (F, 3) of the cube, on a lattice of so many cells a side; N is 0 where nothing is inside."""
     grid = TetGrid.kuhn(cells, -HALF, HALF)
-    away = torch.empty(len(grid))
-    for part in torch.arange(len(grid)).split(CHUNK):
-        away[part] = network.distance(field, grid.vertices[part], variance=variance)
-        told((int(part[-1]) + 1) / len(grid))
+    away = distances(network, field, grid.vertices, told, variance=variance)
     vertices, faces, _ = marching_tetrahedra(grid.vertices, grid.hold(away), grid)
     return vertices, faces
 

@@ -5,7 +5,8 @@
 2. guess      the camera of the picture, and how large the object is in it; its solid is only a hint, for a prior that takes one
 3. views      eight round the object at the paper's poses, or those that a joint prior draws; beside each, where they are asked for,
               neighbours 10 degrees off that are drawn under it
-4. shape      one pass of the reconstructor (`priors.reconstructor`), marching tetrahedra
+4. shape      one pass of the reconstructor (`priors.reconstructor`), marching tetrahedra; or, where the prior is not to be believed so
+              far, as the embedded one is not, the guess, carved where the reconstructor says outside (`fit.doubted`)
 5. clean, texture  as in recipe `guess`; texels that the picture does not show get colours blended from the drawings
 
 Differs. The picture itself is a source view, in the place of the prior's drawing of it; the released code reconstructs from the 32
@@ -15,18 +16,20 @@ the network is ours (its docstring says how it differs), and its cube is laid by
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
 
+from bozzetto.fit import doubted
 from bozzetto.fit.clean import Clean
-from bozzetto.fit.doubted import is_embedded
-from bozzetto.fit.drawings import Drawing, Drawings
+from bozzetto.fit.doubted import Doubt
+from bozzetto.fit.drawings import Drawing, Drawings, cells_of
 from bozzetto.fit.eight import Eight, count
 from bozzetto.fit.finish import Finish, Lifted, finish
 from bozzetto.fit.framed import Framed, frame_of
-from bozzetto.fit.posed import Cube, painter, surface
+from bozzetto.fit.posed import Cube, distances, painter, surface
 from bozzetto.fit.recipe import Job, Recipe
 from bozzetto.fit.settings import Within
 from bozzetto.fit.silhouette import Surface
@@ -37,11 +40,6 @@ from bozzetto.priors.plan import Asked
 from bozzetto.priors.prior import Prior
 from bozzetto.priors.reconstructor import Posed, load
 from bozzetto.priors.small import digest
-
-ROUGH = (
-    "one2345: the embedded prior's views hardly agree, so that the model is rough; --prior zero123-xl, once fetched, draws better ones, "
-    "and --recipe guess makes a better model without"
-)
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,8 @@ class One2345:
     """1 finds the elevation by the prior, where it was not given, as the paper does; by default the first guess says it"""
     photograph: Annotated[int, Within(0, 1)] = 1
     """the picture itself is a source; with 0 the prior draws that view anew"""
-    doubt: Annotated[int, Within(0, 32)] = 1
+    doubt: Doubt = Doubt()
+    wrong: Annotated[int, Within(0, 32)] = 1
     """views that may be wrong where they show background: what no more show past stays a part of the hull that the network begins with"""
     size: Annotated[int, Within(32, 1024)] = 128
     """pixels a side at which the network sees each view; a multiple of 4"""
@@ -94,21 +93,27 @@ def lift(job: Job[One2345]) -> Lifted:
     network, cube = load(MINI / "reconstructor"), Cube(framed.centre, torch.eye(3, dtype=torch.float64), 1 / framed.longest)
     sources = eight.sources(made, settings.neighbours, settings.size)
     with torch.no_grad():
-        field = network.field(Posed(sources.rgba, cube.cameras(framed.placed(sources.cameras)), settings.doubt))
+        field = network.field(Posed(sources.rgba, cube.cameras(framed.placed(sources.cameras)), settings.wrong))
 
     def shaped() -> Surface:
         vertices, faces = surface(network, field, settings.cells, lambda share: run.progress("shape", share))
         return Surface(cube.back(vertices), faces) if len(faces) else Surface(*rough)
 
-    shape = run.stage("shape", shaped, Surface)
-
-    def colours(clean: Clean) -> Colours:
+    def blended(clean: Clean) -> Colours:
         within = painter(network, field, cube.there(clean.in_crop(clean.vertices)), clean.faces)
         return lambda points, normals: within(cube.there(points), normals)
 
+    colours: Callable[[Clean], Colours] = blended
+    if settings.doubt.of(job.views):
+        away = distances(network, field, cube.there(cells_of(solid))).view_as(solid.occupancy)
+        drawn_from = framed.placed(eight.cameras(settings.neighbours).resized(made.pictures.shape[1]))
+        past = len(made.pictures) / 2 * (away * settings.cells).clamp(0, 1)  # a cell away is as if half of the drawings showed it
+        shape, colours = doubted.doubted(job, solid, made, drawn_from, settings.doubt, "shape", past)
+    else:
+        shape = run.stage("shape", shaped, Surface)
+
     told |= {"reconstructor": digest(MINI / "reconstructor"), "sources": len(field.raw), "trust": round(float(made.trust.mean()), 4)}
-    made_of_it = finish(source, shape, colours, camera, settings.finish, run, told | solid.told(), drawn=True)
-    return replace(made_of_it, warnings=(ROUGH,) if is_embedded(job.views) else ())
+    return finish(source, shape, colours, camera, settings.finish, run, told | solid.told(), drawn=True)
 
 
 def estimated(job: Job[One2345]) -> Found:
@@ -126,10 +131,10 @@ def asked(s: One2345, prior: Prior) -> Asked:
     return s.drawing.asked(prior, count(prior, s.samples, s.neighbours, bool(s.photograph)) + (4 if s.estimate else 0))
 
 
-DRAFT = One2345(samples=1, cells=64, finish=Finish(faces=10_000))
+DRAFT = One2345(samples=1, doubt=doubted.DRAFT, cells=64, finish=Finish(faces=10_000))
 RECIPE = Recipe(
     "one2345",
-    {"draft": DRAFT, "standard": One2345(), "fine": One2345(neighbours=4, cells=112, finish=Finish(faces=60_000))},
+    {"draft": DRAFT, "standard": One2345(), "fine": One2345(neighbours=4, doubt=doubted.FINE, cells=112, finish=Finish(faces=60_000))},
     lift,
     stages={"elevation": 0.02, "guess": 0.03, "views": 0.6, "shape": 0.12, "clean": 0.03, "texture": 0.2},
     needs=("first_guess", "views"),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from bozzetto.camera import Camera
 from bozzetto.fit.clean import Clean
-from bozzetto.fit.drawings import Drawing, Drawings, carve, colours_from, draw_framed
+from bozzetto.fit.drawings import Drawing, Drawings, carve, colours_from, draw_framed, seen_past
 from bozzetto.fit.finish import Finish, Lifted, finish
 from bozzetto.fit.framed import Framed
 from bozzetto.fit.recipe import Job, Recipe
@@ -67,7 +67,7 @@ def lift(job: Job[FromViews]) -> Lifted:
         around = cameras_around(framed, settings)
         made = run.stage("views", lambda: draw(job, framed, around, solid.colours), Drawings)
         placed = framed.placed(around.resized(made.pictures.shape[1]))
-        carved = replace(solid, occupancy=carve(solid, made, placed, settings.carve))
+        carved = carve(solid, settings.carve * seen_past(solid, made, placed))
         told["trust"] = round(float(made.trust.mean()), 4)
         colours = lambda clean: colours_from(made, placed, clean, solid.colours)  # noqa: E731
 

@@ -136,8 +136,7 @@ def lift(
         total, most = round(time.monotonic() - started, 2), None if peak is None else round(peak, 2)
         measured = {**lifted.measured, "seconds": timings, "total_seconds": total, "peak_gb": most}
         made_by = {**record, "versions": {"bozzetto": __version__, "torch": torch.__version__}}
-        is_complete, files, remarks = not run.interrupted, lifted.files, lifted.warnings
-        asset = Asset(lifted.mesh, lifted.camera, source, made_by, measured, is_complete, files, remarks)
+        asset = Asset(lifted.mesh, lifted.camera, source, made_by, measured, is_complete=not run.interrupted, files=lifted.files)
         if out is not None:
             asset.write(out)
         run.finish()
