@@ -69,6 +69,7 @@ FILES = [
     "prompt_to_prompt",
     "sweetdreamer",
     "joint",
+    "together",
     "mvdream",
     "wonder3d",
     "fused",

@@ -99,6 +99,30 @@ def test_mv_7_an_observed_view_shifts_the_others_by_their_correlation(r: float, 
     assert r / (1 + sigma**2) == pytest.approx(wanted, abs=1e-4)
 
 
+def expected_loss(base: Adapted, cov: Tensor, sigma: float) -> Tensor:
+    """E |x0 - D(x0 + sigma n)|**2 of each view, (V,), exactly: D is linear in x where means are 0, so that its columns say all."""
+    eye = torch.eye(len(cov), dtype=F64)
+    d = base.denoise(eye, torch.full((len(cov),), sigma, dtype=F64), "zero").mT
+    return ((d - eye) @ cov @ (d - eye).mT + sigma**2 * d @ d.mT).diagonal()
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.8, 5.0])
+@pytest.mark.parametrize("r", [0.0, 0.3, 0.9])
+def test_sy_7_the_joint_loss_is_the_sum_of_the_views_own_and_less_only_where_the_others_enter(r: float, sigma: float) -> None:
+    """Views of variance 1 and correlation r: seen alone each leaves s**2 / (1 + s**2); together they leave l s**2 / (l + s**2) for each
+    eigenvalue l, 1 + (V - 1) r once and 1 - r for the rest: the same where r = 0, else less. A wrong r leaves more."""
+    cov, zero = (1 - r) * torch.eye(V, dtype=F64) + r, {"zero": torch.zeros(V, dtype=F64)}
+    alone = V * sigma**2 / (1 + sigma**2)
+    values = torch.tensor([1 + (V - 1) * r] + [1 - r] * (V - 1), dtype=F64)
+    together = float((values * sigma**2 / (values + sigma**2)).sum())
+    assert float(expected_loss(gaussian(correlated(0.0), zero), cov, sigma).sum()) == pytest.approx(alone, rel=1e-12)
+    found = expected_loss(gaussian(correlated(r), zero), cov, sigma)
+    assert float(found.sum()) == pytest.approx(together, rel=1e-12) and torch.allclose(found, found.mean())
+    assert (together < alone * (1 - 1e-6)) == (r > 0)
+    other = 0.6 if r < 0.6 else 0.1
+    assert float(expected_loss(gaussian(correlated(other), zero), cov, sigma).sum()) > together * (1 + 1e-6)
+
+
 def step(number: int = 0, seed: int = 0) -> Step:
     return Step(number, 10, seeded(seed))
 

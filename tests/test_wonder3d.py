@@ -98,7 +98,7 @@ def test_wo_4_ck_5_domains_that_change_places_change_answers_alike(prior: Wonder
 
 
 @torch.no_grad()
-def test_wo_4_wo_5_before_it_learns_each_domain_is_a_call_of_the_first_stage(made: dict[str, Any]):
+def test_wo_5_before_it_learns_each_domain_is_a_call_of_the_first_stage(made: dict[str, Any]):
     stage_one, both = JointUNet(made["unet"]), None
     look_across(stage_one)
     x_t, cond = noise(1, 12, 4, twin.CELLS, twin.CELLS), {"camera": labels()[None], "image_latent": noise(1, 1, 4, 8, 8, seed=1)}
