@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,18 @@ ROOT = Path(__file__).parent.parent
 # No deadline: a first call compiles. Derandomised: a failure is the same for everyone.
 hypothesis.settings.register_profile("bozzetto", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("bozzetto")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_drawings() -> Iterator[None]:
+    """Sheets and turntables of a few small pictures: at their true sizes they take most of a small lift's time. Child processes draw
+    them as users see them."""
+    from bozzetto.fit import asset
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asset, "SIZE", 32)
+        patch.setattr(asset, "FRAMES", 3)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -21,6 +21,7 @@ from bozzetto.verbs.batch import jobs
 
 ROOT = Path(__file__).parent.parent
 CHAIR = ROOT / "examples" / "wooden-chair.png"
+QUICK = ("--preset", "draft", *(w for s in ("steps=2", "cells=16", "picture=64", "faces=500", "texture=64") for w in ("--set", s)))
 
 
 def run(capsys, monkeypatch, *words) -> tuple[int, str]:
@@ -40,14 +41,14 @@ def refused(capsys, monkeypatch, out: Path, says: str, *words) -> None:
     assert not out.exists()
 
 
-def test_python_m_bozzetto_is_the_command(tmp_path):
-    for words, code in ((["--version"], 0), (["lift", str(tmp_path / "missing.png")], 2)):
+def test_python_m_bozzetto_is_the_command():
+    for words, code in ((["--version"], 0), (["settings", "--nonesuch"], 2)):
         by = [
             subprocess.run([sys.executable, "-m", module, *words], cwd=ROOT, capture_output=True, text=True)
             for module in ("bozzetto", "bozzetto.cli")
         ]
         assert (by[0].returncode, by[0].stdout, by[0].stderr) == (by[1].returncode, by[1].stdout, by[1].stderr)
-        assert by[0].returncode == code and (by[0].stdout.startswith("bozzetto 0.") or "no such file" in by[0].stderr)
+        assert by[0].returncode == code and (by[0].stdout.startswith("bozzetto 0.") or "nonesuch" in by[0].stderr)
 
 
 def test_no_such_picture(capsys, monkeypatch, tmp_path):
@@ -226,7 +227,7 @@ def test_an_object_that_touches_the_border_is_lifted_with_a_warning(capsys, monk
     pixels = np.zeros((64, 64, 4), np.uint8)
     pixels[:, 20:44] = (200, 60, 40, 255)
     Image.fromarray(pixels).save(tmp_path / "post.png")
-    code, said = run(capsys, monkeypatch, "lift", tmp_path / "post.png", "--preset", "draft", "--out", tmp_path / "out", "--quiet")
+    code, said = run(capsys, monkeypatch, "lift", tmp_path / "post.png", *QUICK, "--out", tmp_path / "out", "--quiet")
     assert code == 0 and "touches" in said and (tmp_path / "out" / "asset.glb").exists()
 
 
@@ -244,7 +245,7 @@ def test_a_name_of_any_bytes_gives_an_asset(capsys, monkeypatch, tmp_path):
     pixels[:, 20:44] = (200, 60, 40, 255)  # touches the border: its warning, with the name, goes into asset.json
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.png"))
     Image.fromarray(pixels).save(path)
-    code, said = run(capsys, monkeypatch, "lift", path, "--preset", "draft", "--out", tmp_path / "out")
+    code, said = run(capsys, monkeypatch, "lift", path, *QUICK, "--out", tmp_path / "out")
     about = json.loads((tmp_path / "out" / "asset.json").read_text(encoding="utf-8"))
     assert code == 0 and about["source"] == "caf\ufffd.png" and "caf\ufffd.png" in about["warnings"][0], said
     assert (tmp_path / "out" / "asset.glb").exists()

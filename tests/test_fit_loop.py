@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,9 @@ from torch import nn
 
 from bozzetto.fit.loop import Loss, optimise, own
 from bozzetto.fit.run import Run
+from bozzetto.shapes.colours import ColourGrid
+
+ROOT = Path(__file__).parent.parent
 
 
 class Number(nn.Module):
@@ -123,3 +129,20 @@ def test_a_seed_decides_what_is_random():
         return float(shape.x)
 
     assert end(1) == end(1) != end(2)
+
+
+def test_a_grey_grid_is_the_grid_of_grey():
+    low, high = torch.full((3,), -0.5), torch.full((3,), 0.25)
+    made, of = ColourGrid.grey(-0.5, 0.25, 4), ColourGrid.of(lambda x, n: torch.full_like(x, 0.5), low, high, 4)
+    assert all(torch.equal(x, y) for x, y in zip(made.state_dict().values(), of.state_dict().values(), strict=True))
+
+
+def test_the_readmes_distillation_runs_and_moves_shape_and_colours():
+    """Two of its steps."""
+    code = next(block for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S) if "optimise(" in block)
+    assert "steps=100)" in code
+    names: dict[str, Any] = {}
+    exec(compile(code.replace("steps=100)", "steps=2)"), "README.md", "exec"), names)
+    moved = names["shape"]
+    assert float((moved.dmtet.sdf - moved.home).abs().max()) > 0
+    assert float((moved.colours.logits != 0).float().mean()) > 0.01 and bool(torch.isfinite(moved.colours.logits).all())

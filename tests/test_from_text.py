@@ -17,6 +17,7 @@ from PIL import Image
 from bozzetto import cli, lift
 from bozzetto.camera import orbit
 from bozzetto.errors import InputError
+from bozzetto.fit import asset as assets
 from bozzetto.fit.asset import FILES, OF_PICTURE, SPLAT
 from bozzetto.fit.finish import Finish, Lifted, finish
 from bozzetto.fit.loop import Loss, optimise
@@ -69,7 +70,7 @@ def test_its_asset_has_all_but_what_a_picture_has(tmp_path: Path, validate_gltf)
     told = json.loads((tmp_path / "asset.json").read_text())
     assert told["source"] == told["settings"]["text"] == "a big red ball" and told["seed"] == 3 and told["complete"]
     assert "matting" not in told and "digest" not in told and told["warnings"] == [] and set(told["losses"]) == {"size"}
-    assert np.asarray(Image.open(tmp_path / "sheet.png")).shape == (4 * 256, 4 * 256, 3)
+    assert np.asarray(Image.open(tmp_path / "sheet.png")).shape == (4 * assets.SIZE, 4 * assets.SIZE, 3)
     issues = validate_gltf(tmp_path / "asset.glb")
     assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues
     assert asset.mesh.confidence is None and asset.picture is None and asset.warnings == ()

@@ -261,7 +261,10 @@ FAST = {
 }
 
 
-@pytest.mark.parametrize("by", FAST)
+EACH = ["dmtet", pytest.param("neus", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("by", EACH)
 def test_drawn_views_become_the_object_and_their_mirror_image_does_not(by, lumps):
     drawn = even(lumps(six()))
     made = fuse(job(), drawn, None, FAST[by])
@@ -272,7 +275,7 @@ def test_drawn_views_become_the_object_and_their_mirror_image_does_not(by, lumps
     assert set(made.losses) >= {"rgb", "mask", "normal"} and float((shown.amax(0) - shown.amin(0)).max()) > 0.4
 
 
-@pytest.mark.parametrize("by", ["dmtet", pytest.param("neus", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("by", EACH)
 def test_views_correct_a_guess_that_is_twice_as_deep_and_red_behind(by):
     """Perspective views, whose normals are not looked at."""
     cameras = orbit([math.pi / 4 * k for k in range(8)], 0.2, 2.2, size=48, fov=0.6)
@@ -289,7 +292,7 @@ def test_views_correct_a_guess_that_is_twice_as_deep_and_red_behind(by):
     assert deep(alike.vertices[:, 1]) > 0.6  # what the views show, and not the sliver
 
 
-@pytest.mark.parametrize("by", FAST)
+@pytest.mark.parametrize("by", EACH)
 def test_a_fusion_that_was_stopped_goes_on_to_the_same_bytes(by, lumps, tmp_path):
     drawn, settings = even(lumps(six(24))), replace(FAST[by], steps=8, cells=16, picture=24, at_once=4)
     whole = fuse(job(), drawn, None, settings)

@@ -113,6 +113,9 @@ def test_the_same_picture_and_seed_give_the_same_bytes(chair, tmp_path):
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["faces"] > 1000
     assert sha(tmp_path / "again" / "asset.glb") == sha(out / "asset.glb")
+    assert Image.open(tmp_path / "again" / "sheet.png").size == (4 * 256, 5 * 256)
+    turntable = Image.open(tmp_path / "again" / "turntable.webp")
+    assert (turntable.size, turntable.n_frames) == ((256, 256), 36)
 
 
 MOMENTS = [
@@ -179,9 +182,9 @@ def test_a_second_interrupt_stops_at_once_and_leaves_nothing_half_written(tmp_pa
     """The first is heeded after a step; the second comes as the first output, whole under another name, is about to appear."""
     folder = tmp_path / "stopped"
     moments = "interrupt after guess.safetensors, interrupt before turntable.webp"
-    stopped = subprocess.run(
-        armed(moments, "lift", CHAIR, "--preset", "draft", "--out", folder), cwd=ROOT, stderr=subprocess.PIPE, text=True
-    )
+    small = [w for s in ("cells=16", "picture=64", "faces=500", "texture=64") for w in ("--set", s)]
+    words = ("lift", CHAIR, "--preset", "draft", *small, "--out", folder)
+    stopped = subprocess.run(armed(moments, *words), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     said = stopped.stderr
     assert stopped.returncode == 130 and said.splitlines()[-1] == "stopped; go on with --resume" and "Traceback" not in said, said
     assert [p.name for p in folder.iterdir()] == [".run"] and (folder / ".run" / "guess.safetensors").exists()

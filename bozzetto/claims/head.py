@@ -104,7 +104,7 @@ def coloured(pulls: Sequence[tuple[Prior, float, Around]], seed: int, steps: int
 def noise(seed: int) -> Tets:
     """The sphere as it begins: grey, with noise on its colours."""
     generator = torch.Generator().manual_seed(seed)
-    grid = ColourGrid.of(lambda x, n: torch.full_like(x, 0.5), torch.tensor([-0.5] * 3), torch.tensor([0.5] * 3), 24)
+    grid = ColourGrid.grey(-0.5, 0.5, 24)
     grid.logits.data += 0.3 * torch.randn(grid.logits.shape, generator=generator)
     return Tets(ball(20), Course(0.1, smooth=1, still=0.0, colour_lr=0.05), grid)
 

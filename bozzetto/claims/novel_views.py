@@ -62,7 +62,7 @@ def lifted(prior: Exact, kind: int, seed: int, *, text: str | None = None, steps
     """A ball's colours after score distillation from noise, in two views a step; with a text, which says nothing, the prior is not
     shown the picture."""
     generator = torch.Generator().manual_seed(seed)
-    grid = ColourGrid.of(lambda x, n: torch.full_like(x, 0.5), torch.tensor([-0.5] * 3), torch.tensor([0.5] * 3), 20)
+    grid = ColourGrid.grey(-0.5, 0.5, 20)
     grid.logits.data += 0.3 * torch.randn(grid.logits.shape, generator=generator)
     shape = Tets(ball(20), Course(0.1, smooth=1, still=0.0, colour_lr=0.05), grid)
     seen, no_faces = rendered(kind)(ring([0.0])), torch.zeros(0, 3, dtype=torch.long)

@@ -28,6 +28,7 @@ from bozzetto.render.mesh import headlight, render_mesh
 SPLAT = "asset.ply"  # beside FILES, where the asset was made of Gaussians
 OF_PICTURE = ("confidence.png", "mask.png")  # of a lift that starts from a text there are none
 FILES = ("asset.glb", "asset.json", *OF_PICTURE, "sheet.png", "turntable.webp")
+SIZE, FRAMES = 256, 36  # pixels of each picture in the sheet and in the turntable; pictures once round
 
 
 @brief
@@ -137,9 +138,9 @@ def check_png(out: Path) -> None:
         raise InputError(f"{out}: expected a .png file in a folder that is there; choose another --out")
 
 
-def _turntable(mesh: Mesh, frames: int = 36, size: int = 256) -> bytes:
+def _turntable(mesh: Mesh) -> bytes:
     """An animated WebP, once round."""
-    ring = [orbit([2 * math.pi * k / frames], [0.25], 2.6, size=2 * size, fov=0.55) for k in range(frames)]
+    ring = [orbit([2 * math.pi * k / FRAMES], [0.25], 2.6, size=2 * SIZE, fov=0.55) for k in range(FRAMES)]
     return image.animation([torch.from_numpy(_look(mesh, cameras, lit=True)[0]) / 255 for cameras in ring])
 
 
@@ -155,23 +156,23 @@ def _look(mesh: Mesh, cameras: Camera, *, lit: bool, normals: bool = False) -> n
     return (small.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
-def contact_sheet(asset: Asset, size: int = 256) -> Tensor:
+def contact_sheet(asset: Asset) -> Tensor:
     """Picture and mask, the picture's own view again, if there is one; then eight views all round and their normals: (H, W, 3)."""
     azimuths = [2 * math.pi * k / 8 for k in range(8)]
-    cameras = orbit(azimuths, [0.25] * 8, 2.6, size=2 * size, fov=0.55)
+    cameras = orbit(azimuths, [0.25] * 8, 2.6, size=2 * SIZE, fov=0.55)
     rounds = [torch.from_numpy(_look(asset.mesh, cameras, lit=lit, normals=not lit)) / 255 for lit in (True, False)]
-    rows = [] if asset.picture is None else [_compared(asset.picture, asset, size)]
+    rows = [] if asset.picture is None else [_compared(asset.picture, asset)]
     for pictures in rounds:
         rows += [torch.cat(list(pictures[:4]), 1), torch.cat(list(pictures[4:]), 1)]
     return torch.cat(rows, 0)
 
 
-def _compared(source: Source, asset: Asset, size: int) -> Tensor:
+def _compared(source: Source, asset: Asset) -> Tensor:
     """A row of the sheet: picture, mask, and the picture's own view in colours and normals."""
-    crop = image.crop(source.shown, source.alpha, size)
-    whole = image.resample(torch.cat([source.shown, torch.ones_like(source.alpha)[..., None]], -1), crop.box, size)
+    crop = image.crop(source.shown, source.alpha, SIZE)
+    whole = image.resample(torch.cat([source.shown, torch.ones_like(source.alpha)[..., None]], -1), crop.box, SIZE)
     shown = whole[..., :3] + (1 - whole[..., 3:]) * GREY
     mask = crop.alpha[..., None].expand(-1, -1, 3)
-    again = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * size), lit=False)[0]) / 255
-    shape = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * size), lit=False, normals=True)[0]) / 255
+    again = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * SIZE), lit=False)[0]) / 255
+    shape = torch.from_numpy(_look(asset.mesh, asset.camera.resized(2 * SIZE), lit=False, normals=True)[0]) / 255
     return torch.cat([shown, mask, again, shape], 1)

@@ -16,6 +16,7 @@ import math
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from types import NoneType
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -156,8 +157,9 @@ def _replaced(settings: Any, tree: dict[str, Any]) -> Any:
     return replace(settings, **{k: _replaced(getattr(settings, k), v) if isinstance(v, dict) else v for k, v in tree.items()})
 
 
+@cache
 def _meanings(kind: type) -> dict[str, str]:
-    """The strings below the fields of a dataclass, by field; those it inherits, too."""
+    """The strings below the fields of a dataclass, by field; those it inherits, too. Kept: its source is parsed for them."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
     out = {name: meaning for base in kind.__bases__ if is_dataclass(base) for name, meaning in _meanings(base).items()}

@@ -35,6 +35,11 @@ class ColourGrid(nn.Module):
         made = colours(at, torch.zeros_like(at)).clamp(0.01, 0.99)
         return cls(torch.logit(made).T.reshape(3, n, n, n).float(), lower.float(), upper.float())
 
+    @classmethod
+    def grey(cls, lower: float, upper: float, n: int) -> ColourGrid:
+        """Mid grey throughout a cube."""
+        return cls(torch.zeros(3, n, n, n), torch.full((3,), lower), torch.full((3,), upper))
+
     def forward(self, points: Tensor, normals: Tensor | None = None) -> Tensor:
         """Points (N, 3) to sRGB (N, 3); from every side alike."""
         where = 2 * (points - self.lower) / (self.upper - self.lower) - 1
