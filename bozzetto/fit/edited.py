@@ -72,6 +72,11 @@ class Editor(Protocol):
     def size(self) -> int: ...
     @property
     def sampler(self) -> Sampler: ...
+    @property
+    def unet(self) -> Any:
+        """Asked for where views are edited together."""
+        ...
+
     def edited(
         self, rgb: Tensor, text: str, *, image_scale: float, sampler: Sampler | None, generator: Generators, watch: Watch | None
     ) -> Tensor: ...
@@ -87,10 +92,9 @@ class Edits:
     against: Tensor
 
 
-def edited(mesh: Mesh, editor: Any, text: str, settings: Editing, run: Run, *, seed: int = 0) -> tuple[Mesh, Edits, Tensor]:
+def edited(mesh: Mesh, editor: Editor, text: str, settings: Editing, run: Run, *, seed: int = 0) -> tuple[Mesh, Edits, Tensor]:
     """Stages `edits` and `edited`: the mesh with its texture changed, the views, and the changed texels' share (H, W).
 
-    editor  an `Editor`; with `together` one that has a `unet`
     raises  ValueError for a mesh without a texture
     """
     if mesh.uv is None or mesh.texture is None:
@@ -114,23 +118,36 @@ def cameras_round(vertices: Tensor, count: int, size: int) -> Camera:
 
 
 @torch.no_grad()
-def edit_views(mesh: Mesh, cameras: Camera, editor: Any, text: str, settings: Editing, run: Run, seed: int) -> Edits:
-    """Each view by itself, or all together."""
+def edit_views(mesh: Mesh, cameras: Camera, editor: Editor, text: str, settings: Editing, run: Run, seed: int) -> Edits:
+    """Each view by itself, or all together; what is drawn is kept. raises KeyboardInterrupt between two of them after Ctrl-C"""
     big = render_mesh(mesh, cameras.resized(2 * cameras.size[0])).over(editor.background)  # textures alias: drawn large, averaged
     before = F.avg_pool2d(big.movedim(-1, 1), 2).movedim(1, -1).clamp(0, 1).float()
     own, n = editor.sampler, len(before)
     how = own._replace(steps=settings.steps or own.steps, guidance=own.guidance if settings.guidance is None else settings.guidance)
-    asked, drawn = [text, ""] if settings.against == "redrawn" else [text], list[Tensor]()
-    batch, calls = n if settings.together else 1, 0
+    batch, asked = n if settings.together else 1, [text, ""] if settings.against == "redrawn" else [text]
+    kept, total, call = run.restore("edits"), len(asked) * math.ceil(n / batch), 0
+    drawn = [] if kept is None else list(kept["drawn"].split(batch))
     with looking_across(editor.unet, n) if settings.together else contextlib.nullcontext():
         for words in asked:
             for some in before.split(batch):
+                if (call := call + 1) <= len(drawn):
+                    continue
+                if run.must_stop():
+                    raise KeyboardInterrupt
                 generators = [torch.Generator().manual_seed(seed) for _ in some]
 
-                def watch(step: int, x: Tensor, denoised: Tensor, done: int = calls) -> None:
-                    run.progress("edits", (done + (step + 1) / how.steps) / (len(asked) * math.ceil(n / batch)))
+                def watch(step: int, x: Tensor, denoised: Tensor, done: int = call - 1) -> None:
+                    run.progress("edits", (done + (step + 1) / how.steps) / total)
 
                 made = editor.edited(some, words, image_scale=settings.image_guidance, sampler=how, generator=generators, watch=watch)
-                drawn, calls = [*drawn, made.cpu().float()], calls + 1
+                drawn.append(made.cpu().float())
+                run.checkpoint("edits", {"drawn": torch.cat(drawn)})
     all_drawn = torch.cat(drawn)
     return Edits(before, all_drawn[:n], all_drawn[n:] if settings.against == "redrawn" else before)
+
+
+def sheet(mesh: Mesh, edits: Edits, side: int = 192) -> Tensor:
+    """(3 side, V side, 3): the views as they were, as they were edited, and of the mesh as it is now."""
+    views = render_mesh(mesh, cameras_round(mesh.vertices, len(edits.before), side)).over(1.0)
+    rows = [F.interpolate(x.movedim(-1, 1), (side, side), mode="area").movedim(1, -1) for x in (edits.before, edits.after)]
+    return torch.cat([torch.cat([*row], 1) for row in (*rows, views)])
