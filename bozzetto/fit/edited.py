@@ -8,11 +8,10 @@
 
 Kin: Instruct-NeRF2NeRF (Haque et al. 2023, arXiv:2303.12789), whose ablation edits the views of a NeRF once, as here, where its method
 edits them one after the other while the NeRF learns them, so that they come to agree. Here they are edited from the same noise, which
-holds them together, and if asked for with self-attention across all of them (`joint.looking_across`). Its NeRF takes the drawings
-themselves; here only the change is taken: a codec loses details, and where nothing was asked for the texture would lose them, too.
+holds them together, and if asked for with self-attention across them all. Its NeRF takes the drawings themselves; here only the change
+is taken: a codec loses details, and where nothing was asked for the texture would lose them, too.
 
-Letters: V views of S x S pixels.
-"""
+Letters: V views of S x S pixels."""
 
 from __future__ import annotations
 
@@ -73,9 +72,7 @@ class Editor(Protocol):
     @property
     def sampler(self) -> Sampler: ...
     @property
-    def unet(self) -> Any:
-        """Asked for where views are edited together."""
-        ...
+    def unet(self) -> Any: ...  # asked for where views are edited together
 
     def edited(
         self, rgb: Tensor, text: str, *, image_scale: float, sampler: Sampler | None, generator: Generators, watch: Watch | None
@@ -112,8 +109,8 @@ def cameras_round(vertices: Tensor, count: int, size: int) -> Camera:
     low, high = vertices.amin(0).double(), vertices.amax(0).double()
     middle, ring = (low + high) / 2, count - 2
     radius = float((vertices.double() - middle).norm(dim=1).max())
-    azimuths, elevations = [2 * math.pi * k / ring for k in range(ring)], [LEVEL] * ring
-    made = orbit([*azimuths, 0.0, 0.0], [*elevations, ABOVE, BELOW], AWAY * radius, size=size, fov=2 * math.asin(AIR / AWAY))
+    azimuths, elevations = [*(2 * math.pi * k / ring for k in range(ring)), 0.0, 0.0], [*[LEVEL] * ring, ABOVE, BELOW]
+    made = orbit(azimuths, elevations, AWAY * radius, size=size, fov=2 * math.asin(AIR / AWAY))
     return replace(made, c2w=torch.cat([made.c2w[:, :, :3], made.c2w[:, :, 3:] + middle[:, None]], 2))
 
 
