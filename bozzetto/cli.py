@@ -24,7 +24,7 @@ from bozzetto.command import check_degrees, check_finite, check_recipe, check_se
 from bozzetto.command import say as _say
 from bozzetto.command import warn as _warn
 from bozzetto.errors import InputError
-from bozzetto.verbs.settings import LearnSettings, priors_of, settings_of
+from bozzetto.verbs.settings import EditSettings, LearnSettings, priors_of, settings_of
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
@@ -68,7 +68,8 @@ def lift(args: flags.Lift) -> int:
     recipe = RECIPES[args.recipe]
     if args.preset not in recipe.presets:
         raise InputError(f"--preset {args.preset}: recipe {recipe.name} has {', '.join(recipe.presets)}")
-    names = ("preset", "kind", "text", "depth", "depth_is", "normal", "mask", "matting", "seed", "device", "precision", "offload", "resume")
+    names = ("preset", "kind", "text", "best_of", "edit", "depth", "depth_is", "normal", "mask", "matting")
+    names += ("seed", "device", "precision", "offload", "resume")
     given: dict[str, Any] = {name: getattr(args, name) for name in names}
     given |= {"settings": changed(recipe.presets[args.preset], args.set), "prior": priors_of(args.prior)}
     given |= {"guess": None if args.guess == "mini" else args.guess, "tell": _tell(args)}
@@ -241,15 +242,15 @@ def draw(args: flags.Draw) -> int:
 
 
 def edit(args: flags.Edit) -> int:
-    """See `bozzetto.verbs.edit`."""
+    """See `bozzetto.verbs.edit_file`."""
     check_finite(args, "guidance", "image_guidance")
     check_seed(args.seed)
-    from bozzetto.verbs.edit import edit_picture
+    from bozzetto.verbs.edit_file import edit_file
 
-    names = ("size", "count", "steps", "guidance", "image_guidance", "prior", "seed", "device", "precision", "offload")
-    with Bar(args.picture.name, args.quiet, {"edits": 1.0}) as progress:
-        how = {name: getattr(args, name) for name in names}
-        _say(edit_picture(args.picture, args.text, args.out, progress=progress, tell=_tell(args), **how))
+    names = ("prior", "seed", "device", "precision", "offload", "resume")
+    with Bar(args.picture.name, args.quiet, {"edits": 0.98, "edited": 0.02}) as progress:
+        how = {name: getattr(args, name) for name in names} | {"progress": progress, "tell": _tell(args)}
+        _say(edit_file(args.picture, args.text, args.out, settings_of(EditSettings, args), **how))
     return 0
 
 

@@ -11,10 +11,10 @@ import tyro
 from tyro.conf import arg
 
 from bozzetto.verbs.settings import (
-    EDIT_IMAGE,
-    EDIT_SIZE,
+    EDIT_PRIOR,
     VIEWS,
     ClaimsSettings,
+    EditSettings,
     LearnSettings,
     MeshSettings,
     ReconstructSettings,
@@ -59,10 +59,17 @@ class Lift:
     prior: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """folder of weights, or the name of fetched ones (`bozzetto fetch --list`): the embedded ones by default; for views and zero123,
     Zero-1-to-3 or its kin (see docs/priors.md); of a recipe with several priors, --prior views=FOLDER --prior text=FOLDER; besides,
-    paint=FOLDER (of text, by which dreamcraft3d and sweetdreamer paint) and clip=FOLDER (for consistent123)"""
+    paint=FOLDER (of text, by which dreamcraft3d and sweetdreamer paint), clip=FOLDER (for consistent123, and to choose by with --text
+    alone) and edit=FOLDER"""
     kind: Kind = None
     text: str | None = None
-    """what the picture shows, in words, for a recipe that reads them; without a picture it is drawn first, as bozzetto draw does"""
+    """what the picture shows, in words, for a recipe that reads them; without a picture several are drawn first, as bozzetto draw does,
+    and the best is taken"""
+    best_of: int | None = None
+    """pictures that are drawn of --text alone; by default 8, or 4 by a prior that is not embedded; one is taken, by CLIP and its outline"""
+    edit: str | None = None
+    """what to change in the finished model's texture, in words: "paint it green"; by InstructPix2Pix (--prior edit=FOLDER, by default
+    the fetched one)"""
     depth: Path | None = None
     """for dreamcraft3d and magic123: folder of a network that estimates it, or a file (PNG, NPY); the first guess's by default"""
     depth_is: Literal["auto", "distance", "inverse"] = "auto"
@@ -207,32 +214,24 @@ class Draw:
 
 
 @dataclass(frozen=True)
-class Edit:
-    """Change a picture as an instruction says, by InstructPix2Pix: a picture that `bozzetto lift` takes."""
+class Edit(EditSettings):
+    """Change a picture, or a model's texture, as an instruction says, by InstructPix2Pix."""
 
-    picture: tyro.conf.Positional[Path]
-    """picture (PNG, JPEG, WebP); what is transparent becomes white"""
-    text: tyro.conf.Positional[str]
+    picture: tyro.conf.Positional[Path] = field(kw_only=True)
+    """picture (PNG, JPEG, WebP; what is transparent becomes white), or a model with a texture (GLB, OBJ, PLY, or an asset's folder)"""
+    text: tyro.conf.Positional[str] = field(kw_only=True)
     """what to change, in a few words: "paint it blue" is an example"""
-    out: Path = Path("edited.png")
-    """the picture"""
-    count: int = 1
-    """edits, side by side in the one file; edit k takes seed + k"""
-    guidance: float | None = None
-    """more holds harder to the instruction; 5 to 10 are usual, and 7.5 the default"""
-    image_guidance: float = EDIT_IMAGE
-    """more holds harder to the picture; 1 to 1.5 are usual"""
-    steps: int | None = None
-    """of the sampler; by default 100"""
-    size: int = EDIT_SIZE
-    """pixels of the longer side, about; sides are multiples of 64"""
-    prior: Path = Path("instruct-pix2pix")
+    out: Path | None = None
+    """the picture, by default edited.png; of a model a folder, by default edited"""
+    prior: Path = Path(EDIT_PRIOR)
     """folder of InstructPix2Pix's weights, or the name of fetched ones: bozzetto fetch instruct-pix2pix"""
     seed: int = 0
     """of the noise"""
     device: Device = "cpu"
     precision: Precision = "auto"
     offload: Offload = False
+    resume: bool = False
+    """of a model: go on with what --out holds, to the same result"""
     quiet: Quiet = False
 
 

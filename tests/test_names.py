@@ -26,7 +26,6 @@ UNUSED = {
     "diffusion.likelihood.log_likelihood": "library of the paper: Song et al. 2021, the exact likelihood",
     "diffusion.losses.edm_sigma": "library of the paper: EDM, Table 1",
     "diffusion.losses.snr_weight": "library of the paper: Hang et al. 2023, Min-SNR",
-    "diffusion.samplers.ddim_inversion": "comes with Prompt-to-Prompt, which edits from the inverted noise",
     "diffusion.schedules.ve_sde_sigma": "library of the paper: Song et al. 2021",
     "diffusion.schedules.vp_sde_alpha_bar": "library of the paper: Song et al. 2021",
     "distill.bsd.norms_apart": "library of the paper: DreamCraft3D's appendix; its pictures come from a ControlNet",

@@ -112,7 +112,7 @@ def test_a_lift_in_memory_writes_nothing_and_is_the_same(recipe, tmp_path, monke
 
 def test_a_text_alone_is_drawn_and_lifted(tmp_path):
     small = guess.Guess(cells=16, steps=4, picture=64, finish=Finish(faces=500, texture=64))
-    asset = lift(text="a red chair", settings=small, seed=1)
+    asset = lift(text="a red chair", settings=small, seed=1, best_of=1)
     assert asset.source.name == "a red chair" and asset.record["settings"]["text"] == "a red chair"
     seen = asset.mesh.texture[asset.mesh.confidence > 0.5].mean(0)
     assert seen[0] > seen[2] + 0.15, seen  # red, not blue

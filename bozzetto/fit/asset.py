@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from bozzetto.mesh import Mesh
 from bozzetto.render.mesh import headlight, render_mesh
 
 SPLAT = "asset.ply"  # beside FILES, where the asset was made of Gaussians
+EDITS = ("edit.png", "edits.png")  # where it was edited: which texels were changed, and the views
+CANDIDATES = "candidates.png"  # where its picture was chosen among drawn ones
 OF_PICTURE = ("confidence.png", "mask.png")  # of a lift that starts from a text there are none
 FILES = ("asset.glb", "asset.json", *OF_PICTURE, "sheet.png", "turntable.webp")
 SIZE, FRAMES = 256, 36  # pixels of each picture in the sheet and in the turntable; pictures once round
@@ -42,6 +44,7 @@ class Asset:
     record    settings, seed, versions: enough to make it again; goes into the GLB, so it holds no times
     measured  timings, losses, memory: goes into asset.json
     files     content of further files, by name
+    keeps_pixels  the texture is written without loss, however large
     """
 
     mesh: Mesh
@@ -51,6 +54,7 @@ class Asset:
     measured: dict[str, Any] = field(default_factory=dict)
     is_complete: bool = True
     files: dict[str, bytes] = field(default_factory=dict)
+    keeps_pixels: bool = False
 
     @property
     def source(self) -> Source:
@@ -73,7 +77,7 @@ class Asset:
         folder = Path(folder)
         files: dict[str, bytes] = {
             **self.files,
-            "turntable.webp": _turntable(self.mesh),
+            "turntable.webp": _turntable(_centred(self.mesh)),
             "sheet.png": png(contact_sheet(self)),
         }
         name = str(self.record["source"])
@@ -86,9 +90,9 @@ class Asset:
             folder.mkdir(parents=True, exist_ok=True)
             for file, data in files.items():
                 write_atomically(folder / file, data)
-            for file in {SPLAT, *OF_PICTURE} - files.keys():
+            for file in {SPLAT, CANDIDATES, *EDITS, *OF_PICTURE} - files.keys():
                 (folder / file).unlink(missing_ok=True)
-            save_glb(self.mesh, folder / "asset.glb", name=name, extras=self.record)
+            save_glb(self.mesh, folder / "asset.glb", name=name, extras=self.record, lossless=self.keeps_pixels)
         except OSError as error:
             raise InputError(f"{folder}: cannot be written ({error.strerror}); free some space or choose another --out") from None
 
@@ -144,6 +148,15 @@ def _turntable(mesh: Mesh) -> bytes:
     return image.animation([torch.from_numpy(_look(mesh, cameras, lit=True)[0]) / 255 for cameras in ring])
 
 
+def _centred(mesh: Mesh) -> Mesh:
+    """In the asset's frame, for showing; another tool's model may stand anywhere."""
+    low, high = mesh.vertices.amin(0), mesh.vertices.amax(0)
+    middle, side = (low + high) / 2, float((high - low).max())
+    if abs(side - 1) < 0.01 and float(middle.abs().max()) < 0.01:
+        return mesh
+    return replace(mesh, vertices=(mesh.vertices - middle) / max(side, 1e-12))
+
+
 def _look(mesh: Mesh, cameras: Camera, *, lit: bool, normals: bool = False) -> np.ndarray:
     """uint8 (V, H/2, W/2, 3) over light grey, averaged from twice the size."""
     views = render_mesh(mesh, cameras, headlight(cameras) if lit else None)
@@ -159,8 +172,8 @@ def _look(mesh: Mesh, cameras: Camera, *, lit: bool, normals: bool = False) -> n
 def contact_sheet(asset: Asset) -> Tensor:
     """Picture and mask, the picture's own view again, if there is one; then eight views all round and their normals: (H, W, 3)."""
     azimuths = [2 * math.pi * k / 8 for k in range(8)]
-    cameras = orbit(azimuths, [0.25] * 8, 2.6, size=2 * SIZE, fov=0.55)
-    rounds = [torch.from_numpy(_look(asset.mesh, cameras, lit=lit, normals=not lit)) / 255 for lit in (True, False)]
+    cameras, mesh = orbit(azimuths, [0.25] * 8, 2.6, size=2 * SIZE, fov=0.55), _centred(asset.mesh)
+    rounds = [torch.from_numpy(_look(mesh, cameras, lit=lit, normals=not lit)) / 255 for lit in (True, False)]
     rows = [] if asset.picture is None else [_compared(asset.picture, asset)]
     for pictures in rounds:
         rows += [torch.cat(list(pictures[:4]), 1), torch.cat(list(pictures[4:]), 1)]

@@ -35,9 +35,10 @@ that draws an object from other sides, and its normals; coordinates one of coord
 Start = Literal["picture", "text", "either"]
 """what a lift starts from: a picture, perhaps with a text beside it; or a text alone; or the former where a picture is given"""
 
-Extra = Literal["paint", "clip"]
+Extra = Literal["paint", "clip", "edit"]
 """what a recipe may be given besides, and can do without: paint is another prior of text, for what comes last, without it that of text;
-clip compares renderings with a text, without it the embedded towers"""
+clip compares renderings with a text, without it the embedded towers. Any lift that is to be
+edited may have edit, which edits pictures"""
 
 ANYTHING = "an object"
 """what a prior of text is asked for where nobody said what the picture shows"""

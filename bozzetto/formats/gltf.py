@@ -31,10 +31,11 @@ FLOAT, USHORT, UINT = 5126, 5123, 5125  # component types
 LINEAR, TRILINEAR, CLAMP = 9729, 9987, 33071
 
 
-def save(mesh: Mesh, path: str | Path, *, extras: dict[str, Any] | None = None, name: str = "bozzetto") -> None:
+def save(mesh: Mesh, path: str | Path, *, extras: dict[str, Any] | None = None, name: str = "bozzetto", lossless: bool = False) -> None:
     """Write a GLB: one mesh, one material (no metal, roughness ROUGHNESS), the texture inside.
 
     extras  goes to `asset.extras`; whatever JSON holds, keys sorted
+    lossless  the texture is a PNG, however large
     raises  ValueError for a mesh without faces, with an index or a number that is none, or extras that JSON cannot hold
     """
     _check(mesh)
@@ -74,7 +75,7 @@ def save(mesh: Mesh, path: str | Path, *, extras: dict[str, Any] | None = None, 
         "materials": [{"name": name, "pbrMetallicRoughness": look}],
     }
     if mesh.texture is not None and mesh.uv is not None:
-        data, kind = _encode(mesh.texture)
+        data, kind = _encode(mesh.texture, lossless)
         document["images"] = [{"bufferView": view(data, None), "mimeType": kind, "name": name}]
         document["samplers"] = [{"magFilter": LINEAR, "minFilter": TRILINEAR, "wrapS": CLAMP, "wrapT": CLAMP}]
         document["textures"] = [{"sampler": 0, "source": 0}]
@@ -146,10 +147,10 @@ def _little(array: Tensor) -> np.ndarray:
     return np.ascontiguousarray(array.detach().cpu().numpy().astype("<f4"))
 
 
-def _encode(texture: Tensor) -> tuple[bytes, str]:
+def _encode(texture: Tensor, lossless: bool) -> tuple[bytes, str]:
     """PNG, exact to the byte, or JPEG where that would be large; and its MIME type."""
     png = _png(texture)
-    if len(png) <= PNG_LIMIT:
+    if lossless or len(png) <= PNG_LIMIT:
         return png, "image/png"
     out = io.BytesIO()
     _bytes(texture).save(out, "JPEG", quality=95, subsampling=0)

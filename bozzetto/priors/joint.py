@@ -16,7 +16,8 @@ Letters: B samples, V views, C channels, h w latent cells, L tokens, D their wid
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -120,11 +121,25 @@ class JointPrior(LatentPrior):
 
 def look_across(network: JointUNet) -> None:
     """Let every self-attention of a network look at all views."""
-    processors: dict[str, Any] = dict(network.unet.attn_processors)
-    for name in processors:
-        if name.endswith("attn1.processor"):
-            processors[name] = LookAcross(network.group)
-    network.unet.set_attn_processor(processors)
+    network.unet.set_attn_processor(_across(network.unet, network.group))
+
+
+@contextlib.contextmanager
+def looking_across(unet: Any, views: int) -> Iterator[None]:
+    """Within: every self-attention of a U-Net that draws pictures one by one looks at all of so many, a batch being of multiples of them;
+    by its own weights, without training. It is as it was afterwards."""
+    group = Group()
+    group.views, before = views, unet.attn_processors
+    unet.set_attn_processor(_across(unet, group))
+    try:
+        yield
+    finally:
+        unet.set_attn_processor(before)
+
+
+def _across(unet: Any, group: Group) -> dict[str, Any]:
+    """Its processors, those of self-attention in place of its own."""
+    return {name: LookAcross(group) if name.endswith("attn1.processor") else p for name, p in unet.attn_processors.items()}
 
 
 def blocks(unet: nn.Module) -> list[Any]:

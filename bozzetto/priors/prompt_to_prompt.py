@@ -28,7 +28,7 @@ from torch import Tensor
 
 from bozzetto.denoiser import Adapted, noise_like
 from bozzetto.diffusion.guidance import classifier_free
-from bozzetto.diffusion.samplers import ddim
+from bozzetto.diffusion.samplers import ddim, ddim_inversion
 from bozzetto.diffusion.schedules import spaced, to_zero
 from bozzetto.priors.text2image import TextToImage
 
@@ -228,7 +228,7 @@ def prompt_to_prompt(
 ) -> tuple[Tensor, Tensor]:
     """Pictures (H, W, 3) of both texts, sRGB in [0, 1]: the source as it is drawn by itself, and the target that follows it.
 
-    noise   (1, C, h, w) of unit variance, by default the generator's; that from which an inversion says a real picture comes works, too
+    noise   (1, C, h, w) of unit variance, by default the generator's; of a real picture `noise_of` it
     raises  ValueError without noise and generator
     """
     if noise is None:
@@ -258,6 +258,21 @@ def prompt_to_prompt(
         x0 = ddim(guided, x, sigmas, {"token": told}, change=after)
     first, second = prior.decode(x0)
     return first, second
+
+
+@torch.no_grad()
+def noise_of(prior: TextToImage, rgb: Tensor, text: str, *, steps: int = 50) -> Tensor:
+    """(1, C, h, w), the noise from which a prior draws a real picture under a text that says what it shows: `prompt_to_prompt`'s `noise`.
+
+    By DDIM inversion under the text alone (Sec. 5 of the paper), so that as many steps without guidance come back to the picture, to
+    O(1 / steps); guidance leads away from it, the farther the stronger it is.
+
+    rgb  (H, W, 3), sRGB in [0, 1], over the prior's background
+    """
+    levels = prior.denoiser.sigmas
+    sigmas = to_zero(levels[spaced(len(levels), steps)])
+    x = ddim_inversion(prior.denoiser, prior.encode_pictures(rgb[None].float()), sigmas, prior.condition(text=text))
+    return x / float((1 + sigmas[0] ** 2).sqrt())
 
 
 def mask(maps: Tensor, blend: Blend, size: tuple[int, int]) -> Tensor:

@@ -57,7 +57,7 @@ def render_mesh(mesh: Mesh, cameras: Camera, light: Callable[[Tensor, Tensor], T
     """Pictures of a textured mesh (seams and all); `light` turns sRGB (..., 3) and world normals (..., 3) into lit sRGB."""
     if mesh.normals is None:
         raise ValueError("render_mesh: the mesh has no normals; add them with bozzetto.mesh.vertex_normals")
-    where, faces = _welded(mesh)
+    where, faces = welded(mesh)
     clip = cameras.clip(where)
     rast = rasterize(clip, faces, cameras.size)
     seen = rast[..., 3] > 0
@@ -89,7 +89,7 @@ def _views(rgb: Tensor, depth: Tensor, rast: Tensor, seen: Tensor, normal: Tenso
     return Views(smooth[..., :3], smooth[..., 3:], depth * mask, normal * mask, cameras)
 
 
-def _welded(mesh: Mesh) -> tuple[Tensor, Tensor]:
+def welded(mesh: Mesh) -> tuple[Tensor, Tensor]:
     """Positions and faces with seam duplicates as one vertex again: silhouettes need neighbours."""
     unique, index = torch.unique(mesh.vertices, dim=0, return_inverse=True)
     return unique, index[mesh.faces]

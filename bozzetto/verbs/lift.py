@@ -30,6 +30,9 @@ from bozzetto.priors.loading import Role
 from bozzetto.priors.prior import Prior
 from bozzetto.recipes import RECIPES
 from bozzetto.verbs import plan
+from bozzetto.verbs.edit_asset import Edit
+from bozzetto.verbs.settings import EDIT_PRIOR
+from bozzetto.verbs.words import Chosen, drawn
 
 UNEMBEDDED: dict[Literal["multiview", "normals", "coordinates"], str] = {"multiview": "mvdream", "normals": "wonder3d", "coordinates": ""}
 """needs that no embedded prior serves, and a published one that does, where there is one"""
@@ -51,6 +54,8 @@ def lift(
     prior: str | Path | Mapping[Need | Extra, str | Path] | None = None,
     kind: str | None = None,
     text: str | None = None,
+    best_of: int | None = None,
+    edit: str | None = None,
     depth: str | Path | None = None,
     depth_is: DepthIs = "auto",
     normal: str | Path | None = None,
@@ -77,7 +82,9 @@ def lift(
     prior    folder of weights, of the last prior that the recipe needs, or folders by need or extra; None for the embedded ones
     kind     what the weights of a prior of views are, where the folder does not say so itself (`priors.loading.load`)
     text     what the picture shows, in words, for a recipe with a prior of text; without a picture the embedded prior, or the one
-             of need `text`, draws it first (`verbs.draw`), unless the recipe starts from a text
+             of need `text`, draws it first (`verbs.words`), unless the recipe starts from a text
+    best_of  how many pictures are drawn then, of which the best is taken
+    edit     what is to be changed in the finished model's texture, in words (`verbs.edit_asset`), by the prior `edit`
     depth    for a recipe that compares with it: folder of a depth network, or a file of the picture's depth; None for the guess's
     depth_is whether it grows away from the camera, a distance, or towards it; auto: as a network's settings say, of a file a distance
     normal   file of the picture's normals (`fit.estimates.Given`), for such a recipe
@@ -102,14 +109,23 @@ def lift(
     started = time.monotonic()
     check_device(device)
     source: Source | None = None
+    if best_of is not None and (picture is not None or recipe.starts_from != "picture"):
+        raise InputError(f"--best-of {best_of}: says of how many pictures of a --text alone one is taken; leave it out")
+    prior, editor = _apart(prior, "edit") if edit is not None else (prior, None)
+    chosen: Chosen | None = None
     if recipe.starts_from == "text" or (recipe.starts_from == "either" and picture is None):
         angles = {"--azimuth-deg": azimuth or None, "--elevation-deg": elevation}
         _check_told(recipe, text, {"the picture": picture, "--mask": mask, **angles})
     else:
         if picture is None:
-            picture = _drawn(text, prior, seed, device, precision, offload, progress)
-            if isinstance(prior, Mapping) and "text" not in recipe.needs:  # it has done what it was given for
-                prior = {need: folder for need, folder in prior.items() if need != "text"}
+            if text is None:
+                raise InputError('no picture given; try: bozzetto lift chair.png, or bozzetto lift --text "a red chair"')
+            left, drawer = _apart(prior, "text")  # who has done what it was given for goes no further
+            prior, judge = _apart(left if "text" not in recipe.needs else prior, "clip")
+            prior = {**prior, "clip": judge} if judge and "clip" in recipe.extras else prior
+            how: dict[str, Any] = {"device": device, "precision": precision, "offload": offload, "progress": progress, "tell": tell}
+            chosen = drawn(text, count=best_of, prior=drawer or "mini", clip=judge or "mini", seed=seed, **how)
+            picture = chosen.source
         source = Source.of(picture, mask, matting)
     deep, turned, estimated = _estimators(recipe, source, depth, depth_is, normal, device, precision)
     if out is not None:
@@ -117,6 +133,7 @@ def lift(
     given = _given(recipe, guess, prior)
     needed: dict[Need, str] = {need: given[need] for need in recipe.needs if need in given}
     planned = plan.for_lift(recipe, preset, settings, needed, kind, device, precision, offload)
+    change = None if edit is None else Edit.of(edit, prior=editor or EDIT_PRIOR, device=device, precision=precision, offload=offload)
     priors, made_of = _priors(recipe, given, kind, device, precision, offload)
     about = {"recipe": recipe.name, "preset": preset, **asdict(settings), "azimuth": azimuth, "elevation": elevation}
     if text is not None:
@@ -124,19 +141,25 @@ def lift(
     made_with = {"seed": seed, "device": torch.device(device).type, "settings": about}
     origin = {"source": text} if source is None else {"source": source.name, "digest": source.digest}
     record = {"generator": "bozzetto", **origin, **made_of, **estimated, **made_with}
+    record |= (chosen.record if chosen else {}) | (change.record if change else {})
     if resume and out is not None and _is_done(Path(out), record):
         raise AlreadyDone
     run = Run(out, record, resume=resume, progress=progress)
     if tell is not None:
         tell(planned.sentence())
+        if change is not None:
+            tell(f"the edit: {change.sentence}")
     with run.interruptible(), _reproducible(device):
         lifted = recipe.lift(Job(source, priors, settings, run, azimuth, elevation, seed, text, deep, turned))
+        mesh, files = (lifted.mesh, {}) if change is None or run.interrupted else change.made(lifted.mesh, run, seed)
+        files = {**lifted.files, **files, **(chosen.files if chosen else {})}
         peak = peak_gb()
         timings = {k: round(v, 2) for k, v in run.timings.items()}
         total, most = round(time.monotonic() - started, 2), None if peak is None else round(peak, 2)
         measured = {**lifted.measured, "seconds": timings, "total_seconds": total, "peak_gb": most}
         made_by = {**record, "versions": {"bozzetto": __version__, "torch": torch.__version__}}
-        asset = Asset(lifted.mesh, lifted.camera, source, made_by, measured, is_complete=not run.interrupted, files=lifted.files)
+        kept = {"is_complete": not run.interrupted, "keeps_pixels": change is not None}
+        asset = Asset(mesh, lifted.camera, source, made_by, measured, files=files, **kept)
         if out is not None:
             asset.write(out)
         run.finish()
@@ -151,15 +174,11 @@ def _check_told(recipe: Recipe[Any], text: str | None, others: Mapping[str, Any]
         raise InputError(f"recipe {recipe.name} starts from a text alone; leave {' and '.join(needless)} out, or choose another --recipe")
 
 
-def _drawn(text: str | None, prior: Any, seed: int, device: str, precision: str, offload: bool, progress: Progress | None) -> Source:
-    """A picture of what a text says."""
-    if text is None:
-        raise InputError('no picture given; try: bozzetto lift chair.png, or bozzetto lift --text "a red chair"')
-    from bozzetto.verbs.draw import draw
-
-    folder = prior.get("text", "mini") if isinstance(prior, Mapping) else "mini"
-    picture = draw(text, prior=folder, seed=seed, device=device, precision=precision, offload=offload, progress=progress)[0]
-    return replace(Source.of(picture), name=text)
+def _apart(prior: Any, name: Extra | Need) -> tuple[Any, str | None]:
+    """Priors without the one of a name, and that one, if it was given."""
+    if not isinstance(prior, Mapping) or name not in prior:
+        return prior, None
+    return {need: folder for need, folder in prior.items() if need != name}, str(prior[name])
 
 
 def recipe_of(name: str | Recipe[Any]) -> Recipe[Any]:

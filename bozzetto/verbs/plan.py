@@ -100,8 +100,10 @@ def for_drawing(
     device: str = "cpu",
     precision: str = "auto",
     offload: bool = False,
+    fewest: tuple[str, int] = ("--count 1", 1),
 ) -> Plan:
-    """Of `count` pictures by a prior; arguments as `views` and `draw` have them. Raises as `for_lift`."""
+    """Of `count` pictures by a prior; arguments as `views` and `draw` have them; `fewest` is how a user asks for the least, and what that
+    comes to. Raises as `for_lift`."""
     loading.check_offload(device, offload)
 
     def make(count: int = count, precision: str = precision, offload: bool = offload) -> Plan:
@@ -117,7 +119,7 @@ def for_drawing(
         return plan.plus(outline, asked, is_offloaded=offload)
 
     smaller = _smaller(device, precision, offload)
-    return agreed(make, [*smaller, ("--count 1", {"count": 1})] if count > 1 else smaller)
+    return agreed(make, [*smaller, (fewest[0], {"count": fewest[1]})] if count > fewest[1] else smaller)
 
 
 def _check_single(name: str | Path, outline: Prior, who: str) -> None:

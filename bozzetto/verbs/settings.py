@@ -13,6 +13,9 @@ S = TypeVar("S")
 
 VIEWS = 8  # of `bozzetto views`
 EDIT_SIZE, EDIT_IMAGE = 512, 1.5  # of `bozzetto edit`: pixels of the longer side; the paper's weight of the picture
+EDIT_VIEWS = 8  # of a model, edited
+EDIT_PRIOR = "instruct-pix2pix"
+CHOSEN_AMONG = 8, 4  # drawings of which `bozzetto lift --text` takes one: by the embedded prior, by another
 
 
 def settings_of(kind: type[S], flags: Any, **more: Any) -> S:
@@ -77,6 +80,26 @@ class ReconstructSettings:
     """of the model, at most"""
     texture: int = 1024
     """texels a side"""
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """Of `bozzetto edit`."""
+
+    count: int = 1
+    """edits of a picture, side by side in the one file; edit k takes seed + k"""
+    views: int = EDIT_VIEWS
+    """of a model, that are edited"""
+    together: bool = False
+    """of a model: each view looks at all others while it is edited, which takes more memory"""
+    guidance: float | None = None
+    """more holds harder to the instruction; 5 to 10 are usual, and 7.5 the default"""
+    image_guidance: float = EDIT_IMAGE
+    """more holds harder to the picture; 1 to 1.5 are usual"""
+    steps: int | None = None
+    """of the sampler; by default 100"""
+    size: int | None = None
+    """pixels of a picture's longer side, about, by default 512, or of a model's views, by default the prior's; multiples of 64"""
 
 
 @dataclass(frozen=True)
