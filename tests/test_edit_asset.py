@@ -18,6 +18,7 @@ from PIL import Image
 import bozzetto
 from benchmarks import published as random_weights
 from bozzetto.errors import InputError
+from bozzetto.fit import asset
 from bozzetto.fit.asset import EDITS, FILES, Asset
 from bozzetto.fit.edited import Editing, cameras_round
 from bozzetto.formats.gltf import load, save
@@ -74,7 +75,7 @@ def test_a_model_is_edited_where_it_stands(editor, model, tmp_path, capsys, monk
     assert told["edit"]["text"] == "paint it green" and told["edit"]["views"] == 3 and told["source"] == "box.glb" and told["complete"]
     assert np.asarray(Image.open(out / "edits.png")).shape == (3 * 192, 3 * 192, 3)
     sheet = np.asarray(Image.open(out / "sheet.png")).astype(int)
-    assert (np.abs(sheet[:256, :256] - sheet[0, 0]).max(-1) > 20).mean() > 0.1  # it is in the picture, wherever it stands
+    assert (np.abs(sheet[: asset.SIZE, : asset.SIZE] - sheet[0, 0]).max(-1) > 20).mean() > 0.1  # it is in the picture, wherever it stands
 
 
 def test_edit_of_the_library_is_the_commands_and_of_an_asset_keeps_what_is_of_its_picture(editor, model, tmp_path):
@@ -111,12 +112,12 @@ def test_lift_and_edit_in_one(editor, tmp_path, validate_gltf, monkeypatch):
     plain = bozzetto.lift(CHAIR, settings=small)
     told: list[str] = []
     how = {"settings": small, "edit": "paint it green", "prior": {"edit": editor}, "tell": told.append}
-    asset = bozzetto.lift(CHAIR, tmp_path / "green", **how)
+    green = bozzetto.lift(CHAIR, tmp_path / "green", **how)
     assert {*FILES, *EDITS} == {p.name for p in (tmp_path / "green").iterdir()} and len(told) == 2 and told[1].startswith("the edit: ")
-    assert torch.equal(plain.mesh.vertices, asset.mesh.vertices) and torch.equal(plain.mesh.confidence, asset.mesh.confidence)
+    assert torch.equal(plain.mesh.vertices, green.mesh.vertices) and torch.equal(plain.mesh.confidence, green.mesh.confidence)
     share = torch.tensor(np.asarray(Image.open(tmp_path / "green" / "edit.png")))
-    off = (asset.mesh.texture - plain.mesh.texture).abs().amax(-1)
-    assert off[share == 0].max() <= 1 / 255 and off.max() > 0.1 and asset.record["edit"]["text"] == "paint it green"
+    off = (green.mesh.texture - plain.mesh.texture).abs().amax(-1)
+    assert off[share == 0].max() <= 1 / 255 and off.max() > 0.1 and green.record["edit"]["text"] == "paint it green"
     issues = validate_gltf(tmp_path / "green" / "asset.glb")
     assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues
     bozzetto.lift(CHAIR, tmp_path / "green", settings=small)  # what the edit left goes with it
