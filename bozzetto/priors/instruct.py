@@ -38,6 +38,7 @@ from bozzetto.priors.sampling import Sampler
 from bozzetto.priors.text2image import TextToImage
 
 STEP = 64  # pixels: sides are multiples of it
+SMALL = 256  # pixels: a prior that draws fewer is held less hard to its conditions, and edits the object alone
 EXTENDED = "text-to-image-extended"
 """the kind of a text-to-image model that is to read a picture, too"""
 
@@ -46,6 +47,7 @@ class InstructPix2Pix(TextToImage):
     """As `TextToImage`, with a U-Net of 2 C channels in."""
 
     sampler = Sampler(100, 7.5, 1.0)  # of the paper's figures
+    image_scale = 1.5
 
     @classmethod
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> InstructPix2Pix:
@@ -54,6 +56,8 @@ class InstructPix2Pix(TextToImage):
         if kind == EXTENDED:
             extended: Any = super().read(folder, kind, text=text, dtype=dtype, device=device)
             extended.network.unet = widened(extended.unet)
+            if extended.size < SMALL:
+                extended.sampler, extended.image_scale = Sampler(20, 2.0, 1.0), 1.0
             whole: InstructPix2Pix = extended
             return whole
         given, wanted = unet.get("in_channels", 4), 2 * unet.get("out_channels", 4)

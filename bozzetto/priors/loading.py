@@ -129,6 +129,8 @@ def load_as(
     another's folder."""
     if dtype not in PRECISIONS.values():
         raise ValueError(f"dtype: expected one of {tuple(PRECISIONS.values())}, got {dtype}")
+    if str(name_or_folder) == "mini" and role == "edits" and not Path(name_or_folder).exists():
+        name_or_folder = "mini/instruct"  # what the embedded prior learnt of edits
     folder, changes = _folder(name_or_folder), list[learnt.Change]()
     while (change := learnt.read(folder)) is not None:
         changes.append(change)
@@ -206,7 +208,7 @@ def _folder(name_or_folder: str | Path) -> Path:
     first, _, rest = name.partition("/")
     if not Path(name).exists() and (name in NAMES or (first == "mini" and "/" not in rest and rest not in (".", ".."))):
         folder = MINI / (NAMES.get(name) or rest or NAMES["mini"])
-        if not (folder / "model_index.json").is_file() and not unconditional.kind_of(folder):
+        if not any((folder / f).is_file() for f in ("model_index.json", learnt.RECORD)) and not unconditional.kind_of(folder):
             raise InputError(f"{name}: this version embeds no such diffusion prior; give a folder of weights in diffusers' layout")
         return folder
     folder = Path(name_or_folder)

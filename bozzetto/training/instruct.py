@@ -100,7 +100,8 @@ class Encoded:
     @classmethod
     def of(cls, pairs: Pairs, prior: TextToImage, seed: int = 0) -> Encoded:
         generator = torch.Generator().manual_seed(seed)
-        befores, afters = [], []
+        befores: list[Tensor] = []
+        afters: list[Tensor] = []
         for before, after in zip(pairs.before.split(64), pairs.after.split(64), strict=True):
             for x, made, codec in ((before, befores, prior.codec.latent), (after, afters, lambda y: prior.codec.encode(y, generator))):
                 both = torch.stack([x, x.flip(2)], 1).flatten(0, 1).float() / 255

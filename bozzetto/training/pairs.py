@@ -86,7 +86,8 @@ class Pairs:
             raise ValueError(f"{folder}: holds rendered and drawn pairs; keep each in a folder of its own")
         said = [Triple(**{k: v for k, v in row.items() if k != "source"}) for row in rows]
         made: Any = kinds.pop()
-        return cls(*(torch.cat(parts[name]) for name in parts), said, [row["source"] for row in rows], made)
+        before, after, mask = (torch.cat(part) for part in parts.values())
+        return cls(before, after, mask, said, [row["source"] for row in rows], made)
 
     def save(self, path: Path) -> None:
         """One chunk's file."""
