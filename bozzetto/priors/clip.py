@@ -62,11 +62,31 @@ class Clip:
     @torch.no_grad()
     def similarity(self, rgb: Tensor, text: str) -> Tensor:
         """(B,): cosines between pictures (B, H, W, 3), sRGB in [0, 1], and a text."""
-        ids = torch.tensor([self.tokenizer.encode(text).ids], device=self.text_encoder.device)
-        said = F.normalize(self.text_encoder(input_ids=ids).text_embeds.float(), dim=-1)
+        return (self.shown(rgb) @ self.told([text]).T)[:, 0]
+
+    @torch.no_grad()
+    def shown(self, rgb: Tensor) -> Tensor:
+        """(B, D): unit embeddings of pictures (B, H, W, 3), sRGB in [0, 1]."""
         pixels = clip_pixels(rgb.float(), self.image_encoder.config.image_size).to(self.image_encoder.device)
-        shown = F.normalize(self.image_encoder(pixel_values=pixels).image_embeds.float(), dim=-1)
-        return (shown @ said.T)[:, 0].cpu()
+        return F.normalize(self.image_encoder(pixel_values=pixels).image_embeds.float(), dim=-1).cpu()
+
+    @torch.no_grad()
+    def told(self, texts: list[str]) -> Tensor:
+        """(B, D): unit embeddings of texts."""
+        ids = torch.tensor([self.tokenizer.encode(text).ids for text in texts], device=self.text_encoder.device)
+        return F.normalize(self.text_encoder(input_ids=ids).text_embeds.float(), dim=-1).cpu()
+
+    def directional(self, before: Tensor, after: Tensor, caption: list[str], edited: list[str]) -> Tensor:
+        """(B,): `directional` of pictures (B, H, W, 3) and of their captions."""
+        return directional(self.shown(before), self.shown(after), self.told(caption), self.told(edited))
+
+
+def directional(before: Tensor, after: Tensor, caption: Tensor, edited: Tensor) -> Tensor:
+    """(B,): cosines between how pictures changed and how their captions did, of unit embeddings (B, D); 0 where either did not.
+
+    source  Gal et al. 2021, StyleGAN-NADA (arXiv:2108.00946); InstructPix2Pix's filter (arXiv:2211.09800)
+    """
+    return F.cosine_similarity(after - before, edited - caption, dim=-1)
 
 
 def _tower(folder: Path, which: str, device: str | torch.device) -> nn.Module:

@@ -9,6 +9,9 @@ caption's place. Both conditions have a null, and a scale each (Eq. 3, `guidance
 The picture's latent is the mode of the codec's posterior and not scaled, while what is denoised is; its null is zeros, not a black
 picture; the text's is the empty text. Sampling is Euler's ancestral one, which is DDIM with all of its noise (check DDIM-5).
 
+Training (`training.instruct`) begins with a text-to-image model whose U-Net gets the channels it lacks, as zeros: `widened`. What was
+learnt so lies in a folder of `priors.learnt`, on a base read as kind EXTENDED.
+
 Letters: B pictures, H W pixels, C channels of a latent.
 """
 
@@ -20,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bozzetto.camera import Camera
 from bozzetto.denoiser import Generators, noise_like
@@ -35,17 +38,28 @@ from bozzetto.priors.sampling import Sampler
 from bozzetto.priors.text2image import TextToImage
 
 STEP = 64  # pixels: sides are multiples of it
+SMALL = 256  # pixels: a prior that draws fewer is held less hard to its conditions, and edits the object alone
+EXTENDED = "text-to-image-extended"
+"""the kind of a text-to-image model that is to read a picture, too"""
 
 
 class InstructPix2Pix(TextToImage):
     """As `TextToImage`, with a U-Net of 2 C channels in."""
 
     sampler = Sampler(100, 7.5, 1.0)  # of the paper's figures
+    image_scale = 1.5
 
     @classmethod
     def read(cls, folder: Path, kind: str, *, text: Path | None, dtype: torch.dtype, device: str | torch.device) -> InstructPix2Pix:
         """The prior in a folder; see `loading.load`. raises InputError, too, for a U-Net that reads no picture"""
         unet = read_json(folder / "unet" / "config.json")
+        if kind == EXTENDED:
+            extended: Any = super().read(folder, kind, text=text, dtype=dtype, device=device)
+            extended.network.unet = widened(extended.unet)
+            if extended.size < SMALL:
+                extended.sampler, extended.image_scale = Sampler(20, 2.0, 1.0), 1.0
+            whole: InstructPix2Pix = extended
+            return whole
         given, wanted = unet.get("in_channels", 4), 2 * unet.get("out_channels", 4)
         if given != wanted:
             raise InputError(
@@ -106,6 +120,26 @@ class InstructPix2Pix(TextToImage):
         guided = dual(self.denoiser, self.condition(), self.condition(latent), image_scale, how.guidance)
         noise = noise_like(torch.zeros(b, self.shape[0], height // cell, width // cell), generator)
         return self.decode(sampling.descend(self.denoiser.sigmas, guided, noise, both, how, generator, watch))
+
+
+def widened(unet: Any, reads: slice | None = None) -> nn.Module:
+    """A text-to-image model's U-Net with 2 C channels in: those of the noisy latent as they were, bias and all, and zeros for the
+    picture's latent, so that it answers as before whatever the picture is (Brooks et al., Sec. 3.2).
+
+    reads  channels of its own that have learnt to read a picture, to begin the picture's with; else zeros
+    """
+    from diffusers import UNet2DConditionModel
+
+    old, channels = unet.conv_in, int(unet.config.out_channels)
+    first = old.weight.detach()[:, :channels]
+    picture = torch.zeros_like(first) if reads is None else old.weight.detach()[:, reads]
+    known = {k: v for k, v in dict(unet.config).items() if not k.startswith("_")} | {"in_channels": 2 * channels}
+    with torch.device("meta"):
+        made: Any = UNet2DConditionModel(**known)
+    state = unet.state_dict() | {"conv_in.weight": torch.cat([first, picture], 1)}
+    made.load_state_dict(state, assign=True)
+    found: nn.Module = made.eval().requires_grad_(False)
+    return found
 
 
 def fitted(rgb: Tensor, size: int) -> Tensor:

@@ -4,6 +4,7 @@
     bozzetto.json                        {"kind": "learnt", "base": "mini", "base_kind": "text-to-image", "base_digest": "...", ...}
     pytorch_lora_weights.safetensors     a low-rank update (`priors.lora`), as diffusers has it; or
     unet/                                all weights of the U-Net, as diffusers has it; or
+    some_weights.safetensors             a part of the U-Net's weights, by their names; or
     learned_embeds.safetensors           one word (`priors.inversion`), as diffusers has it
 
 `base` is the name of an embedded or fetched prior, or the path of a folder, absolute or relative to this one; its digest, where it is
@@ -28,6 +29,7 @@ from bozzetto.priors.text2image import TextToImage
 from bozzetto.priors.tuned import Tuned
 
 KIND, RECORD = "learnt", "bozzetto.json"
+PART = "some_weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,9 @@ class Change:
                 raise InputError(f"{self.folder}: holds a word, and {self.base} reads no texts by CLIP's tower; correct its {RECORD}")
             inversion.teach(prior, *inversion.read(self.folder / inversion.FILE))
             return
+        if (self.folder / PART).is_file():
+            self._replace(prior.unet)
+            return
         if not (self.folder / "unet").is_dir():
             lora.merge(self.folder, prior.unet, lora.read(self.folder / lora.FILE))
             return
@@ -65,6 +70,20 @@ class Change:
         shapes = [{k: tuple(v.shape) for k, v in unet.state_dict().items()} for unet in (old, new)]
         components.check(self.folder / "unet", *shapes)
         old.load_state_dict(new.state_dict(), assign=True)  # the network may hold on to its parts, as SyncDreamer's does
+
+    def _replace(self, unet: Any) -> None:
+        """Some of a U-Net's weights by those of the file, rounded to what they were."""
+        from safetensors import SafetensorError, safe_open
+
+        own = unet.state_dict()
+        try:
+            with safe_open(self.folder / PART, "pt") as file:
+                found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        except (SafetensorError, OSError, ValueError) as error:
+            raise InputError(f"{self.folder / PART}: not a whole safetensors file ({components.one_line(error)}); fetch it again") from None
+        shapes = [{k: tuple(v.shape) for k, v in some.items()} for some in ({k: own[k] for k in found.keys() & own.keys()}, found)]
+        components.check(self.folder / PART, *shapes)
+        unet.load_state_dict({k: found[k].to(v) if k in found else v for k, v in own.items()}, assign=True)
 
 
 def read(folder: Path) -> Change | None:

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 
 from bozzetto.errors import InputError
-from bozzetto.priors import learnt, published, sweetdreamer, syncdreamer, triposr_files, unconditional, zero123
+from bozzetto.priors import instruct, learnt, published, sweetdreamer, syncdreamer, triposr_files, unconditional, zero123
 from bozzetto.priors.components import read_json
 from bozzetto.priors.deepfloyd import DeepFloyd
 from bozzetto.priors.instruct import InstructPix2Pix
@@ -37,6 +37,8 @@ MINI = Path(__file__).parent / "mini"
 NAMES = {"mini": "zero123", **{name: name for name in unconditional.NAMES}}
 """embedded priors by their short names, and their folders in MINI"""
 TEXT = "text-to-image"
+MANIFOLD = ((TEXT, "zero123-mini"), (instruct.EXTENDED, "zero123-mini"), (instruct.EXTENDED, TEXT))
+"""kinds that may be asked for where a folder says another: the backbone is trained for views and for text, and either may be extended"""
 WEIGHTS = (".safetensors", ".ckpt", ".bin")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 Role = Literal["views", "text", "multiview", "normals", "coordinates", "edits", "pictures"]
@@ -66,6 +68,7 @@ LAYOUTS: dict[str, Layout] = {
     syncdreamer.KIND: Layout(syncdreamer.SyncDreamer, "views"),
     TEXT: Layout(TextToImage, "text", reads_text=True, pipelines=("StableDiffusionPipeline",)),
     "instruct-pix2pix": Layout(InstructPix2Pix, "edits", reads_text=True, pipelines=("StableDiffusionInstructPix2PixPipeline",)),
+    instruct.EXTENDED: Layout(InstructPix2Pix, "edits", reads_text=True),
     "wonder3d": Layout(Wonder3D, "normals", pipelines=("MVDiffusionImagePipeline",)),
     "sweetdreamer": Layout(SweetDreamer, "coordinates", reads_text=True),
     "mvdream": Layout(MVDream, "multiview", reads_text=True, pipelines=("MVDreamPipeline",)),
@@ -126,6 +129,8 @@ def load_as(
     another's folder."""
     if dtype not in PRECISIONS.values():
         raise ValueError(f"dtype: expected one of {tuple(PRECISIONS.values())}, got {dtype}")
+    if str(name_or_folder) == "mini" and role == "edits" and not Path(name_or_folder).exists():
+        name_or_folder = "mini/instruct"  # what the embedded prior learnt of edits
     folder, changes = _folder(name_or_folder), list[learnt.Change]()
     while (change := learnt.read(folder)) is not None:
         changes.append(change)
@@ -203,7 +208,7 @@ def _folder(name_or_folder: str | Path) -> Path:
     first, _, rest = name.partition("/")
     if not Path(name).exists() and (name in NAMES or (first == "mini" and "/" not in rest and rest not in (".", ".."))):
         folder = MINI / (NAMES.get(name) or rest or NAMES["mini"])
-        if not (folder / "model_index.json").is_file() and not unconditional.kind_of(folder):
+        if not any((folder / f).is_file() for f in ("model_index.json", learnt.RECORD)) and not unconditional.kind_of(folder):
             raise InputError(f"{name}: this version embeds no such diffusion prior; give a folder of weights in diffusers' layout")
         return folder
     folder = Path(name_or_folder)
@@ -276,7 +281,7 @@ def _kind(folder: Path, kind: str | None, *, is_told: bool = False) -> str:
     for name, what in ((kind, "kind"), (own, f"{folder}/{where}: kind")):
         if name is not None and str(name) not in LAYOUTS:
             raise InputError(f"{what} {name!r} is not known; expected one of {', '.join(LAYOUTS)}")
-    if kind and own and kind != own and (kind, own) != (TEXT, "zero123-mini"):  # the latter two are one U-Net, trained for both
+    if kind and own and kind != own and (kind, own) not in MANIFOLD:
         raise InputError(f"{folder}: kind {kind} was asked for, but its {where} says {own}; change one of them")
     if found := kind or says:
         return str(found)

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture changed as an instruction says, by InstructPix2Pix: `bozzetto edit`. `bozzetto lift` takes its PNG."""
+"""A picture changed as an instruction says, by InstructPix2Pix: `bozzetto edit`. `bozzetto lift` takes its PNG.
+
+A prior of small pictures, such as what `training.instruct` makes of the embedded one, edits the object alone, cut out, before white; what
+it changes is carried to the picture (`fit.retouched`), whose background stays as it is.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,17 @@ from bozzetto import image
 from bozzetto.errors import InputError
 from bozzetto.fit.asset import check_png, save_png
 from bozzetto.fit.drawings import Drawing
+from bozzetto.fit.retouched import retouched
 from bozzetto.fit.run import Progress, check_device
+from bozzetto.image import Picture
+from bozzetto.matting import cut_out
 from bozzetto.priors import loading
-from bozzetto.priors.instruct import fitted
+from bozzetto.priors.instruct import SMALL, fitted
+from bozzetto.priors.latent import resized
 from bozzetto.verbs import plan
-from bozzetto.verbs.settings import EDIT_IMAGE, EDIT_SIZE
+from bozzetto.verbs.settings import EDIT_SIZE
+
+MARGIN = 0.18  # of its crop, on each side of the object: room for what is put on top
 
 
 def edit_picture(path: str | Path, text: str, out: Path, *, size: int = EDIT_SIZE, progress: Progress | None = None, **how: Any) -> Path:
@@ -44,7 +54,7 @@ def edit(
     count: int = 1,
     steps: int | None = None,
     guidance: float | None = None,
-    image_guidance: float = EDIT_IMAGE,
+    image_guidance: float | None = None,
     prior: str | Path = "instruct-pix2pix",
     seed: int = 0,
     device: str = "cpu",
@@ -55,9 +65,9 @@ def edit(
 ) -> Tensor:
     """`count` edits (N, H, W, 3), sRGB in [0, 1], of one picture (H, W, 3), whose sides are multiples of 64. Edit k takes seed + k.
 
-    steps           of the sampler; by default 100, the paper's
-    guidance        S_T: more holds harder to the instruction; 5 to 10 are usual, and 7.5 the default
-    image_guidance  S_I: more holds harder to the picture; 1 to 1.5 are usual
+    steps           of the sampler; by default the prior's: 100, as in the paper, or 20 of a small one
+    guidance        S_T: more holds harder to the instruction; 5 to 10 are usual, and 7.5 the default; 2 of a small prior
+    image_guidance  S_I: more holds harder to the picture; 1 to 1.5 are usual; by default 1.5, or 1 for a prior of small pictures
     others          as `verbs.draw.draw` has them
     raises          InputError, before anything is drawn, for a text or prior that cannot be used, or too little memory
     """
@@ -75,6 +85,8 @@ def edit(
     if tell is not None:
         tell(planned.sentence())
     how, made = drawing.sampler(editor), []
+    is_small = editor.size < SMALL
+    alpha = cut_out(Picture(rgb, None, Path("the picture"), tuple(rgb.shape[:2]))).alpha if is_small else None  # type: ignore[arg-type]
     for k in range(count):
 
         def watch(step: int, x: Tensor, denoised: Tensor, k: int = k) -> None:
@@ -82,5 +94,31 @@ def edit(
                 progress("edits", (k + (step + 1) / how.steps) / count)
 
         generator = torch.Generator().manual_seed(seed + k)
-        made.append(editor.edited(rgb[None], text, image_scale=image_guidance, sampler=how, generator=generator, watch=watch).cpu())
+        told: dict[str, Any] = {
+            "image_scale": editor.image_scale if image_guidance is None else image_guidance,
+            "sampler": how,
+            "generator": generator,
+            "watch": watch,
+        }
+        if alpha is None:
+            made.append(editor.edited(rgb[None], text, **told).cpu())
+        else:
+            made.append(_in_small(editor, rgb, alpha, text, **told)[None])
     return torch.cat(made)
+
+
+def _in_small(editor: Any, rgb: Tensor, alpha: Tensor, text: str, **told: Any) -> Tensor:
+    """The picture (H, W, 3) with its object (alpha (H, W)) edited at the prior's size."""
+    left, top, side = (round(x) for x in image.crop(rgb, alpha, editor.size, margin=MARGIN).box)
+    height, width = alpha.shape
+    pad = max(0, -left, -top, left + side - width, top + side - height)
+    padded = torch.nn.functional.pad(torch.cat([rgb, alpha[..., None]], -1), (0, 0, pad, pad, pad, pad))
+    box = (slice(top + pad, top + pad + side), slice(left + pad, left + pad + side))
+    seen, solid = padded[box][..., :3], padded[box][..., 3]
+    small = resized((seen * solid[..., None] + 1 - solid[..., None])[None], editor.size)
+    after = editor.edited(small, text, **told).cpu()
+    with torch.no_grad():
+        before = editor.decode(editor.encode_pictures(small)).cpu()
+    padded[box][..., :3] = retouched(seen, solid, before[0], after[0])
+    whole: Tensor = padded[pad : pad + height, pad : pad + width, :3]
+    return whole

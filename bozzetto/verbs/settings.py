@@ -12,7 +12,7 @@ from bozzetto.errors import InputError
 S = TypeVar("S")
 
 VIEWS = 8  # of `bozzetto views`
-EDIT_SIZE, EDIT_IMAGE = 512, 1.5  # of `bozzetto edit`: pixels of the longer side; the paper's weight of the picture
+EDIT_SIZE, EDIT_IMAGE = 512, 1.5  # of `bozzetto edit`: pixels of the longer side; the paper's weight of the picture, of a model's views
 EDIT_VIEWS = 8  # of a model, edited
 EDIT_PRIOR = "instruct-pix2pix"
 CHOSEN_AMONG = 8, 4  # drawings of which `bozzetto lift --text` takes one: by the embedded prior, by another
@@ -94,8 +94,8 @@ class EditSettings:
     """of a model: each view looks at all others while it is edited, which takes more memory"""
     guidance: float | None = None
     """more holds harder to the instruction; 5 to 10 are usual, and 7.5 the default"""
-    image_guidance: float = EDIT_IMAGE
-    """more holds harder to the picture; 1 to 1.5 are usual"""
+    image_guidance: float | None = None
+    """more holds harder to the picture; 1 to 1.5 are usual; by default 1.5, or 1 for a picture by a prior of small ones"""
     steps: int | None = None
     """of the sampler; by default 100"""
     size: int | None = None

@@ -20,6 +20,7 @@ from bozzetto.priors.coordinates import UNIT
 from bozzetto.priors.exact import Exact
 from bozzetto.priors.exact_maps import ExactMaps
 from bozzetto.priors.hint import PLANES, Hint
+from bozzetto.priors.instruct import EXTENDED
 from bozzetto.priors.loading import LAYOUTS, MINI, TEXT, load_as
 from bozzetto.priors.prior import Reference
 from bozzetto.priors.sampling import Sampler
@@ -73,6 +74,7 @@ CASES = (
     "stable diffusion",
     "deepfloyd",
     "edits",
+    "extended",
     "wonder3d",
     "coordinates",
     "mvdream",
@@ -104,6 +106,8 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         return Case(load(deepfloyd.write(folder)), ("text",))
     if name == "edits":
         return Case(load(published.write("instruct-pix2pix", folder, "tiny")), ("picture", "text"))
+    if name == "extended":
+        return Case(load("mini", EXTENDED), ("picture", "text"))
     if name == "wonder3d":
         return Case(load(wonder3d.write(folder, wonder3d.parts())), ("picture",), has_normals=True)
     if name == "coordinates":
@@ -312,6 +316,7 @@ def test_every_kind_is_in_the_battery():
         "digits-ncsn": "ncsn",
         "deepfloyd": "deepfloyd-if",
         "edits": "instruct-pix2pix",
+        "extended": EXTENDED,
         "wonder3d": "wonder3d",
         "coordinates": "sweetdreamer",
         "mvdream": "mvdream",
