@@ -24,7 +24,7 @@ from bozzetto.command import check_degrees, check_finite, check_recipe, check_se
 from bozzetto.command import say as _say
 from bozzetto.command import warn as _warn
 from bozzetto.errors import InputError
-from bozzetto.verbs.settings import EditSettings, LearnSettings, priors_of, settings_of
+from bozzetto.verbs.settings import EditSettings, LearnSettings, ShapeSettings, priors_of, settings_of
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch: spinning threads slow the kernels' own
 
@@ -196,6 +196,19 @@ def reconstruct(args: flags.Reconstruct) -> int:
         _warn(warning)
     if not args.quiet:
         _say(f"{args.out}: {len(made.mesh.faces)} faces, of {made.views} pictures")
+    return 0
+
+
+def shape(args: flags.Shape) -> int:
+    """See `bozzetto.verbs.shape`."""
+    check_seed(args.seed)
+    from bozzetto.verbs import shape as verb
+
+    settings = settings_of(ShapeSettings, args)
+    with Bar(args.scan.name, args.quiet, {"look": 0.2, "surface": 0.5, "clean": 0.1, "texture": 0.2}) as progress:
+        made = verb.shape(args.scan, args.out, settings, network=args.network, seed=args.seed, progress=progress)
+    if not args.quiet:
+        _say(f"{args.out}: {len(made.mesh.faces)} faces, of {made.of}")
     return 0
 
 

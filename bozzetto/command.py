@@ -26,6 +26,7 @@ Verb = (
     | Annotated[flags.Splat, tyro.conf.subcommand("splat")]
     | Annotated[flags.Mesh, tyro.conf.subcommand("mesh")]
     | Annotated[flags.Reconstruct, tyro.conf.subcommand("reconstruct")]
+    | Annotated[flags.Shape, tyro.conf.subcommand("shape")]
     | Annotated[flags.View, tyro.conf.subcommand("view")]
     | Annotated[flags.Views, tyro.conf.subcommand("views")]
     | Annotated[flags.Draw, tyro.conf.subcommand("draw")]

@@ -18,6 +18,7 @@ from bozzetto.verbs.settings import (
     LearnSettings,
     MeshSettings,
     ReconstructSettings,
+    ShapeSettings,
     SplatSettings,
 )
 
@@ -143,6 +144,17 @@ class Reconstruct(ReconstructSettings):
     network: Annotated[Path, arg(help="folder of a reconstructor's weights; mini is the embedded one")] = Path("mini")
     matting: Annotated[Literal["auto", "classical", "rembg"], arg(help="where a picture has no transparency, as for lift")] = "auto"
     """how to find the object in pictures without transparency, as for lift"""
+    quiet: Silent = False
+
+
+@dataclass(frozen=True)
+class Shape(ShapeSettings):
+    """Turn points or coarse voxels of one object into a closed mesh (GLB), by a network, in seconds."""
+
+    scan: Annotated[tyro.conf.Positional[Path], arg(help="points (.ply, .xyz, .npy) or voxels (.npy, .binvox)")] = field(kw_only=True)
+    out: Annotated[Path, arg(help="the model, in the file's scale and place", aliases=("-o",))] = Path("shape.glb")
+    network: Annotated[Path, arg(help="folder of weights for points or for voxels; mini is the embedded ones")] = Path("mini")
+    seed: Annotated[int, arg(help="of which points are taken, of too many")] = 0
     quiet: Silent = False
 
 

@@ -39,7 +39,7 @@ UNUSED = {
     "scores.langevin.mala": "library of the paper: Roberts & Tweedie 1996",
     "scores.matching.explicit": "library of the paper: Hyvärinen 2005",
     "scores.parzen.epanechnikov": "library of the book: Silverman 1986, the other kernel",
-    "shapes.loop.LoopSurface": "comes with DMTet's networks: its last step",
+    "shapes.loop.LoopSurface": "library of the paper: DMTet's last step without a network",
 }
 
 

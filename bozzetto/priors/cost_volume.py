@@ -53,8 +53,11 @@ def lattice(cells: int, half: float, like: Tensor | None = None) -> Tensor:
     return made if like is None else made.to(like)
 
 
-def read_volume(volume: Tensor, half: float, points: Tensor) -> Tensor:
-    """A volume (C, D, H, W) over [-half, half]^3, laid out as `lattice`, at points (N, 3): (N, C), trilinear; outside, the border."""
+def read_volume(volume: Tensor, half: float | Tensor, points: Tensor) -> Tensor:
+    """A volume (C, D, H, W) over [-half, half]^3, laid out as `lattice`, at points (N, 3): (N, C), trilinear; outside, the border.
+
+    half  one number, or (3,) along x, y, z
+    """
     where = (points / half).to(volume)[None, None, None]
     return F.grid_sample(volume[None], where, align_corners=False, padding_mode="border")[0, :, 0, 0].mT
 

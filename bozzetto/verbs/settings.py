@@ -103,6 +103,20 @@ class EditSettings:
 
 
 @dataclass(frozen=True)
+class ShapeSettings:
+    """Of `bozzetto shape`."""
+
+    cells: int = 28
+    """of the lattice, along the longest side, before it is refined; the embedded networks know 20 to 28"""
+    points: int = 3_500
+    """that the network sees, of more at random; the embedded one knows 1000 to 3500"""
+    faces: int = 30_000
+    """of the model, at most"""
+    texture: int = 1024
+    """texels a side, where points have colours"""
+
+
+@dataclass(frozen=True)
 class LearnSettings:
     """Of `bozzetto learn`."""
 
