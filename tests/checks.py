@@ -44,6 +44,8 @@ FILES = [
     "bake",
     "marching",
     "dmtet",
+    "dmtet_networks",
+    "surface_losses",
     "splat",
     "gaussians",
     "hashgrid",

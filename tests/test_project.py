@@ -40,6 +40,8 @@ def name(path: Path) -> str:
 LONGER = {
     "bozzetto/kernels/blend.py": 360,  # a kernel and its gradient, one beside the other
     "bozzetto/data/obj.py": 370,  # one scanner over 331 MB of text
+    "bozzetto/cli.py": 390,  # a function for each verb
+    "bozzetto/flags.py": 390,  # a class for each verb
 }
 """lines, where 350 are not enough; objects made by rule and tests have 550"""
 
