@@ -8,6 +8,9 @@ A voxel is full where anything of the solid reaches into it, as `binvox` and its
 A carved solid (`data.renders.carve_object`) is half a cell too thick, but for sheets, which have one cell. The truth here is put right by
 the triangles: near a surface with a solid on one side of it alone, the distance is that to the nearest triangle's plane.
 
+Coarse voxels do not say where in them a thin part lies: any place is more likely beside it than in it, and a network that is told the truth
+lets it vanish. Where voxels are given, what is thinner than half of one is therefore told as 2 THICK thick.
+
 Letters: N points given, P places asked for, Q points of the surface.
 """
 
@@ -36,6 +39,7 @@ NEAR, BOX, CUBE = 900, 600, 200  # places a sample: near the surface, in the obj
 SPREAD = 0.03  # of those near the surface
 FEWEST, MOST, NOISE = 1000, 3500, 0.01  # points, and their noise at most, longest sides
 SIDE, FINE = 16, 4  # voxels along the longest side; places along each side of one by which it is told whether anything reaches into it
+THIN, THICK = 0.035, 0.025  # longest sides: below it a part is thin; how far from its surface it is then told to reach, to either side
 Reads = Literal["points", "voxels"]
 
 
@@ -77,7 +81,8 @@ def solid_sample(
     """
     d = known.drawable
     placed = Placed.drawn(d.vertices, rng, augment=augment)
-    on, normals, thick = surface(known)
+    on, own, thick = surface(known)
+    thin = ~thick | ~full(known, on - THIN * own)
     if reads == "points":
         cloud = placed(on[rng.permutation(len(on))[:count]])
         cloud = cloud + rng.normal(0, noise * np.ptp(cloud, axis=0).max(), cloud.shape)
@@ -95,7 +100,7 @@ def solid_sample(
     if reads == "voxels":
         given = padded(torch.from_numpy(voxelised(known, placed)))[0].numpy()
     on = placed(on)
-    normals = (normals / placed.stretch) @ placed.turn.T
+    normals = (own / placed.stretch) @ placed.turn.T
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
     half = HALF if reads == "points" else (SIDE / 2 + RIM) * UNIT
     low, high = on.min(0) - 0.05, on.max(0) + 0.05
@@ -103,6 +108,9 @@ def solid_sample(
     near = on[pick] + rng.normal(0, SPREAD, (NEAR, 3))
     places = np.concatenate([near, rng.uniform(low, high, (BOX, 3)), rng.uniform(-half, half, (CUBE, 3))])
     away = distance(known, placed, places, on, normals, thick)
+    if reads == "voxels":
+        far, i = cKDTree(on).query(places)
+        away = np.where(thin[i], np.minimum(away, far - THICK), away)
     order = rng.permutation(3) if augment else np.arange(3)
     sign = rng.choice((-1, 1), 3) if augment else np.ones(3)
 
