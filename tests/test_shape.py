@@ -246,3 +246,41 @@ def test_weights_for_the_other_kind_are_refused(capsys, monkeypatch, tmp_path, v
     np.save(tmp_path / "x.npy", box_points(200).numpy())
     code, _, said = run(capsys, monkeypatch, tmp_path / "x.npy", "--network", voxel_weights, "-o", tmp_path / "x.glb")
     assert code == 2 and "reads voxels" in said and not (tmp_path / "x.glb").exists()
+
+
+def test_the_embedded_weights_know_a_bent_bar(capsys, monkeypatch, tmp_path):
+    """An L of two boxes, turned, far from the origin: points with noise, and voxels. Its mirror image is the control."""
+    rng = np.random.default_rng(0)
+    bar = trimesh.util.concatenate(
+        [
+            trimesh.creation.box(bounds=[[-0.5, -0.4, -0.12], [-0.22, 0.4, 0.12]]),
+            trimesh.creation.box(bounds=[[-0.22, -0.4, -0.12], [0.5, -0.16, 0.12]]),
+        ]
+    )
+    inside = np.array([[-0.36, 0, 0], [0.2, -0.28, 0], [-0.36, 0.3, 0.05]])
+    outside = np.array([[0.2, 0.2, 0], [0.1, 0.0, 0], [-0.36, 0, 0.3]])
+    x = trimesh.sample.sample_surface(bar, 4000, seed=1)[0]
+    x = x[~((np.abs(x[:, 0] + 0.22) < 1e-9) & (x[:, 1] < -0.16))][:3000]  # but for where the two touch
+    np.save(tmp_path / "points.npy", (x + rng.normal(0, 0.004, x.shape)) * SCALE + SHIFT)
+    at = (np.stack(np.meshgrid(*[np.arange(16)] * 3, indexing="ij"), -1) + 0.5) / 16 - 0.5
+    boxes = np.array([[[-0.5, -0.4, -0.12], [-0.22, 0.4, 0.12]], [[-0.3, -0.4, -0.12], [0.5, -0.16, 0.12]]])
+    is_in = [((at + 1 / 32 > low) & (at - 1 / 32 < high)).all(-1) for low, high in boxes]  # whatever the bar reaches into
+    write_binvox(tmp_path / "voxels.binvox", is_in[0] | is_in[1], SHIFT - SCALE / 2, SCALE)
+    for name in ("points.npy", "voxels.binvox"):
+        code, _, wrong = run(capsys, monkeypatch, tmp_path / name, "-o", tmp_path / "m.glb", "--quiet", "--cells", 20, "--faces", 6000)
+        assert code == 0, wrong
+        mesh = load_glb(tmp_path / "m.glb")
+        assert is_watertight_manifold(mesh.vertices, mesh.faces)
+        made = trimesh.Trimesh((to_gltf(mesh.vertices).numpy() - SHIFT) / SCALE, mesh.faces.numpy(), process=False)
+        assert np.abs(made.bounds - bar.bounds).max() < 0.06
+        away = trimesh.proximity.closest_point_naive(made, x[:200])[1]
+        mirrored = trimesh.proximity.closest_point_naive(made, x[:200] * [-1, 1, 1])[1]
+        assert away.mean() < 0.03 < mirrored.mean()
+        assert made.volume == pytest.approx(0.28 * 0.8 * 0.24 + 0.72 * 0.24 * 0.24, rel=0.35)
+        for point, expected in [*((p, 1) for p in inside), *((p, 0) for p in outside)]:
+            corner = made.triangles - point
+            a, b, c = corner.transpose(1, 0, 2)
+            la, lb, lc = np.linalg.norm(corner, axis=2).T
+            whole = la * lb * lc + (a * b).sum(1) * lc + (b * c).sum(1) * la + (c * a).sum(1) * lb
+            solid_angle = 2 * np.arctan2((np.cross(a, b) * c).sum(1), whole)  # van Oosterom and Strackee 1983
+            assert round(float(solid_angle.sum() / (4 * np.pi))) == expected

@@ -50,6 +50,8 @@ class Settings:
 
     objects: Path = Path("data/objects")
     """packed objects, of which the validation side is taken"""
+    reads: tuple[Reads, ...] = ("points", "voxels")
+    """which tables"""
     count: int = 16
     """objects, evenly from the list"""
     points: Path = MINI / "shape_points"
@@ -161,14 +163,15 @@ def compared(settings: Settings, reads: Reads, before: dict[str, Way]) -> None:
     for folder in settings.more:
         other = dmtet.load(folder)
         if other.config.reads == reads:
-            ways[folder.parent.name] = networks_way(other, settings.cells)
+            ways[str(folder)] = networks_way(other, settings.cells)
     table(settings, reads, ways)
 
 
 def main(settings: Settings) -> None:
-    """Print both tables."""
-    compared(settings, "points", {})
-    compared(settings, "voxels", {"the voxels themselves": blocks, "marching": marched})
+    """Print the tables."""
+    others: dict[Reads, dict[str, Way]] = {"points": {}, "voxels": {"the voxels themselves": blocks, "marching": marched}}
+    for reads in settings.reads:
+        compared(settings, reads, others[reads])
 
 
 if __name__ == "__main__":

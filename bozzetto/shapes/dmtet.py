@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """DMTet: a shape as an SDF and bounded offsets on the vertices of a tetrahedral grid, refined round its surface.
 
-Shen et al. 2021, Deep Marching Tetrahedra (arXiv:2111.04276), without its networks: the unknowns themselves are optimised, as in
-nvdiffrec (arXiv:2111.12503), whose sign loss is here, too. Surface subdivision, the paper's last step, is in `loop.py`.
+Shen et al. 2021, Deep Marching Tetrahedra (arXiv:2111.04276), without its networks (`priors.dmtet`): the unknowns themselves are
+optimised, as in nvdiffrec (arXiv:2111.12503), whose sign loss is here, too. Surface subdivision, the paper's last step, is in `loop.py`.
 Differs from the released code: offsets are bounded in norm so that no tet can fold (released bounds allow it); after a
 subdivision offsets are built into the grid, so that the surface is the same to rounding; boundary vertices are held on
 their side, so that the surface is always closed; the SDF starts in units of length, which gives a step size a meaning.

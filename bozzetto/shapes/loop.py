@@ -4,7 +4,8 @@
 Shen et al. 2021 (arXiv:2111.04276), Sec. 3.1.4; rules of Loop 1987, boundary rules of Hoppe et al. 1994. Each old vertex moves to
 (1 - alpha) v + alpha * mean of its k neighbours; plain Loop is alpha = 5/8 - (3/8 + cos(2 pi / k) / 4)^2, which is 3/8 for k = 6.
 Each edge (a, b) with opposite corners c, d gets (3 a + 3 b + c + d) / 8. On a boundary, only boundary neighbours count, alpha is
-1/4, and edges get their midpoint. The paper predicts positions and alpha with a network; here they are parameters.
+1/4, and edges get their midpoint. The paper predicts positions and alpha with a network (`priors.dmtet`); in `LoopSurface` they are
+parameters.
 """
 
 from __future__ import annotations
