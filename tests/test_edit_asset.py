@@ -129,7 +129,10 @@ def test_lift_and_edit_in_one(editor, tmp_path, validate_gltf, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["paint it blue"], "instruct-pix2pix: is not on this disk; fetch it first: bozzetto fetch instruct-pix2pix"),
+        (
+            ["paint it blue", "--prior", "instruct-pix2pix"],
+            "instruct-pix2pix: is not on this disk; fetch it first: bozzetto fetch instruct-pix2pix",
+        ),
         ([" "], "no instruction given"),
         (["paint it blue", "--views", "2"], "--views 2, --steps None, --size None: expected 3 to 64 views"),
         (["paint it blue", "--count", "2"], "--count: is for pictures"),

@@ -177,7 +177,7 @@ def test_edit_leaves_a_picture_that_a_lift_takes(folder, tmp_path, capsys, monke
     ("words", "says"),
     [
         (["edit", str(CHAIR), " "], "no instruction given"),
-        (["edit", str(CHAIR), "paint it blue"], "instruct-pix2pix: is not on this disk; fetch it first: bozzetto fetch instruct-pix2pix"),
+        (["edit", str(CHAIR), "paint it blue", "--prior", "instruct-pix2pix"], "instruct-pix2pix: is not on this disk; fetch it first"),
         (["edit", str(CHAIR), "paint it blue", "--out", "blue.jpg"], "blue.jpg: expected a .png file in a folder that is there"),
         (["edit", str(CHAIR), "paint it blue", "--guidance", "nan"], "--guidance nan: expected a finite number"),
         (["edit", str(CHAIR), "paint it blue", "--image-guidance", "inf"], "--image-guidance inf: expected a finite number"),

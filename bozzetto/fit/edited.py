@@ -53,8 +53,8 @@ class Editing:
     """of the sampler; None is the prior's: 100, the paper's"""
     guidance: Annotated[float | None, Within(-100, 100)] = None
     """S_T: more holds harder to the instruction; None is the prior's: 7.5"""
-    image_guidance: Annotated[float, Within(-100, 100)] = 1.5
-    """S_I: more holds harder to the view"""
+    image_guidance: Annotated[float | None, Within(-100, 100)] = None
+    """S_I: more holds harder to the view; None is the prior's: 1.5"""
     against: Literal["redrawn", "view"] = "redrawn"
     """what an edit is compared with: the view as the prior draws it under no instruction, or the view itself, in half the time"""
     together: bool = False
@@ -71,6 +71,8 @@ class Editor(Protocol):
     def size(self) -> int: ...
     @property
     def sampler(self) -> Sampler: ...
+    @property
+    def image_scale(self) -> float: ...
     @property
     def unet(self) -> Any: ...  # asked for where views are edited together
 
@@ -120,6 +122,7 @@ def edit_views(mesh: Mesh, cameras: Camera, editor: Editor, text: str, settings:
     big = render_mesh(mesh, cameras.resized(2 * cameras.size[0])).over(editor.background)  # textures alias: drawn large, averaged
     before = F.avg_pool2d(big.movedim(-1, 1), 2).movedim(1, -1).clamp(0, 1).float()
     own, n = editor.sampler, len(before)
+    image_scale = editor.image_scale if settings.image_guidance is None else settings.image_guidance
     how = own._replace(steps=settings.steps or own.steps, guidance=own.guidance if settings.guidance is None else settings.guidance)
     batch, asked = n if settings.together else 1, [text, ""] if settings.against == "redrawn" else [text]
     kept, total, call = run.restore("edits"), len(asked) * math.ceil(n / batch), 0
@@ -136,7 +139,7 @@ def edit_views(mesh: Mesh, cameras: Camera, editor: Editor, text: str, settings:
                 def watch(step: int, x: Tensor, denoised: Tensor, done: int = call - 1) -> None:
                     run.progress("edits", (done + (step + 1) / how.steps) / total)
 
-                made = editor.edited(some, words, image_scale=settings.image_guidance, sampler=how, generator=generators, watch=watch)
+                made = editor.edited(some, words, image_scale=image_scale, sampler=how, generator=generators, watch=watch)
                 drawn.append(made.cpu().float())
                 run.checkpoint("edits", {"drawn": torch.cat(drawn)})
     all_drawn = torch.cat(drawn)

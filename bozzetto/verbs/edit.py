@@ -26,7 +26,7 @@ from bozzetto.priors import loading
 from bozzetto.priors.instruct import SMALL, fitted
 from bozzetto.priors.latent import resized
 from bozzetto.verbs import plan
-from bozzetto.verbs.settings import EDIT_SIZE
+from bozzetto.verbs.settings import EDIT_PRIOR, EDIT_SIZE
 
 MARGIN = 0.18  # of its crop, on each side of the object: room for what is put on top
 
@@ -55,7 +55,7 @@ def edit(
     steps: int | None = None,
     guidance: float | None = None,
     image_guidance: float | None = None,
-    prior: str | Path = "instruct-pix2pix",
+    prior: str | Path = EDIT_PRIOR,
     seed: int = 0,
     device: str = "cpu",
     precision: str = "auto",

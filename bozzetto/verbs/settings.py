@@ -14,7 +14,7 @@ S = TypeVar("S")
 VIEWS = 8  # of `bozzetto views`
 EDIT_SIZE, EDIT_IMAGE = 512, 1.5  # of `bozzetto edit`: pixels of the longer side; the paper's weight of the picture, of a model's views
 EDIT_VIEWS = 8  # of a model, edited
-EDIT_PRIOR = "instruct-pix2pix"
+EDIT_PRIOR = "mini"
 CHOSEN_AMONG = 8, 4  # drawings of which `bozzetto lift --text` takes one: by the embedded prior, by another
 
 
