@@ -132,6 +132,21 @@ def test_ip_1_dual_guidance_at_its_corners():
     torch.testing.assert_close(without, dual(denoiser, "none", "image", 1.5, 2.0).denoise(x, sigma, "image"), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("image_scale", "text_scale"), [(2.0, 2.0), (1.5, 7.5), (3.0, 1.0)])
+def test_ip_2_the_other_order_of_both_scales_is_the_same_where_they_are_or_where_the_conditions_do_not_meet(image_scale, text_scale):
+    """e(0,0) + S_T (e(0,T) - e(0,0)) + S_I (e(I,T) - e(0,T)) differs from the paper's by (S_I - S_T) of the mixed difference."""
+    a, b, tau2, image, text = 1.0, 0.7, 0.5, 1.2, -0.4
+    denoiser, worlds = three(a, b, tau2, image, text)
+    alone = iso(math.sqrt(tau2 + a**2), 1, b * text)  # the posterior under the text
+    x, sigma = X[:, :1], 0.6
+    none, both, told, words = (w.denoise(x, sigma) for w in (worlds["none"], worlds["both"], worlds["image"], alone))
+    other = none + text_scale * (words - none) + image_scale * (both - words)
+    ours = dual(denoiser, "none", "image", image_scale, text_scale).denoise(x, sigma, "both")
+    mixed = both - told - words + none
+    torch.testing.assert_close(other - ours, (image_scale - text_scale) * mixed, rtol=1e-11, atol=1e-12)
+    assert (float((other - ours).abs().max()) < 1e-12) == (image_scale == text_scale) and float(mixed.abs().max()) > 0.01
+
+
 def test_ip_5_dual_guidance_of_a_joint_gaussian_has_the_tabled_outcome():
     denoiser, _ = three()
     ends = torch.tensor([[0.0], [200.0]], dtype=F64)  # the map is affine: two points tell mean and variance

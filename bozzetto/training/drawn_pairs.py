@@ -182,23 +182,19 @@ def main(settings: Settings) -> None:
 
 def chunk(prior: TextToImage, clip: Clip, sieve: Sieve, said: list[Triple], settings: Settings, first: int) -> Pairs:
     """What is kept of some triples' pairs, at SIZE pixels; a drawn pair may change anywhere, so that its mask is full."""
-    rows: list[tuple[Tensor, Tensor, Triple]] = []
+    befores, afters, kept = [torch.zeros(0, SIZE, SIZE, 3)], [torch.zeros(0, SIZE, SIZE, 3)], list[Triple]()
     for j, t in enumerate(said):
         before, after = (torch.stack(x) for x in zip(*drawn(prior, t, settings, settings.seed + first + j), strict=True))
         if settings.no_sieve:
             which = list(range(min(settings.keep, len(before))))
         else:
             which = sieve.kept(similarities(clip, before, after, [t] * len(before)), settings.keep)
-        rows += [(before[k], after[k], t) for k in which]
-    shape = (0, SIZE, SIZE, 3)
-    pictures = [
-        torch.stack([(resized(r[k][None].clamp(0, 1), SIZE)[0] * 255).round().to(torch.uint8) for r in rows])
-        if rows
-        else torch.zeros(shape).byte()
-        for k in (0, 1)
-    ]
+        befores.append(resized(before[which].clamp(0, 1), SIZE))
+        afters.append(resized(after[which].clamp(0, 1), SIZE))
+        kept += [t] * len(which)
+    pictures = [(torch.cat(x) * 255).round().to(torch.uint8) for x in (befores, afters)]
     mask = torch.full(pictures[0].shape[:3], 255, dtype=torch.uint8)
-    return Pairs(pictures[0], pictures[1], mask, [r[2] for r in rows], [settings.prior] * len(rows), "drawn")
+    return Pairs(pictures[0], pictures[1], mask, kept, [settings.prior] * len(kept), "drawn")
 
 
 if __name__ == "__main__":

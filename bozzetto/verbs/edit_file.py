@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from bozzetto.errors import InputError
 from bozzetto.fit.edited import Editing
 from bozzetto.verbs.edit import edit_picture
 from bozzetto.verbs.edit_asset import edit_asset
-from bozzetto.verbs.settings import EDIT_IMAGE, EDIT_SIZE, EDIT_VIEWS, EditSettings, settings_of
+from bozzetto.verbs.settings import EDIT_SIZE, EDIT_VIEWS, EditSettings, settings_of
 
 MODELS = (".glb", ".gltf", ".obj", ".ply")
 
@@ -29,7 +28,5 @@ def edit_file(path: Path, text: str, out: Path | None, settings: EditSettings, *
         drawing: dict[str, Any] = {"count": s.count, "steps": s.steps, "guidance": s.guidance, "image_guidance": s.image_guidance}
         return edit_picture(path, text, out or Path("edited.png"), size=EDIT_SIZE if s.size is None else s.size, **drawing, **how)
     folder = out or Path("edited")
-    if s.image_guidance is None:
-        settings = replace(s, image_guidance=EDIT_IMAGE)
     edit_asset(path, text, folder, how=settings_of(Editing, settings), resume=resume, **how)
     return folder / "asset.glb"
