@@ -33,6 +33,10 @@ COSTS: dict[str, dict[str, Cost]] = {
     "guess": {"draft": Cost(7, 1.0), "standard": Cost(26, 1.0)},
     "gaussians": {"draft": Cost(18, 1.0)},
     "views": {"draft": Cost(9, 1.3)},
+    "zero123": {"draft": Cost(60, 1.2)},
+    "one2345": {"draft": Cost(12, 1.2)},
+    "syncdreamer": {"draft": Cost(12, 1.5)},
+    "consistent123-views": {"draft": Cost(11, 1.2)},
 }
 """of a lift, by recipe and preset"""
 GUESS = Cost(2, 1.0)
