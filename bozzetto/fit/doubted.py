@@ -45,15 +45,19 @@ def is_embedded(prior: Prior) -> bool:
 
 
 def doubted(
-    job: Job[Any], solid: Solid, made: Drawings, placed: Camera, settings: Doubt, stage: str, past: Tensor | None = None
+    job: Job[Any], solid: Solid, made: Drawings, placed: Camera, settings: Doubt, stage: str, past: Callable[[], Tensor] | None = None
 ) -> tuple[Surface, Callable[[Clean], Colours]]:
     """The carved guess, moved until it meets the picture's silhouette, in stage `stage`; and its colours.
 
     placed  the drawings' cameras, in the crop's frame and of their size
-    past    (D, h, w), how many drawings show background at a cell, or as good as show; by default what their outlines say
+    past    to (D, h, w), how many drawings show background at a cell, or as good as show; by default what their outlines say
     """
-    carved = carve(solid, settings.carve * (seen_past(solid, made, placed) if past is None else past))
-    shape = job.run.stage(stage, lambda: meet_silhouette(job.source, carved, settings.guess, job.run, stage), Surface)
+
+    def shaped() -> Surface:
+        carved = carve(solid, settings.carve * (seen_past(solid, made, placed) if past is None else past()))
+        return meet_silhouette(job.source, carved, settings.guess, job.run, stage)
+
+    shape = job.run.stage(stage, shaped, Surface)
     return shape, lambda clean: colours_from(made, placed, clean, solid.colours)
 
 

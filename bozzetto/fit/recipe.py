@@ -37,8 +37,7 @@ Start = Literal["picture", "text", "either"]
 
 Extra = Literal["paint", "clip", "edit"]
 """what a recipe may be given besides, and can do without: paint is another prior of text, for what comes last, without it that of text;
-clip compares renderings with a text, without it the embedded towers. Any lift that is to be
-edited may have edit, which edits pictures"""
+clip compares renderings with a text, without it the embedded towers; edit edits pictures, for any lift that is to be edited"""
 
 ANYTHING = "an object"
 """what a prior of text is asked for where nobody said what the picture shows"""

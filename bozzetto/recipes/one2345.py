@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
+from torch import Tensor
 
 from bozzetto.fit import doubted
 from bozzetto.fit.clean import Clean
@@ -105,9 +106,13 @@ def lift(job: Job[One2345]) -> Lifted:
 
     colours: Callable[[Clean], Colours] = blended
     if settings.doubt.of(job.views):
-        away = distances(network, field, cube.there(cells_of(solid))).view_as(solid.occupancy)
+
+        def past() -> Tensor:
+            """A cell away from the network's surface is as if half of the eight drawings showed background there."""
+            away = distances(network, field, cube.there(cells_of(solid))).view_as(solid.occupancy)
+            return len(eight.cameras()) / 2 * (away * settings.cells).clamp(0, 1)
+
         drawn_from = framed.placed(eight.cameras(settings.neighbours).resized(made.pictures.shape[1]))
-        past = len(made.pictures) / 2 * (away * settings.cells).clamp(0, 1)  # a cell away is as if half of the drawings showed it
         shape, colours = doubted.doubted(job, solid, made, drawn_from, settings.doubt, "shape", past)
     else:
         shape = run.stage("shape", shaped, Surface)

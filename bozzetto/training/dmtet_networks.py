@@ -12,6 +12,7 @@ Letters: B samples, P places, Q points of the surface.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -165,14 +166,12 @@ def score(networks: DMTetNetworks, groups: dict[str, Group]) -> dict[str, float]
             away = networks.distance(field, s["places"])[0]
             mine, truth = away < 0, s["distance"] < 0
             row = {"chamfer": 1.0, "alone": 1.0, "iou": float((mine & truth).sum() / (mine | truth).sum().clamp(min=1))}
-            try:
+            with contextlib.suppress(EmptySurface):  # then the worst stands
                 first = networks.predict(field, grid_of(field.half, SPACING[0]))
                 made = {"alone": first.surface()[:2], "chamfer": networks(field, first.grid)}
                 for key, (vertices, faces) in made.items():
                     points, normals = scattered(vertices, faces, 8000, generator)
                     row[key] = float(chamfer_and_normals(points, normals, s["on"], s["normals"])[0]) / 2
-            except EmptySurface:
-                pass
             rows.append(row)
         out |= {f"{name}_{key}": float(np.mean([r[key] for r in rows])) for key in rows[0]}
     networks.train()
